@@ -1,0 +1,59 @@
+"""qaudio: a model zoo of quaternion convolutional networks for audio classification.
+
+Public names are imported when first used: `import qaudio` does no work.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "list_models": "qaudio.zoo.catalog",
+    "create_model": "qaudio.models.registry",
+    "load": "qaudio.zoo.entry",
+    "save": "qaudio.zoo.entry",
+    "verify": "qaudio.zoo.entry",
+    "predict": "qaudio.prediction",
+    "Prediction": "qaudio.prediction",
+    "plan": "qaudio.compress.prune",
+    "prune": "qaudio.compress.prune",
+    "Plan": "qaudio.compress.prune",
+    "cost": "qaudio.compress.cost",
+    "Cost": "qaudio.compress.cost",
+    "AudioModel": "qaudio.models.base",
+    "FrontendConfig": "qaudio.frontend",
+    "QConv2d": "qaudio.quaternion.layers",
+    "QLinear": "qaudio.quaternion.layers",
+    "AudioDataModule": "qaudio.data.datamodule",
+    "ESC50": "qaudio.data.esc50",
+    "Classifier": "qaudio.training.modules",
+    "PrunedClassifier": "qaudio.training.modules",
+}
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from qaudio.compress.cost import Cost, cost
+    from qaudio.compress.prune import Plan, plan, prune
+    from qaudio.data.datamodule import AudioDataModule
+    from qaudio.data.esc50 import ESC50
+    from qaudio.frontend import FrontendConfig
+    from qaudio.models.base import AudioModel
+    from qaudio.models.registry import create_model
+    from qaudio.prediction import Prediction, predict
+    from qaudio.quaternion.layers import QConv2d, QLinear
+    from qaudio.training.modules import Classifier, PrunedClassifier
+    from qaudio.zoo.catalog import list_models
+    from qaudio.zoo.entry import load, save, verify
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'qaudio' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,156 @@
+"""What a network costs: parameters, multiply-accumulates, bytes, latency."""
+
+from __future__ import annotations
+
+import copy
+import platform
+import time
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from qaudio.models.base import AudioModel
+
+WARMUP, REPEATS = 3, 15
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Median time of one clip, waveform to logits, batch 1, float32.
+
+    Attributes:
+        milliseconds: front-end and network.
+        frontend_milliseconds: the front-end alone.
+        device: processor and number of threads.
+        method: how it was measured.
+    """
+
+    milliseconds: float
+    frontend_milliseconds: float
+    device: str
+    method: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one clip.
+
+    Attributes:
+        params: trainable parameters.
+        macs: products of the network's convolutions, linear layers and attention, from the
+            front-end's output on; norms are not counted.
+        bytes: of parameters and buffers, as stored.
+        seconds: length of the clip.
+        latency: None unless asked for.
+    """
+
+    params: int
+    macs: int
+    bytes: int
+    seconds: float
+    latency: Latency | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def cost(model: AudioModel, *, seconds: float = 10.0, latency: bool = False) -> Cost:
+    """Parameters, MACs and bytes of a model on one clip, and its latency on this machine.
+
+    Operators are counted as they run (`torch.utils.flop_counter`), so a quaternion convolution
+    counts the real products that its matrix form does.
+
+    Args:
+        model: left as it is.
+        seconds: length of the clip.
+        latency: measure it too: median of 15 runs after 3.
+    """
+    macs = sum(macs_by_layer(model, seconds).values())
+    state = model.state_dict().values()
+    return Cost(
+        params=sum(p.numel() for p in model.parameters()),
+        macs=macs,
+        bytes=sum(t.numel() * t.element_size() for t in state),
+        seconds=seconds,
+        latency=measure_latency(model, seconds) if latency else None,
+    )
+
+
+def macs_by_layer(model: AudioModel, seconds: float) -> dict[str, int]:
+    """MACs of one clip for each layer that has any, by its name."""
+    network = _Network(copy.deepcopy(model).eval())
+    with torch.inference_mode():
+        features = model.features(_silence(model, seconds))
+        with FlopCounterMode(display=False) as counter:
+            network(features)
+    # Names are "_Network.model.LAYER"; a layer's count includes those below it.
+    flops = {
+        name.removeprefix("_Network.model."): sum(by_operator.values())
+        for name, by_operator in counter.get_flop_counts().items()
+        if name.startswith("_Network.model.")
+    }
+    leaves = {n for n in flops if not any(other.startswith(f"{n}.") for other in flops)}
+    counted = {name: flops[name] // 2 for name in flops if name in leaves}
+    if 2 * sum(counted.values()) != counter.get_total_flops():
+        raise RuntimeError("operators outside the layers were counted; the sum would miss them")
+    return counted
+
+
+def measure_latency(model: AudioModel, seconds: float) -> Latency:
+    """Median latency of one clip on this machine, as the model stands."""
+    model = copy.deepcopy(model).eval()
+    waveform = _silence(model, seconds)
+    with torch.inference_mode():
+        whole = _milliseconds(lambda: model(waveform), waveform.device)
+        frontend = _milliseconds(lambda: model.features(waveform), waveform.device)
+    return Latency(
+        round(whole, 3), round(frontend, 3), device_name(waveform.device), f"median of {REPEATS}"
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """A device in words, with the number of threads where it is a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+        return names[0]
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def _milliseconds(call: Any, device: torch.device) -> float:
+    times = []
+    for n in range(WARMUP + REPEATS):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if n >= WARMUP:
+            times.append(1000 * (time.perf_counter() - start))
+    return median(times)
+
+
+def _silence(model: AudioModel, seconds: float) -> torch.Tensor:
+    device = next(model.parameters()).device
+    return torch.zeros(1, round(seconds * model.sample_rate), device=device)
+
+
+class _Network(nn.Module):
+    """A model without its front-end."""
+
+    def __init__(self, model: AudioModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.model.classifier(self.model.embed_features(features))

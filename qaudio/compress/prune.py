@@ -1,0 +1,281 @@
+"""Structured pruning: a plan of the filters that stay, and the smaller network it gives.
+
+A pruned network is the same class with smaller widths: it saves, loads, trains and prunes again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qaudio.compress.cost import macs_by_layer
+from qaudio.compress.importance import CRITERIA
+from qaudio.models.base import AudioModel, ChannelGroup
+from qaudio.models.registry import from_config
+from qaudio.quaternion import QConv2d, QLinear
+
+REFERENCE_SECONDS = 10.0  # clip length at which MACs targets are counted
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which filters of each layer stay.
+
+    Attributes:
+        architecture: of the model it was made for.
+        kept: by layer name, the indices that stay, ascending; quaternions in quaternion nets.
+        before, after: widths in real channels.
+        criterion: that ranked the filters.
+        request: the arguments it answers.
+        macs_before, macs_after: of a 10 s clip.
+    """
+
+    architecture: str
+    kept: dict[str, list[int]]
+    before: dict[str, int]
+    after: dict[str, int]
+    criterion: str
+    request: dict[str, Any]
+    macs_before: int
+    macs_after: int
+
+    def to_json(self) -> str:
+        """One JSON document; `from_json` gives an equal plan."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read `to_json`'s document; raises ValueError when it is not one."""
+        document = json.loads(text)
+        names = {field.name for field in fields(cls)}
+        if not isinstance(document, dict) or set(document) != names:
+            raise ValueError(f"not a pruning plan: expected the keys {', '.join(sorted(names))}")
+        return cls(**document)
+
+
+def plan(
+    model: AudioModel,
+    *,
+    ratio: float | None = None,
+    target_macs: float | None = None,
+    layers: str | Sequence[str] = "all",
+    criterion: str = "l1",
+    multiple_of: int = 4,
+    min_channels: int = 8,
+) -> Plan:
+    """Decide which filters stay; every chosen layer loses the same share (uniform allocation).
+
+    Args:
+        model: left as it is.
+        ratio: share of the (quaternion) filters of every chosen layer to remove, 0 ≤ ratio < 1.
+        target_macs: MACs to keep instead: a share of the model's (≤ 1), or a number of MACs of a
+            10 s clip.
+        layers: "all" (every convolution), "published" (the papers' blocks), "blocks4-6",
+            "block4", or names of layers, as a list or separated by commas.
+        criterion: key of `qaudio.compress.importance.CRITERIA`.
+        multiple_of: kept channels (real) come in multiples of this.
+        min_channels: fewest channels (real) that a layer keeps, or all it has where that is less.
+
+    Raises:
+        ValueError: for a request that cannot be met; says what would be allowed.
+    """
+    if (ratio is None) == (target_macs is None):
+        raise ValueError("give exactly one of ratio and target_macs")
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
+    if multiple_of < 1 or min_channels < 1:
+        raise ValueError("multiple_of and min_channels must be positive")
+    component = 4 if model.quaternion else 1
+    if multiple_of % component:
+        raise ValueError(f"multiple_of must be a multiple of 4 for a quaternion net: {multiple_of}")
+    groups = select_groups(model, layers)
+    steps = {
+        group.name: _allowed(model.widths[group.name], multiple_of, min_channels)
+        for group in groups
+    }
+    counter = _MacCounter(model)
+    before = counter(model.widths)
+    if ratio is not None:
+        if not 0 <= ratio < 1:
+            raise ValueError(f"ratio is the share removed, 0 <= ratio < 1, not {ratio}")
+        chosen = _uniform(model.widths, steps, ratio)
+    else:
+        assert target_macs is not None
+        chosen = _towards(model.widths, steps, counter, target_macs)
+    after = model.widths | chosen
+    scores = {group.name: CRITERIA[criterion](model, group) for group in groups}
+    kept = {
+        name: sorted(_highest(scores[name], width // component)) for name, width in chosen.items()
+    }
+    request = {
+        "ratio": ratio,
+        "target_macs": target_macs,
+        "layers": layers if isinstance(layers, str) else list(layers),
+        "multiple_of": multiple_of,
+        "min_channels": min_channels,
+    }
+    return Plan(
+        model.architecture, kept, dict(model.widths), after, criterion, request, before,
+        counter(after),
+    )  # fmt: skip
+
+
+def prune(model: AudioModel, plan_or_none: Plan | None = None, **request: Any) -> AudioModel:
+    """A smaller copy of a model, without the filters that a plan drops.
+
+    r, i, j and k of a quaternion filter go together, with their four BatchNorm channels and the
+    matching inputs of the layers that follow.
+
+    Args:
+        model: left as it is.
+        plan_or_none: a plan made for this model; or give `plan`'s arguments by name.
+
+    Raises:
+        ValueError: when the plan does not fit the model.
+    """
+    if (plan_or_none is None) == (not request):
+        raise ValueError("give a plan, or the arguments of qaudio.plan, not both")
+    chosen = plan_or_none or plan(model, **request)
+    if chosen.architecture != model.architecture or chosen.before != model.widths:
+        raise ValueError(
+            f"the plan was made for {chosen.architecture} with other widths than this "
+            f"{model.architecture}"
+        )
+    groups = {group.name: group for group in model.channel_groups()}
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    for name, kept in chosen.kept.items():
+        _slice(model, state, groups[name], torch.tensor(kept))
+    small = from_config({**model.config, "widths": chosen.after})
+    small.load_state_dict(state)
+    weight = model.classifier.weight
+    small = small.to(device=weight.device, dtype=weight.dtype).train(model.training)
+    if small.widths != chosen.after or sum(p.numel() for p in small.parameters()) > sum(
+        p.numel() for p in model.parameters()
+    ):
+        raise RuntimeError("the pruned network does not have the planned widths")
+    return small
+
+
+def select_groups(model: AudioModel, layers: str | Sequence[str]) -> list[ChannelGroup]:
+    """Groups of channels that `layers` names; raises ValueError with what there is."""
+    groups = model.channel_groups()
+    if layers == "all":
+        return [group for group in groups if group.prunable]
+    if layers == "published":
+        return [group for group in groups if group.block in model.published_blocks]
+    names = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else layers
+    selected: list[ChannelGroup] = []
+    for name in names:
+        match = re.fullmatch(r"blocks?(\d+)(?:-(\d+))?", name)
+        if match:
+            first, last = int(match[1]), int(match[2] or match[1])
+            found = [g for g in groups if g.block is not None and first <= g.block <= last]
+        else:
+            found = [group for group in groups if group.name == name]
+        if not found:
+            known = ", ".join(group.name for group in groups)
+            raise ValueError(
+                f"{model.architecture} has no layers {name!r}; there are all, published, "
+                f"blocksA-B, and {known}"
+            )
+        selected += [group for group in found if group not in selected]
+    return selected
+
+
+class _MacCounter:
+    """MACs of a 10 s clip as a function of widths: each layer's are proportional to in × out."""
+
+    def __init__(self, model: AudioModel):
+        self.widths, self.macs = dict(model.widths), macs_by_layer(model, REFERENCE_SECONDS)
+        self.factors: dict[str, list[str]] = {layer: [] for layer in self.macs}
+        for group in model.channel_groups():
+            for layer in (*group.producers, *group.consumers):
+                self.factors[layer].append(group.name)
+
+    def __call__(self, widths: dict[str, int]) -> int:
+        total = 0
+        for layer, macs in self.macs.items():
+            for group in self.factors[layer]:
+                macs = macs * widths[group] // self.widths[group]
+            total += macs
+        return total
+
+
+def _allowed(width: int, multiple_of: int, min_channels: int) -> list[int]:
+    """Widths that a layer may get, ascending; the present one always."""
+    least = min(width, -(-min_channels // multiple_of) * multiple_of)
+    return sorted({*range(least, width, multiple_of), width})
+
+
+def _uniform(
+    widths: dict[str, int], steps: dict[str, list[int]], ratio: float
+) -> dict[str, int]:
+    return {
+        name: min(allowed, key=lambda width: (abs(width - (1 - ratio) * widths[name]), width))
+        for name, allowed in steps.items()
+    }
+
+
+def _towards(
+    widths: dict[str, int], steps: dict[str, list[int]], counter: _MacCounter, target: float
+) -> dict[str, int]:
+    """Bisect the ratio, then move single layers by single steps while that comes closer."""
+    whole = counter(widths)
+    wanted = target * whole if target <= 1 else target
+    least = counter(widths | {name: allowed[0] for name, allowed in steps.items()})
+    if not least <= wanted <= whole:
+        raise ValueError(
+            f"target_macs {wanted:.4g} cannot be met over the chosen layers: from {least:.4g} "
+            f"({least / whole:.1%}) to {whole:.4g} MACs are possible"
+        )
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        if counter(widths | _uniform(widths, steps, middle)) > wanted:
+            low = middle
+        else:
+            high = middle
+    chosen = _uniform(widths, steps, high)
+
+    def error(candidate: dict[str, int]) -> float:
+        return abs(counter(widths | candidate) - wanted)
+
+    while True:
+        moves = [
+            chosen | {name: allowed[index]}
+            for name, allowed in steps.items()
+            for index in (allowed.index(chosen[name]) - 1, allowed.index(chosen[name]) + 1)
+            if 0 <= index < len(allowed)
+        ]
+        best = min(moves, key=error, default=chosen)
+        if error(best) >= error(chosen):
+            return chosen
+        chosen = best
+
+
+def _highest(scores: Tensor, count: int) -> list[int]:
+    return torch.argsort(scores, descending=True, stable=True)[:count].tolist()
+
+
+def _slice(
+    model: AudioModel, state: dict[str, Tensor], group: ChannelGroup, kept: Tensor
+) -> None:
+    """Cut the tensors around a group of channels in place of the dictionary's."""
+    planes = 4 if model.quaternion else 1
+    count = model.widths[group.name] // planes
+    channels = torch.cat([kept + plane * count for plane in range(planes)])
+    for layer in (*group.producers, *group.norms):
+        for name in [name for name in state if name.rpartition(".")[0] == layer]:
+            if state[name].ndim:  # not num_batches_tracked
+                state[name] = state[name][channels.to(state[name].device)]
+    for layer in group.consumers:
+        quaternion = isinstance(model.get_submodule(layer), (QConv2d, QLinear))
+        weight = state[f"{layer}.weight"]
+        index = (kept if quaternion else channels).to(weight.device)
+        state[f"{layer}.weight"] = weight[:, index]

@@ -1,0 +1,219 @@
+"""Decoding, resampling, and the cache of decoded clips."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from qaudio.frontend import resample
+
+CACHE_VERSION = 1
+_BLOCK = 1 << 18  # frames read at once: a header that claims 2 GiB allocates no more than this
+
+
+class AudioError(Exception):
+    """A sound file that cannot be used; the message is one line naming file and fault."""
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says: `frames` samples per channel at `sample_rate` Hz."""
+
+    frames: int
+    sample_rate: int
+    channels: int
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate
+
+
+def _open(path: str | os.PathLike) -> soundfile.SoundFile:
+    shown = display_name(path)
+    if not os.path.exists(path):
+        raise AudioError(f"{shown}: no such file")
+    if os.path.isdir(path):
+        raise AudioError(f"{shown}: is a folder")
+    if os.path.getsize(path) == 0:
+        raise AudioError(f"{shown}: the file is empty")
+    try:
+        file = soundfile.SoundFile(os.fspath(path))
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError) as error:
+        raise AudioError(f"{shown}: not a readable sound file ({_fault(error)})") from None
+    if file.samplerate < 100 or file.samplerate > 10_000_000:
+        file.close()
+        raise AudioError(f"{shown}: sample rate {file.samplerate} Hz is outside 100 Hz to 10 MHz")
+    return file
+
+
+def _fault(error: Exception) -> str:
+    """A library's message without the file name it repeats."""
+    text = str(getattr(error, "error_string", "") or error)
+    return " ".join(text.split()).rstrip(".")
+
+
+def display_name(path: str | os.PathLike) -> str:
+    """A path as one printable line, whatever bytes its name holds."""
+    text = os.fsdecode(os.fspath(path))
+    return text.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "")
+
+
+def info(path: str | os.PathLike) -> AudioInfo:
+    """Header of a sound file; raises AudioError."""
+    with _open(path) as file:
+        return AudioInfo(file.frames, file.samplerate, file.channels)
+
+
+def blocks(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], int]:
+    """A file as a stream of mono blocks, its channels averaged, and its rate in Hz.
+
+    Raises:
+        AudioError: now, for a file that cannot be opened; from the stream, where it cannot be
+            decoded or holds NaN or infinite samples.
+    """
+    file = _open(path)
+    return _blocks(file, display_name(path)), file.samplerate
+
+
+def _blocks(file: soundfile.SoundFile, shown: str) -> Iterator[np.ndarray]:
+    with file:
+        while True:
+            try:
+                block = file.read(_BLOCK, dtype="float32", always_2d=True)
+            except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+                raise AudioError(f"{shown}: cannot be decoded ({_fault(error)})") from None
+            if not len(block):
+                return
+            mono = block.mean(axis=1)
+            if not np.isfinite(mono).all():
+                raise AudioError(f"{shown}: holds NaN or infinite samples")
+            yield mono
+
+
+def windows(
+    path: str | os.PathLike, length: float, step: float, whole: float
+) -> Iterator[tuple[float, np.ndarray, int]]:
+    """A file as windows, read as a stream.
+
+    Args:
+        path: sound file.
+        length, step: of the windows, seconds; step ≤ length.
+        whole: a sound of up to this many seconds comes in one piece.
+
+    Yields:
+        Start in seconds, samples (T,), rate in Hz. A last window that would be short is shifted
+        back; only a sound shorter than a window gives a short one.
+
+    Raises:
+        AudioError: missing, unreadable, without samples, or with NaN or infinite samples.
+    """
+    stream, rate = blocks(path)
+    empty = True
+    for window in windows_of(stream, rate, length, step, whole):
+        empty = False
+        yield window
+    if empty:
+        raise AudioError(f"{display_name(path)}: holds no samples")
+
+
+def windows_of(
+    stream: Iterator[np.ndarray], rate: int, length: float, step: float, whole: float
+) -> Iterator[tuple[float, np.ndarray, int]]:
+    """The same over a stream of blocks (T,)."""
+    size, hop = max(1, round(length * rate)), max(1, round(step * rate))
+    least = max(size, round(whole * rate)) + 1
+    held, start, last = np.empty(0, np.float32), 0, None
+    for block in stream:
+        held = np.concatenate((held, block))
+        if last is None and len(held) < least:
+            continue  # it may still come in one piece
+        while len(held) >= size:
+            last = held[:size]
+            yield start / rate, last, rate
+            held, start = held[hop:], start + hop
+    if last is None:
+        if len(held):
+            yield 0.0, held, rate
+    elif len(held) > size - hop:  # samples that no window held yet
+        fresh = held[size - hop :]
+        tail = np.concatenate((last, fresh))[-size:]
+        yield (start - hop + len(fresh)) / rate, tail, rate
+
+
+def read(path: str | os.PathLike) -> tuple[np.ndarray, int]:
+    """A whole file, its channels averaged: (T,) float32, and the rate in Hz.
+
+    Raises:
+        AudioError: missing, unreadable, without samples, or with NaN or infinite samples.
+    """
+    stream, rate = blocks(path)
+    samples = list(stream)
+    if not samples:
+        raise AudioError(f"{display_name(path)}: holds no samples")
+    return np.concatenate(samples), rate
+
+
+def load(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
+    """A whole file, mono, at `sample_rate` Hz: (T,) float32. Raises AudioError."""
+    samples, rate = read(path)
+    return resample(torch.from_numpy(samples), rate, sample_rate).numpy()
+
+
+def cache_folder() -> Path:
+    """Where decoded audio and downloads are kept: $QAUDIO_CACHE, or the user's cache folder."""
+    import pooch
+
+    return Path(os.environ.get("QAUDIO_CACHE") or pooch.os_cache("qaudio"))
+
+
+class AudioCache:
+    """Clips decoded once, kept as memory-mapped arrays.
+
+    Keyed by the file (path, size, time of change) and the rate. Two processes may fill it at the
+    same time: each writes a file of its own and renames it into place.
+
+    Args:
+        folder: None: `cache_folder()/audio`.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None = None):
+        self.folder = Path(folder) if folder else cache_folder() / "audio"
+
+    def entry(self, path: str | os.PathLike, sample_rate: int) -> Path:
+        """The cache's file for a sound file at a rate; raises AudioError if that is missing."""
+        try:
+            stat = os.stat(path)
+        except OSError:
+            raise AudioError(f"{display_name(path)}: no such file") from None
+        key = f"{CACHE_VERSION}|{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
+        digest = hashlib.sha256(os.fsencode(f"{key}|{sample_rate}")).hexdigest()
+        return self.folder / digest[:2] / f"{digest[2:32]}.npy"
+
+    def get(self, path: str | os.PathLike, sample_rate: int) -> np.ndarray:
+        """Samples of a file at a rate, (T,) float32, read-only; decodes at the first call."""
+        entry = self.entry(path, sample_rate)
+        try:
+            return np.load(entry, mmap_mode="r")
+        except (OSError, ValueError):
+            pass  # not there, or not whole: written anew
+        samples = load(path, sample_rate)
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.save(file, samples)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, entry)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return np.load(entry, mmap_mode="r")

@@ -1,0 +1,152 @@
+"""Augmentation. Every draw comes from a generator the caller seeds: (seed, epoch, clip)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qaudio.frontend import resample
+
+
+@dataclass
+class WaveformAugment:
+    """Changes of a single waveform, drawn anew for every clip and epoch.
+
+    Attributes:
+        roll: rotate by up to this share of the length (1.0: anywhere). For sounds without order;
+            use small values for speech.
+        gain_db: change level by up to ± this many dB.
+        speed: play up to this share faster or slower (0.1: ±10 %), pitch and all.
+        noise_db: add white noise at a level drawn from −80 dB to this, relative to full scale;
+            None: no noise.
+        flip: change the sign of every second clip.
+    """
+
+    roll: float = 0.0
+    gain_db: float = 0.0
+    speed: float = 0.0
+    noise_db: float | None = None
+    flip: bool = False
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Augmented copy of (T,) float32; its length changes with `speed`."""
+        if self.speed:
+            # Steps of 1 % keep the resampler's filters few and small.
+            percent = round(100 * (1 + rng.uniform(-self.speed, self.speed)))
+            waveform = resample(torch.from_numpy(waveform), 100 * percent, 10000).numpy()
+        if self.roll and len(waveform) > 1:
+            span = self.roll * len(waveform) / 2
+            waveform = np.roll(waveform, round(rng.uniform(-span, span)))
+        if self.gain_db:
+            waveform = waveform * np.float32(10 ** (rng.uniform(-self.gain_db, self.gain_db) / 20))
+        if self.noise_db is not None:
+            level = 10 ** (rng.uniform(-80, self.noise_db) / 20)
+            waveform = waveform + np.float32(level) * rng.standard_normal(
+                len(waveform), dtype=np.float32
+            )
+        if self.flip and rng.random() < 0.5:
+            waveform = -waveform
+        return waveform
+
+
+@dataclass
+class SpecAugment:
+    """Masks bands of time and frequency (Park et al., Interspeech 2019), each clip its own.
+
+    Masked values become the clip's mean in that channel.
+
+    Attributes:
+        time_masks, time_width: number of masks and their largest width, as a share of the frames.
+        mel_masks, mel_width: the same over mel bins.
+    """
+
+    time_masks: int = 2
+    time_width: float = 0.06
+    mel_masks: int = 2
+    mel_width: float = 0.12
+
+    def __call__(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        """Masked copy of features (B, channels, frames, n_mels)."""
+        batch, _, frames, mels = features.shape
+        masked = torch.zeros(batch, 1, frames, mels, dtype=torch.bool)
+        for _ in range(self.time_masks):
+            masked |= _bands(batch, frames, self.time_width, generator)[:, None, :, None]
+        for _ in range(self.mel_masks):
+            masked |= _bands(batch, mels, self.mel_width, generator)[:, None, None, :]
+        mean = features.mean(dim=(2, 3), keepdim=True)
+        return torch.where(masked.to(features.device), mean, features)
+
+
+def _bands(batch: int, length: int, share: float, generator: torch.Generator) -> Tensor:
+    """A random band for each clip: (batch, length), True inside."""
+    width = torch.rand(batch, 1, generator=generator) * share * length
+    start = torch.rand(batch, 1, generator=generator) * (length - width)
+    position = torch.arange(length)[None]
+    return (position >= start.floor()) & (position < (start + width).floor())
+
+
+@dataclass
+class Mixup:
+    """Mixes clips of a batch and their targets (Zhang et al., ICLR 2018).
+
+    Attributes:
+        alpha: of the Beta distribution that the weights come from; 0 switches mixup off.
+        probability: share of the clips that are mixed.
+    """
+
+    alpha: float = 0.0
+    probability: float = 1.0
+
+    def __call__(
+        self, features: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Mix features (B, …) and float targets (B, classes) with a permutation of themselves."""
+        if not self.alpha:
+            return features, targets
+        batch = len(features)
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        weight = rng.beta(self.alpha, self.alpha, batch)
+        weight = np.where(rng.random(batch) < self.probability, np.maximum(weight, 1 - weight), 1)
+        order = torch.from_numpy(rng.permutation(batch)).to(features.device)
+        share = torch.from_numpy(weight).to(features)
+
+        def mix(x: Tensor) -> Tensor:
+            w = share.reshape(-1, *[1] * (x.ndim - 1))
+            return w * x + (1 - w) * x[order]
+
+        return mix(features), mix(targets)
+
+
+def fit_length(
+    waveform: np.ndarray, samples: int, rng: np.random.Generator | None = None
+) -> np.ndarray:
+    """Crop or zero-pad (T,) to `samples`: at a random place, or at the end without `rng`."""
+    spare = len(waveform) - samples
+    if spare > 0:
+        start = int(rng.integers(spare + 1)) if rng else 0
+        return waveform[start : start + samples]
+    before = int(rng.integers(-spare + 1)) if rng and spare else 0
+    return np.pad(waveform, (before, -spare - before))
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Float targets (B, classes) of class indices (B,); targets (B, classes) pass through."""
+    return labels.float() if labels.ndim == 2 else F.one_hot(labels, classes).float()
+
+
+def item_seed(*parts: int) -> int:
+    """A 63-bit seed from numbers such as (seed, epoch, clip)."""
+    words = np.random.SeedSequence([abs(part) for part in parts]).generate_state(1, np.uint64)
+    return int(words[0] >> 1)
+
+
+
+
+def global_seed() -> int:
+    """The seed given to Lightning's `seed_everything`; 0 without one."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))

@@ -1,0 +1,56 @@
+"""ESC-50 and its subset ESC-10 (Piczak, ACM MM 2015)."""
+
+from __future__ import annotations
+
+import csv
+from typing import Any
+
+from qaudio.data.datamodule import AudioDataModule, Clip, DataError
+
+
+class ESC50(AudioDataModule):
+    """Environmental sounds, 5 official folds; clips of one source are never split.
+
+    Expects `root/meta/esc50.csv` and `root/audio/*`, as the authors publish them.
+
+    Args:
+        root: folder that holds `meta` and `audio`.
+        esc10: only the ten classes of ESC-10 (CC BY; ESC-50 is CC BY-NC).
+        **settings: of `AudioDataModule`.
+    """
+
+    dataset = "ESC-50"
+    protocol = "ESC-50 official 5 folds"
+    folds = 5
+
+    def __init__(self, root: str = "data/ESC-50", *, esc10: bool = False, **settings: Any):
+        super().__init__(root, **settings)
+        self.esc10 = esc10
+        self.benchmark = "esc10" if esc10 else "esc50"
+
+    def read_clips(self) -> tuple[list[Clip], list[str]]:
+        index = self.root / "meta" / "esc50.csv"
+        if not index.is_file():
+            raise DataError(
+                f"{index} not found: --data.root must name the ESC-50 folder that holds "
+                "meta/esc50.csv and audio/"
+            )
+        with open(index, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file)]
+        needed = {"filename", "fold", "target", "category", "esc10"}
+        if not rows or not needed <= set(rows[0]):
+            raise DataError(f"{index}: expected columns {', '.join(sorted(needed))}")
+        if self.esc10:
+            rows = [row for row in rows if row["esc10"] == "True"]
+        names = {int(row["target"]): row["category"] for row in rows}
+        number = {target: n for n, target in enumerate(sorted(names))}
+        clips = [
+            Clip(
+                self.root / "audio" / row["filename"],
+                number[int(row["target"])],
+                row["filename"].rsplit(".", 1)[0],
+                int(row["fold"]),
+            )
+            for row in rows
+        ]
+        return clips, [names[target] for target in sorted(names)]

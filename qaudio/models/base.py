@@ -1,0 +1,145 @@
+"""AudioModel: what every network of the zoo is, waveform in, logits out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from qaudio.frontend import Frontend, FrontendConfig, pad_to, resample
+
+Task = Literal["multiclass", "multilabel"]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that pruning keeps or removes together.
+
+    Attributes:
+        name: key in `widths`, the name of the layer that makes the channels.
+        producers: layers whose outputs they are.
+        norms: BatchNorm layers over them.
+        consumers: layers whose inputs they are.
+        block: number of the block it belongs to, for `layers="blocks4-6"`; None outside blocks.
+        prunable: part of `layers="all"`; False for the embedding.
+    """
+
+    name: str
+    producers: tuple[str, ...]
+    norms: tuple[str, ...]
+    consumers: tuple[str, ...]
+    block: int | None = None
+    prunable: bool = True
+
+
+class AudioModel(nn.Module):
+    """Base class: front-end, backbone, classifier.
+
+    Subclasses implement `embed_features` and `channel_groups`, set `self.classifier` (an
+    `nn.Linear` on the embedding) and `self.min_frames`.
+
+    Attributes:
+        labels: class names, or None.
+        task: "multiclass" (softmax) or "multilabel" (sigmoid).
+        eval_seconds: length that clips are cropped or padded to when scored; None: run whole.
+        published_blocks: numbers of the blocks that the papers prune.
+        quaternion: whether its layers are quaternion layers.
+    """
+
+    classifier: nn.Linear
+    min_frames: int = 1
+    published_blocks: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        architecture: str,
+        num_classes: int,
+        frontend: FrontendConfig,
+        widths: dict[str, int],
+        quaternion: bool,
+    ):
+        super().__init__()
+        self.architecture = architecture
+        self.num_classes = num_classes
+        self.widths = dict(widths)
+        self.quaternion = quaternion
+        self.frontend = Frontend(frontend)
+        self.labels: list[str] | None = None
+        self.task: Task = "multiclass"
+        self.eval_seconds: float | None = None
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate in Hz that the front-end works at."""
+        return self.frontend.config.sample_rate
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest input in samples at `sample_rate`; shorter ones are padded with zeros."""
+        settings = self.frontend.config
+        return max(self.min_frames * settings.hop_length, settings.n_fft)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain JSON from which `qaudio.models.registry.from_config` rebuilds the model."""
+        return {
+            "architecture": self.architecture,
+            "num_classes": self.num_classes,
+            "widths": dict(self.widths),
+            "frontend": self.frontend.config.to_dict(),
+            "labels": self.labels,
+            "task": self.task,
+            "eval_seconds": self.eval_seconds,
+        }
+
+    def forward(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:
+        """Logits (B, num_classes) of waveforms (T,), (B, T) or (B, C, T).
+
+        Args:
+            waveform: samples in −1…1; channels are averaged.
+            sample_rate: Hz; None means `self.sample_rate`, anything else is resampled.
+
+        Raises:
+            ValueError: for another number of dimensions, or no samples.
+        """
+        return self.classifier(self.embed(waveform, sample_rate))
+
+    def embed(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:
+        """Embeddings (B, D) of waveforms; arguments as `forward`."""
+        return self.embed_features(self.features(waveform, sample_rate))
+
+    def features(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:
+        """Front-end output (B, channels, frames, n_mels); arguments as `forward`."""
+        if waveform.ndim == 1:
+            waveform = waveform.unsqueeze(0)
+        elif waveform.ndim == 3:
+            waveform = waveform.mean(dim=1)
+        if waveform.ndim != 2 or waveform.shape[-1] == 0:
+            raise ValueError(
+                "waveform must be (T,), (B, T) or (B, C, T) with T > 0, not "
+                f"{tuple(waveform.shape)}"
+            )
+        if sample_rate is not None:
+            waveform = resample(waveform, sample_rate, self.sample_rate)
+        return self.frontend(pad_to(waveform, self.min_samples))
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        """Embeddings (B, D) of front-end output (B, channels, frames, n_mels)."""
+        raise NotImplementedError
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """Groups of channels that can be pruned, in network order."""
+        raise NotImplementedError
+
+    def reset_classifier(self, num_classes: int, labels: list[str] | None = None) -> None:
+        """Put a new, freshly initialised classifier on the embedding."""
+        old = self.classifier
+        self.classifier = nn.Linear(old.in_features, num_classes).to(old.weight)
+        self.num_classes, self.labels = num_classes, labels
+
+    @torch.no_grad()
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Softmax or sigmoid of logits, by `task`."""
+        return logits.softmax(-1) if self.task == "multiclass" else logits.sigmoid()

@@ -1,0 +1,161 @@
+"""What a sound is: files and tensors to predictions, windows over long sound."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from qaudio.data.audio import AudioError, display_name, windows, windows_of
+from qaudio.models.base import AudioModel
+
+WHOLE_SECONDS = 30.0  # up to here a sound is run in one piece
+WINDOW_SECONDS, HOP_SECONDS = 10.0, 5.0
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class of one stretch of sound.
+
+    Attributes:
+        label: class name, or "class N" for a model without names.
+        index: of the class.
+        probability: softmax, or sigmoid for multi-label models.
+        start, end: seconds.
+    """
+
+    label: str
+    index: int
+    probability: float
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Probabilities over time: `spans` (W, 2) in seconds, `probabilities` (W, C)."""
+
+    spans: np.ndarray
+    probabilities: np.ndarray
+    labels: list[str]
+
+    def clip(self, top_k: int) -> list[Prediction]:
+        """The most probable classes of the whole sound, by the mean over its windows."""
+        start, end = float(self.spans[0, 0]), float(self.spans[-1, 1])
+        return self._top(self.probabilities.mean(axis=0), start, end, top_k)
+
+    def rows(self, top_k: int) -> list[Prediction]:
+        """The most probable classes of each window, in order of time."""
+        return [
+            prediction
+            for (start, end), row in zip(self.spans, self.probabilities, strict=True)
+            for prediction in self._top(row, float(start), float(end), top_k)
+        ]
+
+    def _top(self, row: np.ndarray, start: float, end: float, top_k: int) -> list[Prediction]:
+        order = np.argsort(-row, kind="stable")[:top_k]
+        return [
+            Prediction(self.labels[i], int(i), float(row[i]), round(start, 3), round(end, 3))
+            for i in order
+        ]
+
+
+def predict(
+    model: AudioModel,
+    audio: str | os.PathLike | np.ndarray | torch.Tensor,
+    *,
+    sample_rate: int | None = None,
+    top_k: int = 5,
+    window: float | None = None,
+    hop: float | None = None,
+) -> list[Prediction]:
+    """The most probable classes of a sound.
+
+    Args:
+        model: used in eval mode and left in the mode it was in.
+        audio: path of a file, or samples (T,) or (C, T) in −1…1.
+        sample_rate: of samples, Hz; None: the model's. Files bring their own.
+        top_k: how many classes.
+        window: seconds; None: whole up to 30 s, the mean over 10 s windows beyond. A number
+            gives `top_k` rows for each window instead, with their start and end.
+        hop: seconds from window to window; None: half a window.
+
+    Returns:
+        Most probable first, for the whole sound or window after window.
+
+    Raises:
+        AudioError: when the sound cannot be used; one line naming file and fault.
+        ValueError: for a window or hop out of range.
+    """
+    analysis = analyse(model, audio, sample_rate=sample_rate, window=window, hop=hop)
+    return analysis.clip(top_k) if window is None else analysis.rows(top_k)
+
+
+def analyse(
+    model: AudioModel,
+    audio: str | os.PathLike | np.ndarray | torch.Tensor,
+    *,
+    sample_rate: int | None = None,
+    window: float | None = None,
+    hop: float | None = None,
+    progress: Any = None,
+) -> Analysis:
+    """Probabilities of every window of a sound; arguments as `predict`.
+
+    A file is read as a stream: memory does not grow with its length.
+
+    Args:
+        progress: called with the seconds done after each batch of windows.
+    """
+    if window is not None and not 0.05 <= window <= 3600:
+        raise ValueError(f"window must be 0.05 to 3600 seconds, not {window}")
+    length = WINDOW_SECONDS if window is None else window
+    step = (HOP_SECONDS if window is None else length / 2) if hop is None else hop
+    if not 0 < step <= length:
+        raise ValueError(f"hop must be above 0 and at most the window of {length:g} s, not {step}")
+    whole = WHOLE_SECONDS if window is None else length
+    if isinstance(audio, (str, os.PathLike)):
+        stream = windows(audio, length, step, whole)
+    else:
+        stream = _tensor_windows(audio, sample_rate or model.sample_rate, length, step, whole)
+    training, device = model.training, model.classifier.weight.device
+    spans: list[tuple[float, float]] = []
+    found: list[np.ndarray] = []
+    model.eval()
+    try:
+        while group := list(islice(stream, BATCH)):
+            rate = group[0][2]
+            waveform = torch.from_numpy(np.stack([samples for _, samples, _ in group]))
+            with torch.inference_mode():
+                logits = model(waveform.to(device), rate)
+                probabilities = model.probabilities(logits.float()).cpu().numpy()
+            if not np.isfinite(probabilities).all():
+                name = display_name(audio) if isinstance(audio, (str, os.PathLike)) else "audio"
+                raise AudioError(f"{name}: its samples are too large to be sound")
+            found.append(probabilities)
+            spans += [(start, start + len(samples) / rate) for start, samples, _ in group]
+            if progress is not None:
+                progress(spans[-1][1])
+    finally:
+        model.train(training)
+    labels = model.labels or [f"class {n}" for n in range(model.num_classes)]
+    return Analysis(np.array(spans), np.concatenate(found), labels)
+
+
+def _tensor_windows(
+    audio: np.ndarray | torch.Tensor, rate: int, length: float, step: float, whole: float
+) -> Iterator[tuple[float, np.ndarray, int]]:
+    samples = torch.as_tensor(audio).detach().cpu().float()
+    if samples.ndim == 2:
+        samples = samples.mean(dim=0)
+    if samples.ndim != 1 or not len(samples):
+        raise AudioError(f"samples must be (T,) or (C, T) with T > 0, not {tuple(samples.shape)}")
+    if not torch.isfinite(samples).all():
+        raise AudioError("samples hold NaN or infinite values")
+    return windows_of(iter([samples.numpy()]), rate, length, step, whole)

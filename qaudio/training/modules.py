@@ -1,0 +1,237 @@
+"""LightningModules: train a network, prune one and fine-tune it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
+
+from qaudio.compress.prune import prune
+from qaudio.data.augment import Mixup, SpecAugment, global_seed, item_seed, one_hot
+from qaudio.data.datamodule import Split
+from qaudio.frontend import FrontendConfig
+from qaudio.models.base import AudioModel
+from qaudio.models.registry import create_model
+from qaudio.zoo.catalog import locate
+from qaudio.zoo.entry import read_config
+from qaudio.zoo.lineage import load_for_split
+
+
+class Classifier(LightningModule):
+    """Trains an `AudioModel` on the clips of an `AudioDataModule`.
+
+    The network is built in `setup`, when the DataModule knows its classes; it is then `self.net`.
+
+    Args:
+        arch: architecture to train from scratch, as `qaudio.create_model` takes it.
+        source: an entry to start from instead: name, folder or hf-hub: address.
+        frontend: front-end settings, whole or in part, with `arch` only.
+        task: "multiclass" (cross-entropy) or "multilabel" (binary cross-entropy).
+        optimizer: "adamw" or "adam" (amsgrad, as PANNs).
+        lr: peak learning rate.
+        weight_decay: of AdamW; biases and norms are left out.
+        schedule: "cosine" (linear warm-up, half cosine), "one_cycle" (torch's) or "constant".
+        warmup: share of the steps that warm up.
+        label_smoothing: of cross-entropy.
+        mixup, spec_augment: on the front-end's output in training; None: off.
+        block_dropout, head_dropout: rates in training; None: the architecture's.
+    """
+
+    def __init__(
+        self,
+        arch: str | None = None,
+        source: str | None = None,
+        *,
+        frontend: dict[str, Any] | None = None,
+        task: Literal["multiclass", "multilabel"] = "multiclass",
+        optimizer: Literal["adamw", "adam"] = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        schedule: Literal["cosine", "one_cycle", "constant"] = "cosine",
+        warmup: float = 0.1,
+        label_smoothing: float = 0.0,
+        mixup: Mixup | None = None,
+        spec_augment: SpecAugment | None = None,
+        block_dropout: float | None = None,
+        head_dropout: float | None = None,
+    ):
+        super().__init__()
+        if (arch is None) == (source is None):
+            raise ValueError("give exactly one of arch (from scratch) and source (an entry)")
+        if source is not None and frontend is not None:
+            raise ValueError("frontend goes with arch only: a source entry brings its own")
+        self.arch, self.source, self.frontend, self.task = arch, source, frontend, task
+        self.optimizer_name, self.lr, self.weight_decay = optimizer, lr, weight_decay
+        self.schedule, self.warmup, self.label_smoothing = schedule, warmup, label_smoothing
+        self.mixup, self.spec_augment = mixup, spec_augment
+        self.block_dropout, self.head_dropout = block_dropout, head_dropout
+        self.net: AudioModel
+        self.scored: list[dict[str, Any]] = []
+
+    @property
+    def parent(self) -> tuple[str, str] | None:
+        """Name of the entry that the network comes from, and how; None from scratch."""
+        return None if self.source is None else (locate(self.source).name, "fine-tuned from")
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate in Hz at which the network takes waveforms."""
+        if hasattr(self, "net"):
+            return self.net.sample_rate
+        if self.source is not None:
+            return int(read_config(self.source)["frontend"]["sample_rate"])
+        return FrontendConfig.from_dict(self.frontend or {}).sample_rate
+
+    def build(self, labels: list[str], split: Split) -> AudioModel:
+        """The network to train, for these classes and this split."""
+        if self.arch is not None:
+            net = create_model(self.arch, num_classes=len(labels), frontend=self.frontend)
+        else:
+            assert self.source is not None
+            net = load_for_split(self.source, split, global_seed())
+            if net.labels != labels:
+                net.reset_classifier(len(labels), labels)
+        net.labels, net.task = labels, self.task
+        return net
+
+    def setup(self, stage: str | None = None) -> None:
+        if hasattr(self, "net"):
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        net = self.build(data.labels, data.split)
+        net.eval_seconds = data.seconds
+        for dropout, rate in (("block_dropout", self.block_dropout), ("head_dropout", self.head_dropout)):
+            if rate is not None:
+                net.get_submodule(dropout).p = rate
+        self.net = net.to(memory_format=torch.channels_last)
+        make = MulticlassAccuracy if self.task == "multiclass" else MultilabelAveragePrecision
+        settings = {"average": "micro"} if self.task == "multiclass" else {}
+        self.val_metric = make(len(data.labels), **settings)
+
+    def forward(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:
+        return self.net(waveform, sample_rate)
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout's draws become a function of (seed, epoch): resuming at an epoch's start is exact.
+        torch.manual_seed(item_seed(global_seed(), self.current_epoch))
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        generator = torch.Generator().manual_seed(int(batch["seed"][0]))
+        with torch.no_grad():
+            features = self.net.features(batch["waveform"])
+            targets = one_hot(batch["label"], self.net.num_classes)
+            if self.spec_augment is not None:
+                features = self.spec_augment(features, generator)
+            if self.mixup is not None:
+                features, targets = self.mixup(features, targets, generator)
+        loss = self.loss(self.net.classifier(self.net.embed_features(features)), targets)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of logits (B, C) against float targets (B, C)."""
+        if self.task == "multilabel":
+            return F.binary_cross_entropy_with_logits(logits.float(), targets)
+        return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        logits = self.net(batch["waveform"])
+        name = "val_accuracy" if self.task == "multiclass" else "val_mAP"
+        self.val_metric(logits, batch["label"])
+        self.log(name, self.val_metric, on_epoch=True, prog_bar=True)
+        targets = one_hot(batch["label"], self.net.num_classes)
+        self.log("val_loss", self.loss(logits, targets), batch_size=len(logits))
+
+    def on_test_start(self) -> None:
+        self.scored = []
+
+    def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        logits = self.net(batch["waveform"]).float().cpu()
+        self.scored.append({"id": batch["id"], "label": batch["label"].cpu(), "logits": logits})
+
+    def configure_optimizers(self) -> Any:
+        decayed = [p for p in self.net.parameters() if p.ndim > 1]
+        plain = [p for p in self.net.parameters() if p.ndim <= 1]
+        if self.optimizer_name == "adam":
+            optimizer: torch.optim.Optimizer = torch.optim.Adam(
+                self.net.parameters(), lr=self.lr, amsgrad=True
+            )
+        else:
+            groups = [
+                {"params": decayed, "weight_decay": self.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ]
+            optimizer = torch.optim.AdamW(groups, lr=self.lr)
+        if self.schedule == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        if self.schedule == "one_cycle":
+            scheduler: Any = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, self.lr, total_steps=steps, pct_start=self.warmup
+            )
+        else:
+            scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: warmup_cosine(step, steps, self.warmup)
+            )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+class PrunedClassifier(Classifier):
+    """Prunes an entry, then fine-tunes what is left.
+
+    For fold k it takes the entry's weights that were trained without fold k, and refuses when
+    there are none.
+
+    Args:
+        source: the entry to prune: name or folder.
+        ratio, target_macs, layers, criterion, multiple_of, min_channels: as `qaudio.plan` takes
+            them; exactly one of ratio and target_macs.
+        **training: arguments of `Classifier`.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        ratio: float | None = None,
+        target_macs: float | None = None,
+        layers: str = "all",
+        criterion: str = "l1",
+        multiple_of: int = 4,
+        min_channels: int = 8,
+        **training: Any,
+    ):
+        super().__init__(None, source, **training)
+        if (ratio is None) == (target_macs is None):
+            raise ValueError("give exactly one of ratio (removed) and target_macs (kept)")
+        self.request = {
+            "ratio": ratio,
+            "target_macs": target_macs,
+            "layers": layers,
+            "criterion": criterion,
+            "multiple_of": multiple_of,
+            "min_channels": min_channels,
+        }
+
+    @property
+    def parent(self) -> tuple[str, str] | None:
+        return locate(self.source or "").name, "pruned from"
+
+    def build(self, labels: list[str], split: Split) -> AudioModel:
+        return prune(super().build(labels, split), **self.request)
+
+
+def warmup_cosine(step: int, steps: int, warmup: float) -> float:
+    """Learning-rate factor: linear over the first `warmup` share, then a half cosine to zero."""
+    start = max(1, round(warmup * steps))
+    if step < start:
+        return (step + 1) / start
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - start) / max(1, steps - start))))

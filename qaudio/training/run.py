@@ -1,0 +1,263 @@
+"""`qaudio train|crossval|fit|validate|test`: LightningCLI, runs that resume, entries at the end."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from qaudio.data.datamodule import AudioDataModule
+from qaudio.training.modules import Classifier
+from qaudio.training.writer import EntryWriter, Recipe, Run, write_validation
+from qaudio.zoo.catalog import EntryError, locate
+from qaudio.zoo.entry import read_results
+
+# Where and which run, not what is run: left out of the recipe that an entry keeps.
+VOLATILE = ("seed_everything", "folds", "seeds", "runs", "config")
+VOLATILE_DATA = ("root", "fold", "cache_dir", "num_workers")
+VOLATILE_TRAINER = ("default_root_dir", "logger", "accelerator", "enable_progress_bar")
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI with the entry writer and the folds and seeds of a cross-validation."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(EntryWriter, "writer")
+        parser.add_argument("--folds", type=list[int] | None, default=None, help="default: all")
+        parser.add_argument("--seeds", type=list[int], default=[0], help="crossval's seeds")
+        parser.add_argument(
+            "--runs", type=str, default="runs", help="folder of logs and unfinished runs"
+        )
+
+
+def main(subcommand: str, arguments: list[str]) -> int:
+    """Run a training command; returns the exit code."""
+    torch.set_float32_matmul_precision("highest")
+    if subcommand == "test" and arguments and not arguments[0].startswith("-"):
+        return test_entry(arguments[0], arguments[1:])
+    if subcommand == "train":
+        cli = _parse(arguments)
+        return _train(cli, _recipe(cli, arguments, "train"))
+    if subcommand == "crossval":
+        return crossval(arguments)
+    cli = _parse(arguments)
+    run = getattr(cli.trainer, subcommand)
+    run(cli.model, datamodule=cli.datamodule)
+    return 0
+
+
+def crossval(arguments: list[str]) -> int:
+    """Every fold × seed that the entry lacks; then its results."""
+    first = _parse(arguments)
+    recipe = _recipe(first, arguments, "crossval")
+    folds = first.config.folds or list(range(1, first.datamodule.folds + 1))
+    validating = first.datamodule.holdout == "validation"
+    writer = _writer(first)
+    done = set() if validating else writer.done(recipe)
+    rows = []
+    for seed in first.config.seeds:
+        for fold in folds:
+            if (seed, fold) in done:
+                print(f"seed {seed} fold {fold}: done before")
+                continue
+            cli = _parse([*arguments, f"--data.fold={fold}", f"--seed_everything={seed}"])
+            if validating:
+                rows.append(_validated(cli, seed, fold))
+            else:
+                _train(cli, recipe)
+    if validating:
+        path = Path(first.config.runs) / f"{writer.entry}.validation.json"
+        write_validation(path, rows)
+        mean = np.mean([row["score"] for row in rows])
+        print(f"mean over {len(rows)} validation folds: {mean:.4f} ({path})")
+    else:
+        _print_results(writer.refresh())
+    return 0
+
+
+def test_entry(source: str, arguments: list[str]) -> int:
+    """Score an entry's weights on their held-out fold, from the audio files."""
+    folder = locate(source)
+    results = read_results(folder)
+    if results is None or not (folder / "recipe.yaml").is_file():
+        raise EntryError(f"{folder.name}: has no recipe and results to test against")
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    recipe["model"] = {
+        "class_path": "qaudio.Classifier",
+        "init_args": {"source": str(folder)},
+    }
+    recipe["seed_everything"] = results["card_seed"]
+    recipe["data"].setdefault("init_args", {})["fold"] = results["card_fold"]
+    cli = _parse(arguments, recipe)
+    predictions = _score(cli)
+    name = f"seed{results['card_seed']}_fold{cli.datamodule.fold}"
+    correct = np.float16(predictions["logits"]).argmax(-1) == predictions["label"]
+    score, recorded = round(float(correct.mean()), 6), results["result"]["runs"].get(name)
+    print(f"{folder.name} {name}: accuracy {score}, recorded {recorded}")
+    return 0 if score == recorded else 1
+
+
+def _parse(arguments: list[str], config: dict[str, Any] | None = None) -> TrainingCLI:
+    """Parse and instantiate; `config` takes the place of a --config file."""
+    with tempfile.TemporaryDirectory() as folder:
+        if config is not None:
+            path = Path(folder) / "recipe.yaml"
+            path.write_text(yaml.safe_dump(config), encoding="utf-8")
+            arguments = [f"--config={path}", *arguments]
+        return TrainingCLI(
+            Classifier,
+            AudioDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            run=False,
+            args=arguments,
+        )
+
+
+def _writer(cli: TrainingCLI) -> EntryWriter:
+    return EntryWriter(**cli.config.writer.as_dict())
+
+
+def _recipe(cli: TrainingCLI, arguments: list[str], subcommand: str) -> Recipe:
+    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=True, skip_check=True))
+    for key in VOLATILE:
+        config.pop(key, None)
+    for key in VOLATILE_DATA:
+        config["data"]["init_args"].pop(key, None)
+    for key in VOLATILE_TRAINER:
+        config["trainer"].pop(key, None)
+    config["writer"].pop("folder", None)
+    paths = [str(path) for path in cli.config.config or []]
+    text = yaml.safe_dump(config, sort_keys=False)
+    command = f"qaudio {subcommand} {_shown(arguments)} --data.root PATH"
+    return Recipe(text, Path(paths[0]) if paths else None, command)
+
+
+def _shown(arguments: list[str]) -> str:
+    """The arguments without those that say where and which run."""
+    hidden = (*VOLATILE[:-1], "data.root", "data.fold", "data.cache_dir", "writer.folder")
+    kept, skip = [], False
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, _, value = argument[2:].partition("=")
+            skip = name in hidden
+            if skip:
+                skip = not value
+                continue
+            kept.append(argument)
+        elif skip:
+            skip = False
+        else:
+            kept.append(argument)
+    return shlex.join(kept)
+
+
+def _run_folder(cli: TrainingCLI) -> Path:
+    name = f"seed{cli.config.seed_everything}_fold{cli.datamodule.fold}"
+    if cli.datamodule.holdout == "validation":
+        name += "_validation"
+    return Path(cli.config.runs) / str(cli.config.writer.entry or "unnamed") / name
+
+
+def _fit(cli: TrainingCLI) -> float:
+    """Fit, from the last checkpoint where there is one; returns the seconds it took."""
+    folder = _run_folder(cli)
+    checkpoint = cli.trainer.checkpoint_callback
+    assert isinstance(checkpoint, ModelCheckpoint)
+    checkpoint.dirpath, checkpoint.save_last, checkpoint.save_top_k = str(folder), True, 0
+    last = folder / "last.ckpt"
+    start = time.time()
+    cli.trainer.fit(
+        cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.is_file() else None
+    )
+    return time.time() - start
+
+
+def _train(cli: TrainingCLI, recipe: Recipe) -> int:
+    writer = _writer(cli)
+    seconds = _fit(cli)
+    scored = _score(cli)
+    seed = int(cli.config.seed_everything)
+    run = Run(
+        net=cli.model.net,
+        split=cli.datamodule.split,
+        seed=seed,
+        clip=scored["clip"],
+        label=scored["label"],
+        logits=scored["logits"],
+        wall_seconds=seconds,
+        precision=str(cli.trainer.precision),
+        parent=cli.model.parent,
+    )
+    results = writer.record(run, recipe)
+    key = f"seed{seed}_fold{run.split.fold}"
+    result = results["result"]
+    print(f"{writer.entry} {key}: {result['metric']} {result['runs'][key]:.4f} ({seconds:.0f} s)")
+    last = _run_folder(cli) / "last.ckpt"
+    last.unlink(missing_ok=True)
+    return 0
+
+
+def _validated(cli: TrainingCLI, seed: int, fold: int) -> dict[str, Any]:
+    seconds = _fit(cli)
+    (_run_folder(cli) / "last.ckpt").unlink(missing_ok=True)
+    trainer = _scoring_trainer(cli)
+    metrics = trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)[0]
+    score = next(value for name, value in metrics.items() if name != "val_loss")
+    print(f"seed {seed} fold {fold}: validation {score:.4f} ({seconds:.0f} s)", flush=True)
+    return {"seed": seed, "fold": fold, "score": score, "wall_seconds": round(seconds, 1)}
+
+
+def _scoring_trainer(cli: TrainingCLI) -> Trainer:
+    """A silent Trainer in float32 on one device."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        return Trainer(
+            precision="32-true",
+            accelerator=cli.trainer.accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    finally:
+        logger.setLevel(level)
+
+
+def _score(cli: TrainingCLI) -> dict[str, Any]:
+    """Logits of the held-out fold, in float32 whatever the training precision was."""
+    _scoring_trainer(cli).test(cli.model, datamodule=cli.datamodule, verbose=False)
+    batches = cli.model.scored
+    return {
+        "clip": [clip for batch in batches for clip in batch["id"]],
+        "label": torch.cat([batch["label"] for batch in batches]).numpy(),
+        "logits": torch.cat([batch["logits"] for batch in batches]).numpy(),
+    }
+
+
+def _print_results(results: dict[str, Any]) -> None:
+    result = results["result"]
+    low, high = result["interval95"]
+    spread = "" if result["std"] is None else f" ± {result['std']:.4f}"
+    print(
+        f"{results['entry']}: {result['metric']} {result['mean']:.4f}{spread} over "
+        f"{len(result['folds'])} folds, 95 % interval {low:.4f}-{high:.4f}, "
+        f"{results['cost']['params']} parameters"
+    )
+    if results["parent"] and results["parent"].get("difference"):
+        print(f"difference to {results['parent']['name']}: {results['parent']['difference']}")

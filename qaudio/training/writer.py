@@ -1,0 +1,278 @@
+"""From trained runs to an entry: predictions merged, results computed, card written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from qaudio.compress.cost import cost, device_name
+from qaudio.data.datamodule import Split
+from qaudio.models.base import AudioModel
+from qaudio.zoo.catalog import EntryError, locate, read_json
+from qaudio.zoo.entry import load_weights, read_config, read_results, save, to_json
+from qaudio.zoo.lineage import fold_file
+from qaudio.zoo.results import Predictions, metric_of, paired_difference, summarise
+
+LIBRARIES = ("torch", "torchaudio", "lightning", "torchmetrics", "numpy", "soundfile")
+EPOCH_CHOICE = "fixed in advance by the recipe; the last epoch's weights are scored"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained and tested network.
+
+    Attributes:
+        net: its weights are those that were scored.
+        split: what was held out.
+        seed: of the run.
+        clip, label, logits: of the scored clips.
+        wall_seconds: of training.
+        precision: of training, as Lightning names it.
+        parent: name of the entry it comes from and how ("pruned from"); None from scratch.
+    """
+
+    net: AudioModel
+    split: Split
+    seed: int
+    clip: list[str]
+    label: np.ndarray
+    logits: np.ndarray
+    wall_seconds: float
+    precision: str
+    parent: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as it was run: its resolved text, the file it came from, the command."""
+
+    text: str
+    path: Path | None
+    command: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+class EntryWriter:
+    """Writes one entry, run by run.
+
+    Every recorded run leaves a whole entry behind, marked incomplete until each fold is there,
+    so nothing is lost when the next run fails.
+
+    Args:
+        entry: name, ARCH.BENCHMARK[_VARIANT]; None: runs are not written.
+        folder: where entries live.
+        keep_folds: keep every run's weights, so that other entries can be derived from this one.
+        license: of the weights, as the Hub names it ("cc-by-3.0").
+        card_fold: fold whose weights become model.safetensors (of seed 0).
+        latency: measure it when an entry is written.
+    """
+
+    def __init__(
+        self,
+        entry: str | None = None,
+        folder: str = "zoo",
+        keep_folds: bool = False,
+        license: str | None = None,
+        card_fold: int = 1,
+        latency: bool = True,
+    ):
+        self.entry, self.folder = entry, Path(folder)
+        self.keep_folds, self.license, self.card_fold = keep_folds, license, card_fold
+        self.latency = latency
+
+    @property
+    def path(self) -> Path:
+        """The entry's folder; raises EntryError when the recipe names no entry."""
+        if not self.entry:
+            raise EntryError("the recipe names no entry: give --writer.entry NAME")
+        return self.folder / self.entry
+
+    def done(self, recipe: Recipe) -> set[tuple[int, int]]:
+        """(seed, fold) of the runs that the entry already holds.
+
+        Raises:
+            EntryError: when it was made by another recipe.
+        """
+        if not (self.path / "results.json").is_file():
+            return set()
+        results = read_results(self.path)
+        assert results is not None
+        if results["recipe"]["sha256"] != recipe.sha256:
+            raise EntryError(
+                f"{self.path}: holds runs of another recipe; delete it or give another "
+                "--writer.entry"
+            )
+        return set(Predictions.load(self.path / "predictions.npz").runs())
+
+    def record(self, run: Run, recipe: Recipe) -> dict[str, Any]:
+        """Add a run to the entry (or replace the same one) and return its new results."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / f".{self.entry}.lock"):
+            return self._record(run, recipe)
+
+    def refresh(self) -> dict[str, Any]:
+        """Measure an entry's latency and paired difference anew, without training."""
+        with FileLock(self.folder / f".{self.entry}.lock"):
+            results = read_results(self.path)
+            assert results is not None
+            predictions = Predictions.load(self.path / "predictions.npz")
+            results["cost"] = self._cost(load_weights(self.path))
+            if results["parent"]:
+                self._compare(results, predictions)
+            self._save(load_weights(self.path), results, predictions, self._kept())
+            return results
+
+    def _record(self, run: Run, recipe: Recipe) -> dict[str, Any]:
+        predictions = Predictions.of_run(
+            run.split.fold, run.seed, run.clip, run.label, run.logits
+        )
+        earlier, kept = None, {}
+        if self.done(recipe):
+            earlier = read_results(self.path)
+            kept = self._kept()
+            predictions = Predictions.load(self.path / "predictions.npz").merged(predictions)
+        is_card = (run.split.fold, run.seed) == (self.card_fold, 0)
+        if self.keep_folds:
+            kept[fold_file(run.split.fold, run.seed)] = run.net.state_dict()
+        net = run.net if is_card or earlier is None else load_weights(self.path)
+        card = (run.split.fold, run.seed)
+        if earlier is not None and not is_card:
+            card = (earlier["card_fold"], earlier["card_seed"])
+        results = self._results(run, recipe, predictions, earlier, card)
+        self._save(net, results, predictions, kept, recipe.text)
+        return results
+
+    def _results(
+        self,
+        run: Run,
+        recipe: Recipe,
+        predictions: Predictions,
+        earlier: dict[str, Any] | None,
+        card: tuple[int, int],
+    ) -> dict[str, Any]:
+        split, runs = run.split, predictions.runs()
+        seeds = sorted({seed for seed, _ in runs})
+        complete = len(runs) == len(seeds) * split.folds
+        walls = dict(earlier["training"]["wall_seconds_of"]) if earlier else {}
+        walls[f"seed{run.seed}_fold{split.fold}"] = round(run.wall_seconds, 1)
+        results: dict[str, Any] = {
+            "schema_version": 1,
+            "entry": self.entry,
+            "benchmark": split.benchmark,
+            "dataset": split.dataset,
+            "protocol": split.protocol,
+            "epoch_choice": EPOCH_CHOICE,
+            "complete": complete,
+            "complete_runs_scored": self._count_complete(split, recipe, seeds, complete),
+            "seeds": seeds,
+            "card_fold": card[0],
+            "card_seed": card[1],
+            "result": summarise(predictions, metric_of(run.net.task)),
+            "parent": dict(zip(("name", "how"), run.parent, strict=True)) if run.parent else None,
+            "trained_on": [split.dataset],
+            "cost": self._cost(run.net),
+            "recipe": {
+                "command": recipe.command,
+                "sha256": recipe.sha256,
+                "commit": _git("log", "-1", "--format=%H", "--", str(recipe.path))
+                if recipe.path
+                else None,
+            },
+            "git_commit": _git("rev-parse", "HEAD"),
+            "training": {
+                "wall_seconds": round(sum(walls.values()), 1),
+                "wall_seconds_of": walls,
+                "device": device_name(next(run.net.parameters()).device),
+                "precision": run.precision,
+            },
+            "versions": {"python": platform.python_version()}
+            | {name: version(name) for name in LIBRARIES},
+        }
+        if run.parent:
+            parent = read_results(locate(run.parent[0]))
+            if parent:
+                known = {*parent["trained_on"], split.dataset}
+                results["trained_on"] = sorted(known)
+            self._compare(results, predictions)
+        return results
+
+    def _compare(self, results: dict[str, Any], predictions: Predictions) -> None:
+        """Size and score beside the parent's, where the parent was scored on the same clips."""
+        parent = results["parent"]
+        theirs = read_results(locate(parent["name"]))
+        if not theirs or theirs["protocol"] != results["protocol"]:
+            return
+        parent["kept"] = {
+            key: round(results["cost"][key] / theirs["cost"][key], 4) for key in ("params", "macs")
+        }
+        if results["result"]["metric"] == "accuracy":
+            path = locate(parent["name"]) / "predictions.npz"
+            parent["difference"] = paired_difference(predictions, Predictions.load(path))
+
+    def _count_complete(
+        self, split: Split, recipe: Recipe, seeds: list[int], complete: bool
+    ) -> int:
+        """Add a finished set of folds to the log of scored sets, and count the benchmark's."""
+        log = self.folder / "scored.json"
+        sets: list[dict[str, str]] = read_json(log) if log.is_file() else []
+        for seed in seeds if complete else []:
+            one = {
+                "benchmark": split.benchmark,
+                "entry": str(self.entry),
+                "recipe": recipe.sha256[:12],
+                "seed": str(seed),
+            }
+            if one not in sets:
+                sets.append(one)
+        log.write_text(json.dumps(sets, indent=1) + "\n", encoding="utf-8")
+        return sum(one["benchmark"] == split.benchmark for one in sets)
+
+    def _cost(self, net: AudioModel) -> dict[str, Any]:
+        return cost(net, latency=self.latency).to_dict()
+
+    def _kept(self) -> dict[str, dict[str, torch.Tensor]]:
+        names = [name for name in read_config(self.path)["files"] if name.startswith("folds/")]
+        return {name: load_weights(self.path, name).state_dict() for name in names}
+
+    def _save(
+        self,
+        net: AudioModel,
+        results: dict[str, Any],
+        predictions: Predictions,
+        folds: dict[str, dict[str, torch.Tensor]],
+        recipe: str | None = None,
+    ) -> None:
+        if recipe is None:
+            recipe = (self.path / "recipe.yaml").read_text(encoding="utf-8")
+        save(
+            net, self.path, results=results, predictions=predictions, recipe=recipe,
+            license=self.license, folds=folds,
+        )  # fmt: skip
+
+
+def write_validation(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Scores on validation folds, for choosing recipes; never part of an entry."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_json({"validation": rows}), encoding="utf-8")
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says in the present folder, None outside a repository."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,84 @@
+"""Which entries exist, found in wheel, clone and editable install by one function.
+
+Imports no torch, so that `qaudio list` answers at once.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from pathlib import Path
+from typing import Any
+
+from qaudio.models.registry import ARCHITECTURES
+
+PACKAGE = Path(__file__).resolve().parents[1]
+DEFAULT_ENTRY = "qcnn10_050.esc10_pruned50"  # what `qaudio predict FILE` uses
+
+
+class EntryError(Exception):
+    """An entry that cannot be found, read or trusted; the message names file and fault."""
+
+
+def zoo_folder() -> Path:
+    """The folder of shipped entries: a clone's `zoo/`, or the wheel's `qaudio/zoo/entries`."""
+    clone = PACKAGE.parent / "zoo"
+    if clone.is_dir() and (PACKAGE.parent / "pyproject.toml").is_file():
+        return clone
+    return PACKAGE / "zoo" / "entries"
+
+
+def entries() -> dict[str, Path]:
+    """Name and folder of every shipped entry, by name."""
+    folder = zoo_folder()
+    found = folder.glob("*/config.json") if folder.is_dir() else []
+    return {path.parent.name: path.parent for path in sorted(found)}
+
+
+def locate(source: str | Path) -> Path:
+    """The folder of an entry given by name or by path.
+
+    Raises:
+        EntryError: when there is none; says what was tried and what exists.
+    """
+    known = entries()
+    if str(source) in known:
+        return known[str(source)]
+    folder = Path(source).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.is_dir():
+        raise EntryError(f"{folder}: not an entry, it holds no config.json")
+    close = [name for name in known if str(source) in name]
+    hint = f"similar: {', '.join(close)}" if close else "`qaudio list` names the entries there are"
+    raise EntryError(f"no entry or folder named {str(source)!r}; {hint}")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; raises EntryError when it is missing or malformed."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EntryError(f"{path.parent.name}: {path.name} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise EntryError(f"{path.parent.name}: {path.name} is not readable ({error})") from None
+
+
+def list_models(
+    pattern: str = "*", *, pretrained: bool = False, benchmark: str | None = None
+) -> list[str]:
+    """Names of architectures and entries.
+
+    Args:
+        pattern: shell-style, such as "qcnn10*".
+        pretrained: only entries, which have weights.
+        benchmark: only entries of this benchmark ("esc10").
+    """
+    names = list(entries())
+    if benchmark is not None:
+        names = [
+            name for name in names if name.partition(".")[2].partition("_")[0] == benchmark
+        ]
+    elif not pretrained:
+        names = [*ARCHITECTURES, *names]
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]

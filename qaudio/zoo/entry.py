@@ -1,0 +1,339 @@
+"""Entries: a network and everything known of it, as a folder. Save, load, verify."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from qaudio.models.base import AudioModel
+from qaudio.models.registry import from_config
+from qaudio.zoo.catalog import EntryError, locate, read_json
+from qaudio.zoo.results import Predictions, paired_difference, summarise
+
+SCHEMA_VERSION = 1
+PROBE_TOLERANCE = 1e-3  # of the logits' range, between machines and library versions
+CONFIG_KEYS = {
+    "schema_version": int,
+    "qaudio_version": str,
+    "architecture": str,
+    "num_classes": int,
+    "widths": dict,
+    "frontend": dict,
+    "labels": (list, type(None)),
+    "task": str,
+    "eval_seconds": (int, float, type(None)),
+    "license": (str, type(None)),
+    "files": dict,
+}
+
+
+def load(source: str | Path, *, num_classes: int | None = None) -> AudioModel:
+    """A pretrained network, in eval mode.
+
+    Args:
+        source: entry name ("qcnn10_050.esc10_pruned50") or folder.
+        num_classes: put a fresh classifier of this size on it, to fine-tune.
+
+    Raises:
+        EntryError: names the file, what was expected and what was found.
+    """
+    model = load_weights(locate(source))
+    if num_classes is not None:
+        model.reset_classifier(num_classes)
+    return model
+
+
+def load_weights(folder: Path, weights: str = "model.safetensors") -> AudioModel:
+    """The network of an entry with one of its files of weights; raises EntryError."""
+    config = read_config(folder)
+    path = folder / weights
+    _check_hash(folder, config, weights)
+    try:
+        model = from_config(config)
+    except (ValueError, TypeError) as error:
+        raise EntryError(f"{folder.name}: config.json: {error}") from None
+    try:
+        state = load_file(path)
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                raise EntryError(
+                    f"{folder.name}: {weights}: tensor {name}: expected shape "
+                    f"{expected.get(name, 'none')}, found {found.get(name, 'none')}"
+                )
+        model.load_state_dict(state)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise EntryError(f"{folder.name}: {weights} is not readable ({error})") from None
+    return model.eval()
+
+
+def read_config(source: str | Path) -> dict[str, Any]:
+    """An entry's config.json, checked key by key; raises EntryError."""
+    folder = locate(source)
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise EntryError(f"{folder.name}: config.json: expected an object")
+    version = config.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise EntryError(
+            f"{folder.name}: config.json: schema_version is {version!r}, this qaudio reads "
+            f"{SCHEMA_VERSION}; a newer qaudio may read it"
+        )
+    for key, types in CONFIG_KEYS.items():
+        if key not in config:
+            raise EntryError(f"{folder.name}: config.json: key {key!r} is missing")
+        if not isinstance(config[key], types) or isinstance(config[key], bool):
+            raise EntryError(
+                f"{folder.name}: config.json: {key!r} has the wrong type, found "
+                f"{type(config[key]).__name__}"
+            )
+    labels = config["labels"]
+    if labels is not None and len(labels) != config["num_classes"]:
+        raise EntryError(
+            f"{folder.name}: config.json: {config['num_classes']} classes, {len(labels)} labels"
+        )
+    if config["task"] not in ("multiclass", "multilabel"):
+        raise EntryError(f"{folder.name}: config.json: unknown task {config['task']!r}")
+    return config
+
+
+def read_results(source: str | Path) -> dict[str, Any] | None:
+    """An entry's results.json, or None where it has none; raises EntryError."""
+    path = locate(source) / "results.json"
+    return read_json(path) if path.exists() else None
+
+
+def save(
+    model: AudioModel,
+    folder: str | Path,
+    *,
+    results: dict[str, Any] | None = None,
+    predictions: Predictions | None = None,
+    recipe: str | None = None,
+    license: str | None = None,
+    folds: dict[str, dict[str, torch.Tensor]] | None = None,
+    extra: dict[str, str] | None = None,
+) -> Path:
+    """Write an entry: all of it, or nothing.
+
+    Args:
+        model: its weights become model.safetensors.
+        folder: replaced when it is an entry already; other folders that hold files are refused.
+        results: content of results.json; without it the entry has no score and no card.
+        predictions: what the results were computed from.
+        recipe: text of recipe.yaml.
+        license: Hub identifier, such as "cc-by-4.0".
+        folds: state dicts to keep beside the model's, by file name.
+        extra: texts to store beside them, by file name.
+
+    Returns:
+        The folder.
+
+    Raises:
+        EntryError: when the folder holds something else.
+    """
+    from qaudio import __version__
+    from qaudio.zoo.card import render
+
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise EntryError(f"{folder}: holds files but is no entry; choose another folder")
+
+    def write(new: Path) -> None:
+        weights = {"model.safetensors": model.state_dict()} | (folds or {})
+        for name, state in weights.items():
+            (new / name).parent.mkdir(exist_ok=True)
+            plain = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+            save_file(plain, new / name, {"format": "pt"})
+        save_file(make_probe(model), new / "probe.safetensors")
+        config = {
+            "schema_version": SCHEMA_VERSION,
+            "qaudio_version": __version__,
+            **model.config,
+            "license": license,
+        }
+        if predictions is not None:
+            predictions.save(new / "predictions.npz")
+        for name, text in (extra or {}).items():
+            (new / name).write_text(text, encoding="utf-8")
+        if recipe is not None:
+            (new / "recipe.yaml").write_text(recipe, encoding="utf-8")
+        if results is not None:
+            (new / "results.json").write_text(to_json(results), encoding="utf-8")
+            (new / "README.md").write_text(render(config, results), encoding="utf-8")
+        names = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
+        config["files"] = {name: file_hash(new / name) for name in names}
+        (new / "config.json").write_text(to_json(config), encoding="utf-8")
+
+    replace_folder(folder, write)
+    return folder
+
+
+def verify(source: str | Path) -> list[str]:
+    """Check an entry from end to end.
+
+    File hashes; strict load; the probe's logits; every score of results.json computed anew from
+    predictions.npz, and the difference to the parent where that is at hand; the card made anew
+    and compared byte for byte.
+
+    Returns:
+        What was checked, a line each.
+
+    Raises:
+        EntryError: at the first thing that does not hold.
+    """
+    from qaudio.zoo.card import render
+
+    folder = locate(source)
+    config = read_config(folder)
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    listed = set(config["files"])
+    if not (folder / "folds").is_dir():  # wheels and downloads may leave them out, all of them
+        listed = {name for name in listed if not name.startswith("folds/")}
+    if present - {"config.json"} != listed:
+        wrong = sorted((present - {"config.json"}) ^ listed)
+        raise EntryError(f"{folder.name}: files missing or not in config.json: {', '.join(wrong)}")
+    for name in sorted(listed):
+        _check_hash(folder, config, name)
+    done = [f"{len(listed)} files match their sha256"]
+    model = load_weights(folder)
+    for name in sorted(listed):
+        if name.startswith("folds/"):
+            load_weights(folder, name)
+    done.append(f"probe logits within {check_probe(folder, model):.1e} of the stored ones")
+    results = read_results(folder)
+    if results is not None:
+        _check_results(folder, results)
+        done.append("results.json follows from predictions.npz")
+        plain = {key: value for key, value in config.items() if key != "files"}
+        if (folder / "README.md").read_text(encoding="utf-8") != render(plain, results):
+            raise EntryError(f"{folder.name}: README.md is not the card that its results give")
+        done.append("README.md is the card of these results")
+    return done
+
+
+def make_probe(model: AudioModel) -> dict[str, torch.Tensor]:
+    """A second of a made sound, and the logits that the model gives for it."""
+    rate = model.sample_rate
+    time = torch.arange(rate, dtype=torch.float64) / rate
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(rate, generator=generator, dtype=torch.float64)
+    sweep = torch.sin(2 * torch.pi * (100 * time + 0.2 * rate * time**2 / 2))
+    waveform = (0.5 * sweep + 0.05 * noise).float()
+    return {"waveform": waveform, "logits": _eval_logits(model, waveform)}
+
+
+def check_probe(folder: Path, model: AudioModel) -> float:
+    """Largest difference to the stored logits, as a share of their range; raises EntryError."""
+    try:
+        probe = load_file(folder / "probe.safetensors")
+        expected, found = probe["logits"], _eval_logits(model, probe["waveform"])
+        if expected.shape != found.shape:
+            raise ValueError(f"{tuple(expected.shape)} logits for a model of {tuple(found.shape)}")
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise EntryError(f"{folder.name}: probe.safetensors is not usable ({error})") from None
+    spread = float(expected.max() - expected.min()) or 1.0
+    difference = float((expected - found).abs().max()) / spread
+    if not difference <= PROBE_TOLERANCE:
+        raise EntryError(
+            f"{folder.name}: the weights give other logits than probe.safetensors holds "
+            f"(off by {difference:.1e} of their range, allowed {PROBE_TOLERANCE:.0e})"
+        )
+    return difference
+
+
+def _eval_logits(model: AudioModel, waveform: torch.Tensor) -> torch.Tensor:
+    training = model.training
+    try:
+        with torch.no_grad():
+            device = model.classifier.weight.device
+            return model.eval()(waveform.to(device)).float().cpu()
+    finally:
+        model.train(training)
+
+
+def _check_results(folder: Path, results: dict[str, Any]) -> None:
+    try:
+        predictions = Predictions.load(folder / "predictions.npz")
+        again = summarise(predictions, results["result"]["metric"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EntryError(f"{folder.name}: results cannot be computed anew ({error})") from None
+    _compare(folder, "result", results["result"], again)
+    parent = results.get("parent")
+    if parent and parent.get("difference"):
+        try:
+            theirs = Predictions.load(locate(parent["name"]) / "predictions.npz")
+        except EntryError:
+            return
+        _compare(
+            folder, "parent.difference", parent["difference"],
+            paired_difference(predictions, theirs),
+        )  # fmt: skip
+
+
+def _compare(folder: Path, where: str, stated: Any, computed: Any) -> None:
+    if isinstance(stated, dict) and isinstance(computed, dict):
+        for key in sorted(stated.keys() | computed.keys()):
+            _compare(folder, f"{where}.{key}", stated.get(key), computed.get(key))
+    elif stated != computed:
+        raise EntryError(
+            f"{folder.name}: results.json: {where} says {stated!r}, predictions.npz gives "
+            f"{computed!r}"
+        )
+
+
+def _check_hash(folder: Path, config: dict[str, Any], name: str) -> None:
+    path, expected = folder / name, config["files"].get(name)
+    if expected is None:
+        raise EntryError(f"{folder.name}: {name} is not listed in config.json")
+    if not path.is_file():
+        raise EntryError(f"{folder.name}: {name} is missing")
+    found = file_hash(path)
+    if found != expected:
+        raise EntryError(
+            f"{folder.name}: {name} was changed: sha256 {found[:12]}…, expected {expected[:12]}…"
+        )
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_json(document: dict[str, Any]) -> str:
+    """The one way entries write JSON."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fill a new folder beside `folder`, then put it in its place."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        write(new)
+        new.chmod(0o755)
+        for path in new.rglob("*"):
+            if path.is_file():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+        if folder.exists():
+            old = new.with_name(f"{new.name}.old")
+            os.replace(folder, old)
+            os.replace(new, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)

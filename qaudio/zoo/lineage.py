@@ -1,0 +1,60 @@
+"""No leak between folds: which weights of a parent may be used for which split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qaudio.zoo.catalog import EntryError, locate
+from qaudio.zoo.entry import load_weights, read_results
+
+if TYPE_CHECKING:
+    from qaudio.data.datamodule import Split
+    from qaudio.models.base import AudioModel
+
+
+class LeakError(EntryError):
+    """A parent whose weights saw, or may have seen, clips that are now held out."""
+
+
+def fold_file(fold: int, seed: int) -> str:
+    """Where an entry keeps the weights of one run."""
+    return f"folds/{fold}.safetensors" if seed == 0 else f"folds/{fold}_seed{seed}.safetensors"
+
+
+def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
+    """An entry's network with weights that never saw the split's held-out fold.
+
+    Args:
+        source: entry name or folder.
+        split: what is about to be trained.
+        seed: of the run; a parent's weights of the same seed are taken.
+
+    Raises:
+        LeakError: when the parent was trained on the same recordings and keeps no weights that
+            were trained without this fold, made its folds by another protocol, or does not say
+            what it was trained on.
+    """
+    folder = locate(source)
+    results = read_results(folder)
+    if results is None:
+        raise LeakError(
+            f"{folder.name}: no results.json says what it was trained on, so fold {split.fold} of "
+            f"{split.benchmark} may have been seen"
+        )
+    if split.dataset not in results["trained_on"]:
+        return load_weights(folder)
+    if results["dataset"] != split.dataset or results["protocol"] != split.protocol:
+        raise LeakError(
+            f"{folder.name}: trained on {split.dataset}, but its folds are those of "
+            f"{results['protocol']!r}, not of {split.protocol!r}: held-out clips were seen"
+        )
+    weights = fold_file(split.fold, seed)
+    if (folder / weights).is_file():
+        return load_weights(folder, weights)
+    if (results["card_fold"], results["card_seed"]) == (split.fold, seed):
+        return load_weights(folder)
+    raise LeakError(
+        f"{folder.name}: {weights} is missing, and its other weights saw fold {split.fold}: train "
+        f"that fold of the parent first (`qaudio crossval`, writer.keep_folds true, seed {seed})"
+    )

@@ -1,0 +1,207 @@
+"""Predictions of an evaluation, and the results that follow from them.
+
+`results.json` is made from predictions alone, so `verify` can make it again.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 2000
+DIGITS = 6  # of every score in results.json: the last ones that all machines agree on
+
+
+@dataclass
+class Predictions:
+    """Logits of scored clips, a row each.
+
+    Attributes:
+        clip: ids, (N,) str.
+        label: class indices (N,), or 0/1 per class (N, C).
+        fold: the held-out fold (N,).
+        seed: of the training run (N,).
+        logits: (N, C) float16; every score is computed from these rounded values.
+    """
+
+    clip: np.ndarray
+    label: np.ndarray
+    fold: np.ndarray
+    seed: np.ndarray
+    logits: np.ndarray
+
+    @classmethod
+    def of_run(
+        cls, fold: int, seed: int, clip: list[str], label: np.ndarray, logits: np.ndarray
+    ) -> Predictions:
+        """Predictions of one run; rows in order of clip id."""
+        order = np.argsort(np.array(clip))
+        count = len(clip)
+        return cls(
+            clip=np.array(clip)[order],
+            label=np.asarray(label)[order],
+            fold=np.full(count, fold),
+            seed=np.full(count, seed),
+            logits=np.asarray(logits, np.float32).astype(np.float16)[order],
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Predictions:
+        """Read `predictions.npz`; raises ValueError naming what is wrong with it."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in cls.__dataclass_fields__}
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise ValueError(f"{Path(path).name}: not readable as predictions ({error})") from None
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"{Path(path).name}: arrays of unequal lengths {lengths}")
+        return cls(**arrays)
+
+    def save(self, path: str | os.PathLike) -> None:
+        np.savez_compressed(path, **self.__dict__)
+
+    def runs(self) -> list[tuple[int, int]]:
+        """(seed, fold) of every run, sorted."""
+        return sorted({(int(s), int(f)) for s, f in zip(self.seed, self.fold, strict=True)})
+
+    def select(self, mask: np.ndarray) -> Predictions:
+        """The rows where `mask` is true."""
+        return Predictions(**{name: array[mask] for name, array in self.__dict__.items()})
+
+    def run(self, seed: int, fold: int) -> Predictions:
+        return self.select((self.seed == seed) & (self.fold == fold))
+
+    def merged(self, other: Predictions) -> Predictions:
+        """Both together; runs of `other` replace the same runs of this one. Sorted by run."""
+        redone = set(other.runs())
+        keep = [
+            (int(s), int(f)) not in redone for s, f in zip(self.seed, self.fold, strict=True)
+        ]
+        ours = self.select(np.array(keep, bool))
+        both = Predictions(
+            **{name: np.concatenate([a, other.__dict__[name]]) for name, a in ours.__dict__.items()}
+        )
+        return both.select(np.lexsort((both.clip, both.fold, both.seed)))
+
+
+def accuracy(predictions: Predictions) -> float:
+    """Share of clips whose largest logit is their label's."""
+    return float(_correct(predictions).mean())
+
+
+def mean_average_precision(predictions: Predictions) -> float:
+    """Average precision, averaged over the classes that have a positive clip.
+
+    Raises:
+        ValueError: when no class has one.
+    """
+    import torch
+    from torchmetrics.functional.classification import multilabel_average_precision
+
+    present = predictions.label.sum(0) > 0
+    if not present.any():
+        raise ValueError("mAP needs at least one class with a positive clip")
+    scores = multilabel_average_precision(
+        torch.from_numpy(predictions.logits[:, present].astype(np.float32)).sigmoid(),
+        torch.from_numpy(predictions.label[:, present].astype(np.int64)),
+        int(present.sum()),
+        average="none",
+    )
+    return float(np.atleast_1d(scores.numpy()).astype(np.float64).mean())
+
+
+METRICS = {"accuracy": accuracy, "mAP": mean_average_precision}
+
+
+def metric_of(task: str) -> str:
+    """Name of the metric that a task is scored by."""
+    return "accuracy" if task == "multiclass" else "mAP"
+
+
+def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
+    """The "result" of results.json: mean, spread and interval of a metric.
+
+    Each fold's score is the mean over its seeds; `mean` and `std` (n−1) are over folds;
+    `interval95` is a percentile bootstrap over clips.
+    """
+    score = METRICS[metric]
+    runs = {run: score(predictions.run(*run)) for run in predictions.runs()}
+    folds = sorted({fold for _, fold in runs})
+    by_fold = {
+        fold: float(np.mean([value for (_, f), value in runs.items() if f == fold]))
+        for fold in folds
+    }
+    values = list(by_fold.values())
+    return {
+        "metric": metric,
+        "mean": round(float(np.mean(values)), DIGITS),
+        "std": round(float(np.std(values, ddof=1)), DIGITS) if len(values) > 1 else None,
+        "interval95": _interval(predictions, metric),
+        "folds": {str(fold): round(value, DIGITS) for fold, value in by_fold.items()},
+        "runs": {f"seed{s}_fold{f}": round(v, DIGITS) for (s, f), v in runs.items()},
+        "clips": len(np.unique(predictions.clip)),
+    }
+
+
+def paired_difference(child: Predictions, parent: Predictions) -> dict[str, Any]:
+    """Accuracy of one entry less another's on the clips and seeds they share, with its interval.
+
+    Raises:
+        ValueError: when they share no run.
+    """
+    shared = sorted(set(child.runs()) & set(parent.runs()))
+    if not shared:
+        raise ValueError("the two entries share no (seed, fold) that both were scored on")
+    differences: dict[str, list[float]] = {}
+    for run in shared:
+        one, other = child.run(*run), parent.run(*run)
+        if not np.array_equal(one.clip, other.clip):
+            raise ValueError(f"the two entries were scored on other clips in fold {run[1]}")
+        for clip, delta in zip(one.clip, _correct(one) - _correct(other), strict=True):
+            differences.setdefault(str(clip), []).append(float(delta))
+    per_clip = np.array([np.mean(values) for values in differences.values()])
+    return {
+        "metric": "accuracy",
+        "mean": round(float(per_clip.mean()), DIGITS),
+        "interval95": bootstrap_interval(per_clip),
+        "runs": len(shared),
+        "clips": len(per_clip),
+    }
+
+
+def bootstrap_interval(values: np.ndarray, seed: int = 0) -> list[float]:
+    """95 % percentile-bootstrap interval of the mean of per-clip values (N,), over clips."""
+    rng = np.random.default_rng(seed)
+    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)]
+    return [round(float(bound), DIGITS) for bound in np.percentile(means, [2.5, 97.5])]
+
+
+def confusion(predictions: Predictions, classes: int) -> np.ndarray:
+    """Counts (label, prediction) over all runs: (C, C)."""
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (predictions.label, predictions.logits.argmax(-1)), 1)
+    return matrix
+
+
+def _correct(predictions: Predictions) -> np.ndarray:
+    return (predictions.logits.argmax(-1) == predictions.label).astype(np.float64)
+
+
+def _interval(predictions: Predictions, metric: str) -> list[float]:
+    if metric == "accuracy":
+        by_clip: dict[str, list[float]] = {}
+        for clip, correct in zip(predictions.clip, _correct(predictions), strict=True):
+            by_clip.setdefault(str(clip), []).append(float(correct))
+        return bootstrap_interval(np.array([np.mean(values) for values in by_clip.values()]))
+    rng, clips = np.random.default_rng(0), np.unique(predictions.clip)
+    rows = {clip: np.flatnonzero(predictions.clip == clip) for clip in clips}
+    scores = []
+    for _ in range(200):
+        drawn = np.concatenate([rows[clip] for clip in rng.choice(clips, len(clips))])
+        scores.append(METRICS[metric](predictions.select(drawn)))
+    return [round(float(bound), DIGITS) for bound in np.percentile(scores, [2.5, 97.5])]
