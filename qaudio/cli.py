@@ -83,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--benchmark", help="only entries of a benchmark, such as esc10")
     sub.add_argument("--json", action="store_true")
 
-    sub = command(
-        "info", _info, "what is known of an entry", f"qaudio info {DEFAULT_ENTRY}"
-    )
+    sub = command("info", _info, "what is known of an entry", f"qaudio info {DEFAULT_ENTRY}")
     sub.add_argument("entry", help="name or folder")
     sub.add_argument("--json", action="store_true")
 
@@ -149,9 +147,7 @@ def _positive(text: str) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    names = list_models(
-        options.pattern, pretrained=options.pretrained, benchmark=options.benchmark
-    )
+    names = list_models(options.pattern, pretrained=options.pretrained, benchmark=options.benchmark)
     rows = []
     for name in names:
         folder = entries().get(name)

@@ -1,4 +1,4 @@
-"""Waveform to network input: log-mel spectrograms, alone or with deltas as quaternion components."""
+"""Waveform to network input: log-mel spectrograms, alone or with deltas as components."""
 
 import math
 from dataclasses import asdict, dataclass, fields

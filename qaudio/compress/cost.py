@@ -122,7 +122,9 @@ def device_name(device: torch.device) -> str:
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+            names = [
+                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
+            ]
         return names[0]
     except (OSError, IndexError):
         return platform.processor() or platform.machine()

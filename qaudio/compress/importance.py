@@ -16,7 +16,7 @@ from qaudio.quaternion import QConv2d, QLinear
 def filters(model: AudioModel, layer: str) -> Tensor:
     """Weights of a layer by filter: (filters, components, inputs × taps); components is 4 or 1."""
     module = model.get_submodule(layer)
-    weight = module.weight.detach()  # type: ignore[union-attr, operator]
+    weight = module.weight.detach()  # type: ignore[operator]
     components = 4 if isinstance(module, (QConv2d, QLinear)) else 1
     return weight.reshape(components, weight.shape[0] // components, -1).transpose(0, 1)
 

@@ -213,9 +213,7 @@ def _allowed(width: int, multiple_of: int, min_channels: int) -> list[int]:
     return sorted({*range(least, width, multiple_of), width})
 
 
-def _uniform(
-    widths: dict[str, int], steps: dict[str, list[int]], ratio: float
-) -> dict[str, int]:
+def _uniform(widths: dict[str, int], steps: dict[str, list[int]], ratio: float) -> dict[str, int]:
     return {
         name: min(allowed, key=lambda width: (abs(width - (1 - ratio) * widths[name]), width))
         for name, allowed in steps.items()
@@ -263,9 +261,7 @@ def _highest(scores: Tensor, count: int) -> list[int]:
     return torch.argsort(scores, descending=True, stable=True)[:count].tolist()
 
 
-def _slice(
-    model: AudioModel, state: dict[str, Tensor], group: ChannelGroup, kept: Tensor
-) -> None:
+def _slice(model: AudioModel, state: dict[str, Tensor], group: ChannelGroup, kept: Tensor) -> None:
     """Cut the tensors around a group of channels in place of the dictionary's."""
     planes = 4 if model.quaternion else 1
     count = model.widths[group.name] // planes

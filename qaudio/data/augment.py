@@ -145,8 +145,6 @@ def item_seed(*parts: int) -> int:
     return int(words[0] >> 1)
 
 
-
-
 def global_seed() -> int:
     """The seed given to Lightning's `seed_everything`; 0 without one."""
     return int(os.environ.get("PL_GLOBAL_SEED", 0))

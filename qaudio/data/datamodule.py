@@ -40,6 +40,7 @@ class Split:
         protocol: how the folds are made, by name.
         fold: the held-out fold.
         folds: how many there are.
+        scored: the fold that is evaluated: `fold`, or a validation fold taken from training.
     """
 
     benchmark: str
@@ -47,6 +48,7 @@ class Split:
     protocol: str
     fold: int
     folds: int
+    scored: int
 
 
 class DataError(Exception):
@@ -180,7 +182,9 @@ class AudioDataModule(LightningDataModule):
         """The split that this module trains and scores on."""
         if not 1 <= self.fold <= self.folds:
             raise DataError(f"fold must be 1 to {self.folds} for {self.protocol}, not {self.fold}")
-        return Split(self.benchmark, self.dataset, self.protocol, self.fold, self.folds)
+        return Split(
+            self.benchmark, self.dataset, self.protocol, self.fold, self.folds, self.scored_fold
+        )
 
     @property
     def scored_fold(self) -> int:
@@ -215,7 +219,7 @@ class AudioDataModule(LightningDataModule):
         if self.sample_rate is None:
             if self.trainer is None:
                 raise ValueError("pass sample_rate, or let a Trainer give the model's")
-            self.sample_rate = self.trainer.lightning_module.sample_rate
+            self.sample_rate = int(self.trainer.lightning_module.sample_rate)  # type: ignore[arg-type]
         return self.sample_rate
 
     def _select(self, role: str) -> list[Clip]:

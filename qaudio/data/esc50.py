@@ -36,7 +36,7 @@ class ESC50(AudioDataModule):
                 "meta/esc50.csv and audio/"
             )
         with open(index, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
         needed = {"filename", "fold", "target", "category", "esc10"}
         if not rows or not needed <= set(rows[0]):
             raise DataError(f"{index}: expected columns {', '.join(sorted(needed))}")

@@ -59,7 +59,7 @@ def create_model(
         raise ValueError(f"num_classes must be a positive integer, not {num_classes!r}")
     kind = "delta" if quaternion else "logmel"
     if frontend is None:
-        frontend = FrontendConfig(kind=kind)
+        frontend = FrontendConfig.from_dict({"kind": kind})
     elif isinstance(frontend, dict):
         frontend = FrontendConfig.from_dict({"kind": kind} | frontend)
     else:

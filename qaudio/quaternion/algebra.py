@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 
-
 def hamilton_product(p: Tensor, q: Tensor) -> Tensor:
     """Product p·q (p on the left), elementwise with broadcasting.
 

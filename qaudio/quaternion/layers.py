@@ -5,6 +5,7 @@ has 16 quaternion filters and a quarter of the parameters of its real counterpar
 """
 
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -96,7 +97,7 @@ class _QuaternionLayer(nn.Module):
                 self._matrix, self._matrix_key = real_matrix(weight), key
         return self._matrix
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Self:
         """Set the mode and drop the cached matrix when training starts."""
         if mode:
             self._matrix = self._matrix_key = None

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
 
 from qaudio.compress.prune import prune
@@ -105,13 +106,19 @@ class Classifier(LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         net = self.build(data.labels, data.split)
         net.eval_seconds = data.seconds
-        for dropout, rate in (("block_dropout", self.block_dropout), ("head_dropout", self.head_dropout)):
-            if rate is not None:
-                net.get_submodule(dropout).p = rate
-        self.net = net.to(memory_format=torch.channels_last)
-        make = MulticlassAccuracy if self.task == "multiclass" else MultilabelAveragePrecision
-        settings = {"average": "micro"} if self.task == "multiclass" else {}
-        self.val_metric = make(len(data.labels), **settings)
+        rates = {"block_dropout": self.block_dropout, "head_dropout": self.head_dropout}
+        for name, rate in rates.items():
+            layer = net.get_submodule(name)
+            if rate is not None and isinstance(layer, nn.Dropout):
+                layer.p = rate
+        # Lightning keeps the mode it finds, and a loaded entry comes in eval mode.
+        self.net = net.to(memory_format=torch.channels_last).train()
+        classes = len(data.labels)
+        self.val_metric: Metric = (
+            MulticlassAccuracy(classes, average="micro")
+            if self.task == "multiclass"
+            else MultilabelAveragePrecision(classes)
+        )
 
     def forward(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:
         return self.net(waveform, sample_rate)
@@ -130,7 +137,8 @@ class Classifier(LightningModule):
             if self.mixup is not None:
                 features, targets = self.mixup(features, targets, generator)
         loss = self.loss(self.net.classifier(self.net.embed_features(features)), targets)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        size = len(features)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return loss
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -143,7 +151,7 @@ class Classifier(LightningModule):
         logits = self.net(batch["waveform"])
         name = "val_accuracy" if self.task == "multiclass" else "val_mAP"
         self.val_metric(logits, batch["label"])
-        self.log(name, self.val_metric, on_epoch=True, prog_bar=True)
+        self.log(name, self.val_metric, on_epoch=True, prog_bar=True, batch_size=len(logits))
         targets = one_hot(batch["label"], self.net.num_classes)
         self.log("val_loss", self.loss(logits, targets), batch_size=len(logits))
 
@@ -212,7 +220,7 @@ class PrunedClassifier(Classifier):
         super().__init__(None, source, **training)
         if (ratio is None) == (target_macs is None):
             raise ValueError("give exactly one of ratio (removed) and target_macs (kept)")
-        self.request = {
+        self.request: dict[str, Any] = {
             "ratio": ratio,
             "target_macs": target_macs,
             "layers": layers,

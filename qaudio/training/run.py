@@ -15,6 +15,7 @@ import yaml
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
 
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.training.modules import Classifier
@@ -121,6 +122,7 @@ def _parse(arguments: list[str], config: dict[str, Any] | None = None) -> Traini
             subclass_mode_data=True,
             save_config_callback=None,
             seed_everything_default=0,
+            trainer_defaults={"logger": False},
             run=False,
             args=arguments,
         )
@@ -177,6 +179,8 @@ def _fit(cli: TrainingCLI) -> float:
     checkpoint = cli.trainer.checkpoint_callback
     assert isinstance(checkpoint, ModelCheckpoint)
     checkpoint.dirpath, checkpoint.save_last, checkpoint.save_top_k = str(folder), True, 0
+    if not cli.trainer.loggers:
+        cli.trainer.loggers = [CSVLogger(folder, name="log")]
     last = folder / "last.ckpt"
     start = time.time()
     cli.trainer.fit(

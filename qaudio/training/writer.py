@@ -136,9 +136,7 @@ class EntryWriter:
             return results
 
     def _record(self, run: Run, recipe: Recipe) -> dict[str, Any]:
-        predictions = Predictions.of_run(
-            run.split.fold, run.seed, run.clip, run.label, run.logits
-        )
+        predictions = Predictions.of_run(run.split.fold, run.seed, run.clip, run.label, run.logits)
         earlier, kept = None, {}
         if self.done(recipe):
             earlier = read_results(self.path)
@@ -202,7 +200,7 @@ class EntryWriter:
             | {name: version(name) for name in LIBRARIES},
         }
         if run.parent:
-            parent = read_results(locate(run.parent[0]))
+            parent = read_results(locate(run.parent[0], self.folder))
             if parent:
                 known = {*parent["trained_on"], split.dataset}
                 results["trained_on"] = sorted(known)
@@ -212,15 +210,16 @@ class EntryWriter:
     def _compare(self, results: dict[str, Any], predictions: Predictions) -> None:
         """Size and score beside the parent's, where the parent was scored on the same clips."""
         parent = results["parent"]
-        theirs = read_results(locate(parent["name"]))
+        folder = locate(parent["name"], self.folder)
+        theirs = read_results(folder)
         if not theirs or theirs["protocol"] != results["protocol"]:
             return
         parent["kept"] = {
             key: round(results["cost"][key] / theirs["cost"][key], 4) for key in ("params", "macs")
         }
         if results["result"]["metric"] == "accuracy":
-            path = locate(parent["name"]) / "predictions.npz"
-            parent["difference"] = paired_difference(predictions, Predictions.load(path))
+            on_same_clips = Predictions.load(folder / "predictions.npz")
+            parent["difference"] = paired_difference(predictions, on_same_clips)
 
     def _count_complete(
         self, split: Split, recipe: Recipe, seeds: list[int], complete: bool

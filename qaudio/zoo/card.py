@@ -128,7 +128,7 @@ for prediction in qaudio.predict(model, "your_file.wav"):
     print(prediction.label, prediction.probability)
 ```
 
-The network works at {config["frontend"]["sample_rate"]} Hz and resamples what comes at other rates."""
+The network works at {config["frontend"]["sample_rate"]} Hz; other rates are resampled."""
 
 
 def _results(results: dict[str, Any]) -> str:

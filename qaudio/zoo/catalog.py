@@ -35,12 +35,18 @@ def entries() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(found)}
 
 
-def locate(source: str | Path) -> Path:
+def locate(source: str | Path, beside: Path | None = None) -> Path:
     """The folder of an entry given by name or by path.
+
+    Args:
+        source: name or folder.
+        beside: a folder of entries to look for the name in first.
 
     Raises:
         EntryError: when there is none; says what was tried and what exists.
     """
+    if beside is not None and (beside / source / "config.json").is_file():
+        return beside / source
     known = entries()
     if str(source) in known:
         return known[str(source)]
@@ -76,9 +82,7 @@ def list_models(
     """
     names = list(entries())
     if benchmark is not None:
-        names = [
-            name for name in names if name.partition(".")[2].partition("_")[0] == benchmark
-        ]
+        names = [name for name in names if name.partition(".")[2].partition("_")[0] == benchmark]
     elif not pretrained:
         names = [*ARCHITECTURES, *names]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]

@@ -22,7 +22,7 @@ from qaudio.zoo.results import Predictions, paired_difference, summarise
 
 SCHEMA_VERSION = 1
 PROBE_TOLERANCE = 1e-3  # of the logits' range, between machines and library versions
-CONFIG_KEYS = {
+CONFIG_KEYS: dict[str, type | tuple[type, ...]] = {
     "schema_version": int,
     "qaudio_version": str,
     "architecture": str,
@@ -273,7 +273,7 @@ def _check_results(folder: Path, results: dict[str, Any]) -> None:
     parent = results.get("parent")
     if parent and parent.get("difference"):
         try:
-            theirs = Predictions.load(locate(parent["name"]) / "predictions.npz")
+            theirs = Predictions.load(locate(parent["name"], folder.parent) / "predictions.npz")
         except EntryError:
             return
         _compare(

@@ -49,6 +49,11 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
             f"{folder.name}: trained on {split.dataset}, but its folds are those of "
             f"{results['protocol']!r}, not of {split.protocol!r}: held-out clips were seen"
         )
+    if split.scored != split.fold:
+        raise LeakError(
+            f"{folder.name}: its weights without fold {split.fold} were trained on fold "
+            f"{split.scored}, which is to be scored: a derived entry cannot be validated that way"
+        )
     weights = fold_file(split.fold, seed)
     if (folder / weights).is_file():
         return load_weights(folder, weights)

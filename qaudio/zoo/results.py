@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class Predictions:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in cls.__dataclass_fields__}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{Path(path).name}: not readable as predictions ({error})") from None
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1:
@@ -79,9 +80,7 @@ class Predictions:
     def merged(self, other: Predictions) -> Predictions:
         """Both together; runs of `other` replace the same runs of this one. Sorted by run."""
         redone = set(other.runs())
-        keep = [
-            (int(s), int(f)) not in redone for s, f in zip(self.seed, self.fold, strict=True)
-        ]
+        keep = [(int(s), int(f)) not in redone for s, f in zip(self.seed, self.fold, strict=True)]
         ours = self.select(np.array(keep, bool))
         both = Predictions(
             **{name: np.concatenate([a, other.__dict__[name]]) for name, a in ours.__dict__.items()}

@@ -1,0 +1,257 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import qaudio
+from qaudio.zoo.catalog import EntryError
+from qaudio.zoo.entry import file_hash, load_weights, to_json
+from qaudio.zoo.results import Predictions, summarise
+
+LABELS = ["low", "noise", "high"]
+
+
+def tiny(seed=0, arch="qcnn6_006"):
+    torch.manual_seed(seed)
+    model = qaudio.create_model(
+        arch, num_classes=3, frontend={"sample_rate": 8000, "f_max": 4000.0, "n_fft": 256}
+    )
+    model.labels, model.eval_seconds = LABELS, 1.0
+    return model.eval()
+
+
+def results_of(predictions, name="qcnn6_006.made"):
+    return {
+        "schema_version": 1,
+        "entry": name,
+        "benchmark": "made",
+        "dataset": "made",
+        "protocol": "two made folds",
+        "epoch_choice": "fixed",
+        "complete": True,
+        "complete_runs_scored": 1,
+        "seeds": [0],
+        "card_fold": 1,
+        "card_seed": 0,
+        "result": summarise(predictions, "accuracy"),
+        "parent": None,
+        "trained_on": ["made"],
+        "cost": {"params": 1, "macs": 2, "bytes": 3, "seconds": 10.0, "latency": None},
+        "recipe": {"command": "qaudio crossval", "sha256": "0", "commit": None},
+        "git_commit": None,
+        "training": {
+            "wall_seconds": 1.0, "wall_seconds_of": {}, "device": "cpu", "precision": "32-true"
+        },
+        "versions": {},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def entry(tmp_path):
+    rng = np.random.default_rng(0)
+    label = np.arange(30) % 3
+    logits = rng.standard_normal((30, 3)) + 2 * np.eye(3)[label]
+    names = [f"{n:02}" for n in range(30)]
+    predictions = Predictions.of_run(1, 0, names, label, logits).merged(
+        Predictions.of_run(2, 0, [f"x{n}" for n in names], label, -logits)
+    )
+    model = tiny()
+    return qaudio.save(
+        model,
+        tmp_path / "qcnn6_006.made",
+        results=results_of(predictions),
+        predictions=predictions,
+        recipe="model: {}\n",
+        license="cc-by-4.0",
+        folds={"folds/1.safetensors": tiny().state_dict()},
+    )
+
+
+def rehash(entry, *names):
+    """Make config.json agree with changed files, as a forger would."""
+    config = json.loads((entry / "config.json").read_text())
+    config["files"].update({name: file_hash(entry / name) for name in names})
+    (entry / "config.json").write_text(to_json(config))
+
+
+def change_config(entry, **changes):
+    config = json.loads((entry / "config.json").read_text()) | changes
+    (entry / "config.json").write_text(to_json({k: v for k, v in config.items() if v != "drop"}))
+
+
+@pytest.mark.parametrize("arch", ["qcnn6_006", "cnn10_013"])
+def test_saved_models_load_with_equal_logits(tmp_path, arch):
+    model, sound = tiny(arch=arch), torch.randn(2, 8000)
+    again = qaudio.load(qaudio.save(model, tmp_path / "entry"))
+    with torch.no_grad():
+        assert torch.equal(model(sound), again(sound))
+    assert (again.labels, again.eval_seconds, again.config) == (LABELS, 1.0, model.config)
+    assert not again.training
+
+
+def test_pruned_models_load_and_prune_again(tmp_path):
+    once = qaudio.prune(tiny(arch="qcnn6_025"), ratio=0.5)
+    loaded = qaudio.load(qaudio.save(once, tmp_path / "once"))
+    twice = qaudio.load(qaudio.save(qaudio.prune(loaded, ratio=0.5), tmp_path / "twice"))
+    sound = torch.randn(1, 8000)
+    with torch.no_grad():
+        assert torch.equal(once(sound), loaded(sound))
+        assert twice(sound).shape == (1, 3)
+    assert twice.widths["conv_block4.conv1"] == once.widths["conv_block4.conv1"] // 2
+
+
+def test_num_classes_gives_a_fresh_head(entry):
+    model = qaudio.load(entry, num_classes=7)
+    assert model(torch.randn(1, 8000)).shape == (1, 7)
+    assert model.labels is None
+
+
+def test_verify_passes_and_says_what_it_checked(entry):
+    text = " ".join(qaudio.verify(entry))
+    for what in ("sha256", "probe", "predictions.npz", "README.md"):
+        assert what in text
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "README.md", "predictions.npz",
+                                  "probe.safetensors", "recipe.yaml", "folds/1.safetensors",
+                                  "results.json"])  # fmt: skip
+def test_a_changed_byte_is_found(entry, name):
+    content = bytearray((entry / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (entry / name).write_bytes(content)
+    with pytest.raises(EntryError, match="changed: sha256"):
+        qaudio.verify(entry)
+
+
+def test_a_forged_digit_of_the_results_is_found(entry):
+    text = (entry / "results.json").read_text()
+    results = json.loads(text)
+    stated = results["result"]["folds"]["1"]
+    for place in ("mean", "std", "folds", "runs", "interval95"):
+        forged = json.loads(text)
+        if place == "folds":
+            forged["result"]["folds"]["1"] = round(stated + 1e-6, 6)
+        elif place == "runs":
+            forged["result"]["runs"]["seed0_fold2"] += 0.1
+        elif place == "interval95":
+            forged["result"]["interval95"][0] -= 1e-6
+        else:
+            forged["result"][place] = round(forged["result"][place] + 1e-6, 6)
+        (entry / "results.json").write_text(to_json(forged))
+        rehash(entry, "results.json")
+        with pytest.raises(EntryError, match=rf"result\.{place}.* predictions.npz gives"):
+            qaudio.verify(entry)
+
+
+def test_a_forged_digit_of_the_card_is_found(entry):
+    card = (entry / "README.md").read_text()
+    digit = next(c for c in card.split("Accuracy **")[1] if c.isdigit())
+    (entry / "README.md").write_text(card.replace(f"Accuracy **{digit}", "Accuracy **9", 1) + " ")
+    rehash(entry, "README.md")
+    with pytest.raises(EntryError, match="not the card"):
+        qaudio.verify(entry)
+
+
+def test_other_weights_are_found_by_the_probe(entry):
+    save_file(tiny(seed=1).state_dict(), entry / "model.safetensors")
+    rehash(entry, "model.safetensors")
+    with pytest.raises(EntryError, match="other logits than probe"):
+        qaudio.verify(entry)
+
+
+def test_a_stray_file_is_found(entry):
+    (entry / "notes.txt").write_text("x")
+    with pytest.raises(EntryError, match=r"notes\.txt"):
+        qaudio.verify(entry)
+
+
+def test_folds_may_be_left_out_together(entry):
+    shutil.rmtree(entry / "folds")
+    qaudio.verify(entry)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema_version": 2}, "schema_version is 2"),
+        ({"schema_version": "drop"}, "schema_version is None"),
+        ({"widths": "drop"}, "'widths' is missing"),
+        ({"num_classes": "3"}, "'num_classes' has the wrong type"),
+        ({"num_classes": True}, "'num_classes' has the wrong type"),
+        ({"labels": ["a"]}, "3 classes, 1 labels"),
+        ({"task": "guess"}, "unknown task"),
+        ({"architecture": "qcnn99"}, "unknown architecture"),
+        ({"frontend": {"kind": "delta", "hop": 3}}, "unknown frontend settings: hop"),
+        ({"widths": {"fc1": 4}}, "widths of qcnn6_006 must name its layers"),
+    ],
+)
+def test_a_wrong_config_is_refused_by_name(entry, changes, message):
+    change_config(entry, **changes)
+    with pytest.raises(EntryError, match=message) as caught:
+        qaudio.load(entry)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_that_is_no_json_is_refused(entry):
+    (entry / "config.json").write_text("{")
+    with pytest.raises(EntryError, match="not readable"):
+        qaudio.load(entry)
+
+
+def test_weights_of_another_shape_are_refused_by_tensor(entry):
+    state = load_file(entry / "model.safetensors")
+    state["classifier.bias"] = torch.zeros(4)
+    del state["bn0.weight"]
+    save_file(state, entry / "model.safetensors")
+    rehash(entry, "model.safetensors")
+    with pytest.raises(EntryError, match=r"tensor bn0.weight: expected shape \(256,\), found none"):
+        qaudio.load(entry)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x80\x04pickle"])
+def test_weights_that_are_no_safetensors_are_refused(entry, content):
+    (entry / "model.safetensors").write_bytes(content)
+    rehash(entry, "model.safetensors")
+    with pytest.raises(EntryError, match=r"model\.safetensors is not readable"):
+        qaudio.load(entry)
+
+
+def test_missing_weights_are_named(entry):
+    (entry / "model.safetensors").unlink()
+    with pytest.raises(EntryError, match=r"model\.safetensors is missing"):
+        qaudio.load(entry)
+
+
+def test_unknown_sources_say_what_exists():
+    with pytest.raises(EntryError, match="no entry or folder named 'qcnn10_050.esc11'"):
+        qaudio.load("qcnn10_050.esc11")
+
+
+def test_saving_over_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(EntryError, match="holds files but is no entry"):
+        qaudio.save(tiny(), tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_failed_save_leaves_the_old_entry_and_no_litter(entry, monkeypatch):
+    before = {p: p.read_bytes() for p in entry.rglob("*") if p.is_file()}
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("qaudio.zoo.entry.make_probe", fail)
+    with pytest.raises(OSError, match="disk full"):
+        qaudio.save(tiny(seed=2), entry)
+    assert {p: p.read_bytes() for p in entry.rglob("*") if p.is_file()} == before
+    assert list(entry.parent.iterdir()) == [entry]
+
+
+def test_fold_weights_load_by_name(entry):
+    model = load_weights(entry, "folds/1.safetensors")
+    sound = torch.randn(1, 8000)
+    with torch.no_grad():
+        assert torch.equal(model(sound), tiny()(sound))

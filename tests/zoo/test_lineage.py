@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+from test_entry import results_of, tiny
+
+import qaudio
+from qaudio.data.datamodule import Split
+from qaudio.zoo.lineage import LeakError, fold_file, load_for_split
+from qaudio.zoo.results import Predictions
+
+
+def split(fold=1, dataset="made", protocol="two made folds") -> Split:
+    return Split("made", dataset, protocol, fold, 2, scored=fold)
+
+
+def test_a_validation_fold_that_the_parent_trained_on_is_refused(parent):
+    with pytest.raises(LeakError, match="which is to be scored"):
+        load_for_split(parent, Split("made", "made", "two made folds", 1, 2, scored=2), 0)
+
+
+@pytest.fixture
+def parent(tmp_path):
+    """An entry that keeps both folds of seed 0, and fold 2 of seed 1; its card names fold 1."""
+    label = np.arange(6) % 3
+    predictions = Predictions.of_run(1, 0, list("abcdef"), label, np.eye(3)[label])
+    kept = {
+        fold_file(1, 0): tiny(seed=1).state_dict(),
+        fold_file(2, 0): tiny(seed=2).state_dict(),
+        fold_file(2, 1): tiny(seed=3).state_dict(),
+    }
+    return qaudio.save(
+        tiny(seed=1), tmp_path / "parent", results=results_of(predictions),
+        predictions=predictions, folds=kept,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("fold", "seed", "made_with"), [(1, 0, 1), (2, 0, 2), (2, 1, 3)])
+def test_each_fold_gets_the_weights_that_never_saw_it(parent, fold, seed, made_with):
+    model = load_for_split(parent, split(fold), seed)
+    expected = tiny(seed=made_with)
+    assert torch.equal(model.classifier.weight, expected.classifier.weight)
+
+
+def test_a_missing_fold_is_refused_though_other_weights_are_there(parent):
+    with pytest.raises(LeakError, match=r"folds/1_seed1\.safetensors is missing"):
+        load_for_split(parent, split(1), seed=1)
+
+
+def test_the_cards_fold_will_do_without_a_file_of_its_own(parent, tmp_path):
+    results = results_of(Predictions.load(parent / "predictions.npz"))
+    bare = qaudio.save(tiny(seed=1), tmp_path / "bare", results=results,
+                       predictions=Predictions.load(parent / "predictions.npz"))  # fmt: skip
+    model = load_for_split(bare, split(1), 0)
+    assert torch.equal(model.classifier.weight, tiny(seed=1).classifier.weight)
+    with pytest.raises(LeakError, match=r"folds/2\.safetensors is missing"):
+        load_for_split(bare, split(2), 0)
+
+
+def test_another_protocol_on_the_same_recordings_is_refused(parent):
+    with pytest.raises(LeakError, match="held-out clips were seen"):
+        load_for_split(parent, split(protocol="random halves"), 0)
+
+
+def test_other_recordings_take_the_main_weights(parent):
+    model = load_for_split(parent, split(2, dataset="elsewhere"), 5)
+    assert torch.equal(model.classifier.weight, tiny(seed=1).classifier.weight)
+
+
+def test_an_entry_without_a_record_is_refused(tmp_path):
+    entry = qaudio.save(tiny(), tmp_path / "unknown")
+    with pytest.raises(LeakError, match=r"no results\.json says what it was trained on"):
+        load_for_split(entry, split(), 0)

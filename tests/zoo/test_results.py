@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, average_precision_score
+
+from qaudio.zoo.results import (
+    Predictions,
+    accuracy,
+    bootstrap_interval,
+    confusion,
+    mean_average_precision,
+    paired_difference,
+    summarise,
+)
+
+
+def made(seed=0, folds=(1, 2), seeds=(0,), clips=20, classes=4, skill=2.0) -> Predictions:
+    """Predictions of every fold and seed: right more often the higher `skill` is."""
+    rng, parts = np.random.default_rng(seed), None
+    for s in seeds:
+        for fold in folds:
+            label = np.arange(clips) % classes
+            logits = rng.standard_normal((clips, classes)) + skill * np.eye(classes)[label]
+            names = [f"{fold}-{n}" for n in range(clips)]
+            run = Predictions.of_run(fold, s, names, label, logits)
+            parts = run if parts is None else parts.merged(run)
+    return parts
+
+
+def test_accuracy_is_scikit_learns():
+    one = made()
+    assert accuracy(one) == accuracy_score(one.label, one.logits.argmax(-1))
+
+
+def test_mean_average_precision_is_scikit_learns_over_classes_with_a_positive():
+    rng = np.random.default_rng(1)
+    label = (rng.random((50, 6)) < 0.3).astype(int)
+    label[:, 2] = 0  # a class that no clip has
+    logits = rng.standard_normal((50, 6)) + label
+    one = Predictions.of_run(1, 0, [f"{n:03}" for n in range(50)], label, logits)
+    present = [0, 1, 3, 4, 5]
+    expected = average_precision_score(
+        one.label[:, present], one.logits[:, present].astype(np.float32), average="macro"
+    )
+    assert mean_average_precision(one) == pytest.approx(expected, abs=1e-6)
+
+
+def test_mean_average_precision_without_positives_is_refused():
+    one = Predictions.of_run(1, 0, ["a", "b"], np.zeros((2, 3), int), np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="at least one class"):
+        mean_average_precision(one)
+
+
+def test_save_and_load(tmp_path):
+    one = made(seeds=(0, 1))
+    one.save(tmp_path / "predictions.npz")
+    again = Predictions.load(tmp_path / "predictions.npz")
+    for name, array in one.__dict__.items():
+        assert np.array_equal(array, getattr(again, name))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"no archive at all"])
+def test_load_names_a_broken_file(tmp_path, content):
+    (tmp_path / "predictions.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="predictions.npz"):
+        Predictions.load(tmp_path / "predictions.npz")
+
+
+def test_load_refuses_pickled_arrays(tmp_path):
+    arrays = {name: np.array([object()]) for name in Predictions.__dataclass_fields__}
+    np.savez(tmp_path / "predictions.npz", **arrays)
+    with pytest.raises(ValueError, match=r"predictions\.npz"):
+        Predictions.load(tmp_path / "predictions.npz")
+
+
+def test_merging_replaces_the_same_run_and_keeps_the_others():
+    old, new = made(seed=0, folds=(1, 2)), made(seed=1, folds=(2, 3))
+    both = old.merged(new)
+    assert both.runs() == [(0, 1), (0, 2), (0, 3)]
+    assert np.array_equal(both.run(0, 1).logits, old.run(0, 1).logits)
+    assert np.array_equal(both.run(0, 2).logits, new.run(0, 2).logits)
+
+
+def test_order_of_clips_does_not_matter():
+    label, logits = np.arange(4), np.random.default_rng(0).standard_normal((4, 4))
+    names, order = ["a", "b", "c", "d"], [2, 0, 3, 1]
+    one = Predictions.of_run(1, 0, names, label, logits)
+    other = Predictions.of_run(1, 0, [names[n] for n in order], label[order], logits[order])
+    assert np.array_equal(one.logits, other.logits)
+    assert np.array_equal(one.label, other.label)
+
+
+def test_summary_is_the_mean_over_folds_of_the_mean_over_seeds():
+    one = made(folds=(1, 2, 3), seeds=(0, 1))
+    result = summarise(one, "accuracy")
+    by_fold = [np.mean([accuracy(one.run(s, f)) for s in (0, 1)]) for f in (1, 2, 3)]
+    assert result["mean"] == pytest.approx(np.mean(by_fold), abs=1e-6)
+    assert result["std"] == pytest.approx(np.std(by_fold, ddof=1), abs=1e-6)
+    assert list(result["folds"]) == ["1", "2", "3"]
+    assert result["clips"] == 60
+    low, high = result["interval95"]
+    assert low < result["mean"] < high
+
+
+def test_one_fold_has_no_spread():
+    assert summarise(made(folds=(1,)), "accuracy")["std"] is None
+
+
+def test_interval_narrows_with_the_number_of_clips_and_covers_the_mean():
+    rng = np.random.default_rng(0)
+    few, many = rng.random(50) < 0.8, rng.random(5000) < 0.8
+    (a, b), (c, d) = bootstrap_interval(few * 1.0), bootstrap_interval(many * 1.0)
+    assert b - a > 5 * (d - c)
+    expected = 1.96 * np.sqrt(0.16 / 5000)
+    assert (d - c) / 2 == pytest.approx(expected, rel=0.15)
+
+
+def test_paired_difference():
+    parent, child = made(seed=0), made(seed=0)
+    same = paired_difference(child, parent)
+    assert (same["mean"], same["interval95"]) == (0.0, [0.0, 0.0])
+    wrong = (child.logits.argmax(-1) == child.label) & (child.clip == "1-0")
+    child.logits[wrong] = -child.logits[wrong]
+    right_before = parent.logits.argmax(-1) == parent.label
+    right_now = child.logits.argmax(-1) == child.label
+    found = paired_difference(child, parent)
+    assert found["mean"] == pytest.approx(right_now.mean() - right_before.mean(), abs=1e-6)
+
+
+def test_paired_difference_uses_shared_runs_only_and_refuses_other_clips():
+    parent, child = made(folds=(1, 2)), made(folds=(2, 3))
+    assert paired_difference(child, parent)["runs"] == 1
+    with pytest.raises(ValueError, match="share no"):
+        paired_difference(made(folds=(3,)), made(folds=(1,)))
+    with pytest.raises(ValueError, match="other clips"):
+        paired_difference(made(clips=20), made(clips=24))
+
+
+def test_confusion_counts_every_clip():
+    one = made()
+    matrix = confusion(one, 4)
+    assert matrix.sum() == len(one.clip)
+    assert np.trace(matrix) == (one.logits.argmax(-1) == one.label).sum()
