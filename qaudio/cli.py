@@ -350,6 +350,7 @@ def _training(name: str, arguments: list[str]) -> int:
     warnings.filterwarnings("ignore", message=".*across ranks is zero.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
     from qaudio.training.run import main as run
 
     return run(name, arguments)

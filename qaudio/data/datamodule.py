@@ -241,6 +241,9 @@ class AudioDataModule(LightningDataModule):
             sampler=EpochSampler(len(clips), seed, shuffle=train),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            # Loaders draw a seed for workers from this; torch's own must be left as dropout
+            # finds it, or a resumed run would differ.
+            generator=torch.Generator().manual_seed(seed),
             # A last batch of one clip has no variance for BatchNorm to divide by.
             drop_last=train and len(clips) % self.batch_size == 1,
         )

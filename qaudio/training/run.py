@@ -176,9 +176,8 @@ def _run_folder(cli: TrainingCLI) -> Path:
 def _fit(cli: TrainingCLI) -> float:
     """Fit, from the last checkpoint where there is one; returns the seconds it took."""
     folder = _run_folder(cli)
-    checkpoint = cli.trainer.checkpoint_callback
-    assert isinstance(checkpoint, ModelCheckpoint)
-    checkpoint.dirpath, checkpoint.save_last, checkpoint.save_top_k = str(folder), True, 0
+    others = [c for c in cli.trainer.callbacks if type(c) is not ModelCheckpoint]  # type: ignore[attr-defined]
+    cli.trainer.callbacks = [*others, last_checkpoint(folder)]  # type: ignore[attr-defined]
     if not cli.trainer.loggers:
         cli.trainer.loggers = [CSVLogger(folder, name="log")]
     last = folder / "last.ckpt"
@@ -187,6 +186,11 @@ def _fit(cli: TrainingCLI) -> float:
         cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.is_file() else None
     )
     return time.time() - start
+
+
+def last_checkpoint(folder: Path) -> ModelCheckpoint:
+    """Keeps folder/last.ckpt, renewed after every epoch."""
+    return ModelCheckpoint(folder, "last", save_top_k=1, enable_version_counter=False)
 
 
 def _train(cli: TrainingCLI, recipe: Recipe) -> int:

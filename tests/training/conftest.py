@@ -1,0 +1,49 @@
+import pytest
+import yaml
+
+# Small enough to train in a second, at the rate of the made ESC-50 tree.
+FRONTEND = {"sample_rate": 8000, "n_fft": 256, "hop_length": 160, "n_mels": 32, "f_max": 4000.0}
+
+
+@pytest.fixture
+def recipe(tmp_path, esc50_tree):
+    """Write a recipe for the made ESC-50 tree; returns the arguments that run it."""
+
+    def write(name="qcnn6_006.esc10", model=None, **sections) -> list[str]:
+        config = {
+            "trainer": {
+                "max_epochs": 2,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "accelerator": "cpu",
+            },
+            "model": model
+            or {
+                "class_path": "qaudio.Classifier",
+                "init_args": {"arch": "qcnn6_006", "frontend": FRONTEND, "lr": 0.01},
+            },
+            "data": {
+                "class_path": "qaudio.ESC50",
+                "init_args": {
+                    "root": str(esc50_tree),
+                    "esc10": True,
+                    "seconds": 0.5,
+                    "batch_size": 8,
+                },
+            },
+            "writer": {
+                "entry": name,
+                "folder": str(tmp_path / "zoo"),
+                "keep_folds": True,
+                "license": "cc0-1.0",
+                "latency": False,
+            },
+        }
+        for section, changes in sections.items():
+            target = config[section]
+            target.get("init_args", target).update(changes)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        return ["--config", str(path), "--runs", str(tmp_path / "runs")]
+
+    return write

@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+import torch
+from conftest import FRONTEND
+from lightning import Trainer, seed_everything
+
+import qaudio
+from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
+from qaudio.training.modules import warmup_cosine
+from qaudio.training.run import last_checkpoint
+
+
+def classifier(**settings):
+    return qaudio.Classifier("qcnn6_006", frontend=FRONTEND, **({"lr": 0.01} | settings))
+
+
+def data(root, **settings):
+    chosen = {"esc10": True, "seconds": 0.5, "batch_size": 8} | settings
+    return qaudio.ESC50(str(root), **chosen)
+
+
+def trainer(epochs, **settings):
+    return Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0,
+        **({"enable_checkpointing": False} | settings),
+    )  # fmt: skip
+
+
+def weights(module):
+    return torch.cat([p.detach().flatten() for p in module.net.state_dict().values()])
+
+
+def everything_random():
+    """Augmentation, mixup and dropout all on."""
+    return (
+        classifier(mixup=Mixup(0.3), spec_augment=SpecAugment(), head_dropout=0.5),
+        {"augment": WaveformAugment(roll=1.0, gain_db=6, speed=0.1, noise_db=-40, flip=True)},
+    )
+
+
+def test_it_learns_to_tell_tones_from_noise(esc50_tree):
+    seed_everything(0, verbose=False)
+    module, sounds = classifier(head_dropout=0.0, block_dropout=0.0), data(esc50_tree)
+    trainer(12).fit(module, sounds)
+    trainer(1).test(module, sounds, verbose=False)
+    logits = torch.cat([batch["logits"] for batch in module.scored])
+    labels = torch.cat([batch["label"] for batch in module.scored])
+    assert (logits.argmax(-1) == labels).float().mean() >= 0.8
+    assert module.net.labels == ["dog", "rain", "clock_tick"]
+    assert module.net.eval_seconds == 0.5
+
+
+def test_one_seed_gives_one_run_and_another_seed_another(esc50_tree):
+    found = []
+    for seed in (0, 0, 1):
+        seed_everything(seed, verbose=False)
+        module, settings = everything_random()
+        trainer(2).fit(module, data(esc50_tree, **settings))
+        found.append(weights(module))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(esc50_tree, tmp_path):
+    seed_everything(0, verbose=False)
+    whole, settings = everything_random()
+    trainer(3).fit(whole, data(esc50_tree, **settings))
+
+    class Interrupted(Exception):
+        pass
+
+    class Interrupt(qaudio.Classifier):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 2:
+                raise Interrupted
+            super().on_train_epoch_start()
+
+    seed_everything(0, verbose=False)
+    first, _ = everything_random()
+    first.__class__ = Interrupt
+    save = last_checkpoint(tmp_path)
+    with pytest.raises(Interrupted):
+        trainer(3, enable_checkpointing=True, callbacks=[save]).fit(
+            first, data(esc50_tree, **settings)
+        )
+    seed_everything(0, verbose=False)
+    torch.rand(7)  # a new process has drawn other numbers before
+    again, _ = everything_random()
+    trainer(3).fit(again, data(esc50_tree, **settings), ckpt_path=tmp_path / "last.ckpt")
+    assert torch.equal(weights(whole), weights(again))
+
+
+def test_a_source_entry_is_trained_in_training_mode(esc50_tree, tiny_model, tmp_path):
+    seed_everything(0, verbose=False)
+    scratch = classifier()
+    trainer(1).fit(scratch, data(esc50_tree))
+    scratch.net.eval()
+    before = scratch.net.bn0.running_mean.clone()
+    module = qaudio.Classifier(source="made")
+    module.build = lambda labels, split: scratch.net  # as load() gives it: in eval mode
+    trainer(1).fit(module, data(esc50_tree, sample_rate=8000))
+    assert not torch.equal(module.net.bn0.running_mean, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "exactly one of arch"),
+        ({"arch": "cnn6", "source": "x"}, "exactly one of arch"),
+        ({"source": "x", "frontend": {}}, "frontend goes with arch only"),
+    ],
+)
+def test_contradictory_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        qaudio.Classifier(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"ratio": 0.5, "target_macs": 0.5}])
+def test_pruning_takes_exactly_one_target(arguments):
+    with pytest.raises(ValueError, match="exactly one of ratio"):
+        qaudio.PrunedClassifier("qcnn10_050.esc10", **arguments)
+
+
+def test_losses_are_torchs():
+    logits, targets = torch.randn(5, 3), torch.eye(3)[[0, 1, 2, 0, 1]]
+    plain = classifier().loss(logits, targets)
+    smooth = classifier(label_smoothing=0.1).loss(logits, targets)
+    multilabel = classifier(task="multilabel").loss(logits, targets)
+    log = logits.log_softmax(-1)
+    assert torch.allclose(plain, -(targets * log).sum(-1).mean())
+    assert torch.allclose(smooth, -((0.9 * targets + 0.1 / 3) * log).sum(-1).mean())
+    p = logits.sigmoid()
+    by_hand = -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()
+    assert torch.allclose(multilabel, by_hand, atol=1e-6)
+
+
+def test_weight_decay_spares_biases_and_norms(esc50_tree):
+    module = classifier(weight_decay=0.3)
+    run = trainer(1, limit_train_batches=1)
+    run.fit(module, data(esc50_tree))
+    decayed, plain = run.optimizers[0].param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
+    assert {p.ndim for p in plain["params"]} == {1}
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(module.net.parameters()))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "constant"])
+def test_every_optimizer_and_schedule_changes_the_weights(esc50_tree, optimizer, schedule):
+    seed_everything(0, verbose=False)
+    module = classifier(optimizer=optimizer, schedule=schedule)
+    torch.manual_seed(0)
+    start = module.build(["dog", "rain", "clock_tick"], data(esc50_tree).split)
+    torch.manual_seed(0)
+    trainer(2).fit(module, data(esc50_tree))
+    assert not torch.equal(module.net.classifier.weight, start.classifier.weight)
+    assert torch.isfinite(weights(module)).all()
+
+
+def test_warmup_cosine_rises_falls_and_ends_at_zero():
+    factors = [warmup_cosine(step, 100, 0.1) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[9] == 1.0
+    assert all(np.diff(factors[10:]) <= 0)
+    assert factors[100] == pytest.approx(0.0, abs=1e-9)

@@ -1,0 +1,138 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import qaudio
+from qaudio.cli import main
+from qaudio.training.run import _parse
+from qaudio.zoo.results import Predictions
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def results_of(entry: Path) -> dict:
+    return json.loads((entry / "results.json").read_text())
+
+
+@pytest.fixture
+def zoo(tmp_path) -> Path:
+    return tmp_path / "zoo"
+
+
+@pytest.fixture
+def parent(recipe, zoo) -> Path:
+    """A cross-validated entry with two folds and all their weights."""
+    assert main(["crossval", *recipe(), "--folds", "[1,2]"]) == 0
+    return zoo / "qcnn6_006.esc10"
+
+
+def pruned(parent, **settings) -> dict:
+    arguments = {"source": str(parent), "ratio": 0.5, "min_channels": 4, "lr": 0.01}
+    return {"class_path": "qaudio.PrunedClassifier", "init_args": arguments | settings}
+
+
+def test_crossval_writes_an_entry_that_verifies_and_tests(parent, capsys, esc50_tree):
+    assert main(["verify", str(parent)]) == 0
+    results = results_of(parent)
+    assert list(results["result"]["folds"]) == ["1", "2"]
+    assert not results["complete"]
+    assert "Not complete" in (parent / "README.md").read_text()
+    predictions = Predictions.load(parent / "predictions.npz")
+    assert all(clip.startswith("2-") for clip in predictions.run(0, 2).clip)
+    capsys.readouterr()
+    assert main(["test", str(parent), f"--data.root={esc50_tree}"]) == 0
+    stated = results["result"]["runs"]["seed0_fold1"]
+    assert f"accuracy {stated}, recorded {stated}" in capsys.readouterr().out
+
+
+def test_a_score_that_the_audio_does_not_give_fails_the_test(parent, esc50_tree):
+    results = results_of(parent)
+    results["result"]["runs"]["seed0_fold1"] = 0.123
+    (parent / "results.json").write_text(json.dumps(results))
+    assert main(["test", str(parent), f"--data.root={esc50_tree}"]) == 1
+
+
+def test_done_folds_are_skipped_and_new_ones_added(parent, recipe, capsys):
+    before = Predictions.load(parent / "predictions.npz")
+    capsys.readouterr()
+    assert main(["crossval", *recipe(), "--folds", "[1,2,3,4,5]"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("done before") == 2
+    assert printed.count("accuracy") == 4  # three folds and the mean
+    after = Predictions.load(parent / "predictions.npz")
+    assert after.runs() == [(0, fold) for fold in range(1, 6)]
+    assert np.array_equal(before.run(0, 1).logits, after.run(0, 1).logits)
+    results = results_of(parent)
+    assert results["complete"]
+    assert results["complete_runs_scored"] == 1
+    assert len(list((parent / "folds").iterdir())) == 5
+
+
+def test_other_settings_do_not_mix_with_recorded_runs(parent, recipe, capsys):
+    assert main(["crossval", *recipe(), "--folds", "[3]", "--model.lr", "0.5"]) == 1
+    assert "another recipe" in capsys.readouterr().err
+    assert Predictions.load(parent / "predictions.npz").runs() == [(0, 1), (0, 2)]
+
+
+def test_a_pruned_entry_takes_its_parents_weights_of_the_same_fold(parent, recipe, zoo):
+    arguments = recipe("qcnn6_006.esc10_pruned50", pruned(parent), trainer={"max_epochs": 0})
+    assert main(["crossval", *arguments, "--folds", "[1,2]"]) == 0
+    child = zoo / "qcnn6_006.esc10_pruned50"
+    results = results_of(child)
+    for fold in (1, 2):
+        # Untrained after pruning, so the weights show where they come from.
+        dense = qaudio.zoo.entry.load_weights(parent, f"folds/{fold}.safetensors")
+        expected = qaudio.prune(dense, ratio=0.5, min_channels=4)
+        found = qaudio.zoo.entry.load_weights(child, f"folds/{fold}.safetensors")
+        assert torch.equal(expected.classifier.weight, found.classifier.weight)
+    assert results["parent"]["name"] == "qcnn6_006.esc10"
+    assert results["parent"]["difference"]["clips"] == 12
+    assert results["parent"]["kept"]["params"] < 0.5
+    assert main(["verify", str(child)]) == 0
+
+
+def test_a_parent_without_the_folds_weights_is_refused(parent, recipe, zoo, capsys):
+    shutil.rmtree(parent / "folds")
+    arguments = recipe("qcnn6_006.esc10_pruned50", pruned(parent))
+    assert main(["crossval", *arguments, "--folds", "[2]"]) == 1
+    assert "folds/2.safetensors is missing" in capsys.readouterr().err
+    assert not (zoo / "qcnn6_006.esc10_pruned50").exists()
+
+
+def test_validation_scores_the_next_fold_and_writes_no_entry(recipe, zoo, tmp_path, capsys):
+    arguments = recipe(data={"holdout": "validation"})
+    assert main(["crossval", *arguments, "--folds", "[5]"]) == 0
+    rows = json.loads((tmp_path / "runs" / "qcnn6_006.esc10.validation.json").read_text())
+    assert [row["fold"] for row in rows["validation"]] == [5]
+    assert not zoo.exists()
+    assert main(["test", *arguments]) == 1
+    assert "leaves the test fold alone" in capsys.readouterr().err
+
+
+def test_train_adds_one_fold(recipe, zoo):
+    arguments = recipe()
+    assert main(["train", *arguments, "--data.fold", "4", "--seed_everything", "3"]) == 0
+    entry = zoo / "qcnn6_006.esc10"
+    assert Predictions.load(entry / "predictions.npz").runs() == [(3, 4)]
+    results = results_of(entry)
+    assert (results["card_fold"], results["card_seed"]) == (4, 3)
+    assert main(["verify", str(entry)]) == 0
+
+
+def test_the_kept_recipe_names_no_folder_of_this_machine(parent, tmp_path):
+    for name in ("recipe.yaml", "results.json", "README.md", "config.json"):
+        assert str(tmp_path) not in (parent / name).read_text().replace(
+            str(tmp_path / "qcnn6_006.esc10.yaml"), ""
+        )
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*/*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_parses(path):
+    cli = _parse(["--config", str(path)])
+    assert cli.config.writer.entry.partition(".")[2].startswith(path.parent.name)
+    assert path.stem.split("_pruned")[0] == cli.config.writer.entry.partition(".")[0]
+    assert cli.datamodule.split.fold == 1
