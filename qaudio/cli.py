@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from qaudio import __version__
-from qaudio.zoo.catalog import DEFAULT_ENTRY, EntryError, entries, list_models, locate, read_json
+from qaudio.zoo.catalog import (
+    DEFAULT_ENTRY,
+    EntryError,
+    entries,
+    list_models,
+    locate,
+    read_config,
+    read_json,
+    read_results,
+)
 
 TRAINING = {
     "train": "fit one split, test it, write or extend the entry",
@@ -36,9 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _guarded(run: Callable[[], int]) -> int:
     """Turn what can go wrong into one line on stderr and exit code 1."""
     try:
-        return run()
+        code = run()
+        sys.stdout.flush()  # here, where a reader that went away is no error
+        return code
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("qaudio: interrupted", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader went away (`qaudio list | head`); keep the interpreter from saying so again.
@@ -140,9 +151,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError("must be positive")
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, not {text!r}")
     return value
 
 
@@ -154,8 +168,8 @@ def _list(options: argparse.Namespace) -> int:
         row: dict[str, Any] = {"name": name, "pretrained": folder is not None}
         if folder is not None:
             row["license"] = read_json(folder / "config.json")["license"]
-            if (folder / "results.json").is_file():
-                results = read_json(folder / "results.json")
+            results = read_results(folder)
+            if results is not None:
                 row |= {
                     "metric": results["result"]["metric"],
                     "score": results["result"]["mean"],
@@ -167,11 +181,13 @@ def _list(options: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     for row in rows:
-        about = "architecture, no weights" if not row["pretrained"] else row["license"]
+        about = "architecture, no weights"
+        if row["pretrained"]:
+            about = row["license"] or "licence not stated"
         if "score" in row:
             about = (
                 f"{row['metric']} {100 * row['score']:5.1f} %  {row['params'] / 1e3:8.1f} k params "
-                f" {row['macs'] / 1e9:6.3f} GMACs  {row['license']}"
+                f" {row['macs'] / 1e9:6.3f} GMACs  {about}"
             )
         print(f"{row['name']:32} {about}")
     if not rows:
@@ -181,9 +197,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _info(options: argparse.Namespace) -> int:
     folder = locate(options.entry)
-    config = read_json(folder / "config.json")
-    path = folder / "results.json"
-    results = read_json(path) if path.is_file() else None
+    config, results = read_config(folder), read_results(folder)
     if options.json:
         print(json.dumps({"config": config, "results": results}, indent=1))
         return 0
@@ -204,6 +218,10 @@ def _info(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     if not options.files and not options.demo:
         return _usage("predict", "give sound files, or --demo")
+    if options.window is not None and not 0.05 <= options.window <= 3600:
+        return _usage("predict", "--window must be 0.05 to 3600 seconds")
+    if options.hop is not None and not 0 < options.hop <= (options.window or 10):
+        return _usage("predict", "--hop must be above 0 and at most the window")
     from tqdm import tqdm
 
     from qaudio.data.audio import AudioError, display_name, info
@@ -218,9 +236,11 @@ def _predict(options: argparse.Namespace) -> int:
     paths, failed = _sound_files(files)
     model = load(options.model)
     several = len(paths) + failed > 1
-    for path in tqdm(paths, unit="file", delay=2, leave=False, disable=not several):
+    # One bar, over files or over the seconds of a single one; none where stderr is no terminal.
+    over_files, over_seconds = (None, True) if several else (True, None)
+    for path in tqdm(paths, unit="file", delay=2, leave=False, disable=over_files):
         try:
-            with tqdm(total=None, unit="s", delay=2, leave=False, disable=several) as bar:
+            with tqdm(unit="s", delay=2, leave=False, disable=over_seconds) as bar:
                 if not several:
                     bar.total = info(path).seconds
 
@@ -315,9 +335,11 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _prune(options: argparse.Namespace) -> int:
+    if (options.ratio is None) == (options.target_macs is None):
+        return _usage("prune", "give one of --ratio and --target-macs")
     from qaudio.compress.cost import cost
     from qaudio.compress.prune import plan, prune
-    from qaudio.zoo.entry import load, read_config, save
+    from qaudio.zoo.entry import load, save
 
     model = load(options.entry)
     chosen = plan(

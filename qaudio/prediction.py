@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from qaudio.data.audio import AudioError, display_name, windows, windows_of
-from qaudio.models.base import AudioModel
+from qaudio.models.base import AudioModel, evaluating
 
 WHOLE_SECONDS = 30.0  # up to here a sound is run in one piece
 WINDOW_SECONDS, HOP_SECONDS = 10.0, 5.0
@@ -119,22 +119,23 @@ def analyse(
     step = (HOP_SECONDS if window is None else length / 2) if hop is None else hop
     if not 0 < step <= length:
         raise ValueError(f"hop must be above 0 and at most the window of {length:g} s, not {step}")
+    if sample_rate is not None and not 100 <= sample_rate <= 10_000_000:
+        raise ValueError(f"sample rate {sample_rate} Hz is outside 100 Hz to 10 MHz")
     whole = WHOLE_SECONDS if window is None else length
     if isinstance(audio, (str, os.PathLike)):
         stream = windows(audio, length, step, whole)
     else:
-        stream = _tensor_windows(audio, sample_rate or model.sample_rate, length, step, whole)
-    training, device = model.training, model.classifier.weight.device
+        rate = model.sample_rate if sample_rate is None else sample_rate
+        stream = _tensor_windows(audio, rate, length, step, whole)
+    device = model.classifier.weight.device
     spans: list[tuple[float, float]] = []
     found: list[np.ndarray] = []
-    model.eval()
-    try:
+    with evaluating(model), torch.inference_mode():
         while group := list(islice(stream, BATCH)):
             rate = group[0][2]
             waveform = torch.from_numpy(np.stack([samples for _, samples, _ in group]))
-            with torch.inference_mode():
-                logits = model(waveform.to(device), rate)
-                probabilities = model.probabilities(logits.float()).cpu().numpy()
+            logits = model(waveform.to(device), rate)
+            probabilities = model.probabilities(logits.float()).cpu().numpy()
             if not np.isfinite(probabilities).all():
                 name = display_name(audio) if isinstance(audio, (str, os.PathLike)) else "audio"
                 raise AudioError(f"{name}: its samples are too large to be sound")
@@ -142,8 +143,6 @@ def analyse(
             spans += [(start, start + len(samples) / rate) for start, samples, _ in group]
             if progress is not None:
                 progress(spans[-1][1])
-    finally:
-        model.train(training)
     labels = model.labels or [f"class {n}" for n in range(model.num_classes)]
     return Analysis(np.array(spans), np.concatenate(found), labels)
 

@@ -45,7 +45,7 @@ def _open(path: str | os.PathLike) -> soundfile.SoundFile:
     if os.path.getsize(path) == 0:
         raise AudioError(f"{shown}: the file is empty")
     try:
-        file = soundfile.SoundFile(os.fspath(path))
+        file = soundfile.SoundFile(os.fspath(path) if os.name == "nt" else os.fsencode(path))
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError) as error:
         raise AudioError(f"{shown}: not a readable sound file ({_fault(error)})") from None
     if file.samplerate < 100 or file.samplerate > 10_000_000:
@@ -92,10 +92,10 @@ def _blocks(file: soundfile.SoundFile, shown: str) -> Iterator[np.ndarray]:
                 raise AudioError(f"{shown}: cannot be decoded ({_fault(error)})") from None
             if not len(block):
                 return
-            mono = block.mean(axis=1)
-            if not np.isfinite(mono).all():
+            if not np.isfinite(block).all():
                 raise AudioError(f"{shown}: holds NaN or infinite samples")
-            yield mono
+            # Wide sums: eight channels near float32's limit must not overflow.
+            yield block.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
 def windows(
@@ -202,7 +202,7 @@ class AudioCache:
         entry = self.entry(path, sample_rate)
         try:
             return np.load(entry, mmap_mode="r")
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             pass  # not there, or not whole: written anew
         samples = load(path, sample_rate)
         entry.parent.mkdir(parents=True, exist_ok=True)

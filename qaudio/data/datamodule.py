@@ -199,10 +199,10 @@ class AudioDataModule(LightningDataModule):
         """Read the index and open every clip; unreadable ones are named once and left out."""
         if self._clips:
             return
-        assert self.split  # refuses a fold that does not exist before anything is decoded
+        name = self.split.benchmark  # refuses a fold that does not exist before decoding
         clips, self.labels = self.read_clips()
         rate, usable = self._rate(), []
-        for clip in tqdm(clips, f"decoding {self.benchmark}", unit="clip", delay=2, leave=False):
+        for clip in tqdm(clips, f"decoding {name}", unit="clip", delay=2, leave=False):
             try:
                 self.cache.get(clip.path, rate)
                 usable.append(clip)
@@ -213,6 +213,7 @@ class AudioDataModule(LightningDataModule):
         self._clips = usable
         for role in ("training", "scored"):
             if not self._select(role):
+                self._clips, self.left_out = [], []
                 raise DataError(f"{self.benchmark}: no usable {role} clips under {self.root}")
 
     def _rate(self) -> int:

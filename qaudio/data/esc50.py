@@ -40,6 +40,11 @@ class ESC50(AudioDataModule):
         needed = {"filename", "fold", "target", "category", "esc10"}
         if not rows or not needed <= set(rows[0]):
             raise DataError(f"{index}: expected columns {', '.join(sorted(needed))}")
+        for line, row in enumerate(rows, start=2):
+            if not all(row[name] for name in needed) or not (
+                row["fold"].isdecimal() and row["target"].isdecimal()
+            ):
+                raise DataError(f"{index}: line {line}: a value is missing or no number")
         if self.esc10:
             rows = [row for row in rows if row["esc10"] == "True"]
         names = {int(row["target"]): row["category"] for row in rows}

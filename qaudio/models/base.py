@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -143,3 +145,15 @@ class AudioModel(nn.Module):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax or sigmoid of logits, by `task`."""
         return logits.softmax(-1) if self.task == "multiclass" else logits.sigmoid()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode for a while, then each of its modules in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -18,8 +18,7 @@ from qaudio.data.datamodule import Split
 from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import create_model
-from qaudio.zoo.catalog import locate
-from qaudio.zoo.entry import read_config
+from qaudio.zoo.catalog import locate, read_config
 from qaudio.zoo.lineage import load_for_split
 
 

@@ -5,28 +5,43 @@ from __future__ import annotations
 import logging
 import shlex
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.training.modules import Classifier
 from qaudio.training.writer import EntryWriter, Recipe, Run, write_validation
-from qaudio.zoo.catalog import EntryError, locate
-from qaudio.zoo.entry import read_results
+from qaudio.zoo.catalog import EntryError, locate, read_results
+from qaudio.zoo.results import Predictions, summarise
 
 # Where and which run, not what is run: left out of the recipe that an entry keeps.
-VOLATILE = ("seed_everything", "folds", "seeds", "runs", "config")
-VOLATILE_DATA = ("root", "fold", "cache_dir", "num_workers")
-VOLATILE_TRAINER = ("default_root_dir", "logger", "accelerator", "enable_progress_bar")
+VOLATILE = (
+    "seed_everything",
+    "folds",
+    "seeds",
+    "runs",
+    "ckpt_path",
+    "config",
+    "data.root",
+    "data.fold",
+    "data.cache_dir",
+    "data.num_workers",
+    "trainer.default_root_dir",
+    "trainer.logger",
+    "trainer.accelerator",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "writer.folder",
+)
 
 
 class TrainingCLI(LightningCLI):
@@ -39,6 +54,9 @@ class TrainingCLI(LightningCLI):
         parser.add_argument(
             "--runs", type=str, default="runs", help="folder of logs and unfinished runs"
         )
+        parser.add_argument(
+            "--ckpt_path", type=str | None, default=None, help="checkpoint for fit, validate, test"
+        )
 
 
 def main(subcommand: str, arguments: list[str]) -> int:
@@ -46,14 +64,17 @@ def main(subcommand: str, arguments: list[str]) -> int:
     torch.set_float32_matmul_precision("highest")
     if subcommand == "test" and arguments and not arguments[0].startswith("-"):
         return test_entry(arguments[0], arguments[1:])
-    if subcommand == "train":
-        cli = _parse(arguments)
-        return _train(cli, _recipe(cli, arguments, "train"))
     if subcommand == "crossval":
         return crossval(arguments)
     cli = _parse(arguments)
-    run = getattr(cli.trainer, subcommand)
-    run(cli.model, datamodule=cli.datamodule)
+    if subcommand == "train":
+        if cli.datamodule.holdout == "validation":
+            _validated(cli)
+        else:
+            _train(cli, _recipe(cli, arguments, "train"))
+    else:
+        run = getattr(cli.trainer, subcommand)
+        run(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
     return 0
 
 
@@ -73,7 +94,7 @@ def crossval(arguments: list[str]) -> int:
                 continue
             cli = _parse([*arguments, f"--data.fold={fold}", f"--seed_everything={seed}"])
             if validating:
-                rows.append(_validated(cli, seed, fold))
+                rows.append(_validated(cli))
             else:
                 _train(cli, recipe)
     if validating:
@@ -100,11 +121,12 @@ def test_entry(source: str, arguments: list[str]) -> int:
     recipe["seed_everything"] = results["card_seed"]
     recipe["data"].setdefault("init_args", {})["fold"] = results["card_fold"]
     cli = _parse(arguments, recipe)
-    predictions = _score(cli)
-    name = f"seed{results['card_seed']}_fold{cli.datamodule.fold}"
-    correct = np.float16(predictions["logits"]).argmax(-1) == predictions["label"]
-    score, recorded = round(float(correct.mean()), 6), results["result"]["runs"].get(name)
-    print(f"{folder.name} {name}: accuracy {score}, recorded {recorded}")
+    fold, seed = cli.datamodule.fold, results["card_seed"]
+    predictions = Predictions.of_run(fold, seed, **_score(cli))
+    metric, name = results["result"]["metric"], f"seed{seed}_fold{fold}"
+    score = summarise(predictions, metric)["runs"][name]
+    recorded = results["result"]["runs"].get(name)
+    print(f"{folder.name} {name}: {metric} {score}, recorded {recorded}")
     return 0 if score == recorded else 1
 
 
@@ -133,23 +155,27 @@ def _writer(cli: TrainingCLI) -> EntryWriter:
 
 
 def _recipe(cli: TrainingCLI, arguments: list[str], subcommand: str) -> Recipe:
-    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=True, skip_check=True))
-    for key in VOLATILE:
-        config.pop(key, None)
-    for key in VOLATILE_DATA:
-        config["data"]["init_args"].pop(key, None)
-    for key in VOLATILE_TRAINER:
-        config["trainer"].pop(key, None)
-    config["writer"].pop("folder", None)
+    def resolved(config: Namespace) -> str:
+        plain = yaml.safe_load(cli.parser.dump(config, skip_none=True, skip_check=True))
+        for key in VOLATILE:
+            section, _, name = key.rpartition(".")
+            holder = plain.get(section, {}) if section else plain
+            holder.get("init_args", holder).pop(name, None)
+        return yaml.safe_dump(plain, sort_keys=False)
+
     paths = [str(path) for path in cli.config.config or []]
-    text = yaml.safe_dump(config, sort_keys=False)
     command = f"qaudio {subcommand} {_shown(arguments)} --data.root PATH"
-    return Recipe(text, Path(paths[0]) if paths else None, command)
+    return Recipe(
+        resolved(cli.config),
+        Path(paths[0]) if paths else None,
+        command,
+        renew=lambda text: resolved(cli.parser.parse_string(text)),
+    )
 
 
 def _shown(arguments: list[str]) -> str:
     """The arguments without those that say where and which run."""
-    hidden = (*VOLATILE[:-1], "data.root", "data.fold", "data.cache_dir", "writer.folder")
+    hidden = set(VOLATILE) - {"config"}
     kept, skip = [], False
     for argument in arguments:
         if argument.startswith("--"):
@@ -177,15 +203,15 @@ def _fit(cli: TrainingCLI) -> float:
     """Fit, from the last checkpoint where there is one; returns the seconds it took."""
     folder = _run_folder(cli)
     others = [c for c in cli.trainer.callbacks if type(c) is not ModelCheckpoint]  # type: ignore[attr-defined]
-    cli.trainer.callbacks = [*others, last_checkpoint(folder)]  # type: ignore[attr-defined]
+    timer = Timer()  # its count goes on when a run is resumed
+    cli.trainer.callbacks = [*others, timer, last_checkpoint(folder)]  # type: ignore[attr-defined]
     if not cli.trainer.loggers:
         cli.trainer.loggers = [CSVLogger(folder, name="log")]
     last = folder / "last.ckpt"
-    start = time.time()
     cli.trainer.fit(
         cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.is_file() else None
     )
-    return time.time() - start
+    return timer.time_elapsed("train")
 
 
 def last_checkpoint(folder: Path) -> ModelCheckpoint:
@@ -193,18 +219,15 @@ def last_checkpoint(folder: Path) -> ModelCheckpoint:
     return ModelCheckpoint(folder, "last", save_top_k=1, enable_version_counter=False)
 
 
-def _train(cli: TrainingCLI, recipe: Recipe) -> int:
+def _train(cli: TrainingCLI, recipe: Recipe) -> None:
     writer = _writer(cli)
     seconds = _fit(cli)
-    scored = _score(cli)
-    seed = int(cli.config.seed_everything)
+    seed, split = int(cli.config.seed_everything), cli.datamodule.split
     run = Run(
         net=cli.model.net,
-        split=cli.datamodule.split,
+        split=split,
         seed=seed,
-        clip=scored["clip"],
-        label=scored["label"],
-        logits=scored["logits"],
+        predictions=Predictions.of_run(split.fold, seed, **_score(cli)),
         wall_seconds=seconds,
         precision=str(cli.trainer.precision),
         parent=cli.model.parent,
@@ -213,13 +236,13 @@ def _train(cli: TrainingCLI, recipe: Recipe) -> int:
     key = f"seed{seed}_fold{run.split.fold}"
     result = results["result"]
     print(f"{writer.entry} {key}: {result['metric']} {result['runs'][key]:.4f} ({seconds:.0f} s)")
-    last = _run_folder(cli) / "last.ckpt"
-    last.unlink(missing_ok=True)
-    return 0
+    (_run_folder(cli) / "last.ckpt").unlink(missing_ok=True)
 
 
-def _validated(cli: TrainingCLI, seed: int, fold: int) -> dict[str, Any]:
+def _validated(cli: TrainingCLI) -> dict[str, Any]:
+    """Fit, then score the validation fold; the test fold is left alone."""
     seconds = _fit(cli)
+    seed, fold = int(cli.config.seed_everything), cli.datamodule.fold
     (_run_folder(cli) / "last.ckpt").unlink(missing_ok=True)
     trainer = _scoring_trainer(cli)
     metrics = trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)[0]

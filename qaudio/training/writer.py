@@ -6,20 +6,20 @@ import hashlib
 import json
 import platform
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock
 
 from qaudio.compress.cost import cost, device_name
 from qaudio.data.datamodule import Split
 from qaudio.models.base import AudioModel
-from qaudio.zoo.catalog import EntryError, locate, read_json
-from qaudio.zoo.entry import load_weights, read_config, read_results, save, to_json
+from qaudio.zoo.catalog import EntryError, locate, read_config, read_json, read_results
+from qaudio.zoo.entry import load_weights, save, to_json
 from qaudio.zoo.lineage import fold_file
 from qaudio.zoo.results import Predictions, metric_of, paired_difference, summarise
 
@@ -35,7 +35,7 @@ class Run:
         net: its weights are those that were scored.
         split: what was held out.
         seed: of the run.
-        clip, label, logits: of the scored clips.
+        predictions: of the held-out fold.
         wall_seconds: of training.
         precision: of training, as Lightning names it.
         parent: name of the entry it comes from and how ("pruned from"); None from scratch.
@@ -44,9 +44,7 @@ class Run:
     net: AudioModel
     split: Split
     seed: int
-    clip: list[str]
-    label: np.ndarray
-    logits: np.ndarray
+    predictions: Predictions
     wall_seconds: float
     precision: str
     parent: tuple[str, str] | None
@@ -54,11 +52,20 @@ class Run:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe as it was run: its resolved text, the file it came from, the command."""
+    """A recipe as it was run.
+
+    Attributes:
+        text: resolved, every default written out, without what says where and which run.
+        path: the file it came from.
+        command: that runs it again.
+        renew: resolves another recipe's text by the present defaults, so that an entry made
+            before a setting existed can be continued.
+    """
 
     text: str
     path: Path | None
     command: str
+    renew: Callable[[str], str]
 
     @property
     def sha256(self) -> str:
@@ -110,7 +117,8 @@ class EntryWriter:
             return set()
         results = read_results(self.path)
         assert results is not None
-        if results["recipe"]["sha256"] != recipe.sha256:
+        stored = (self.path / "recipe.yaml").read_text(encoding="utf-8")
+        if recipe.text not in (stored, recipe.renew(stored)):
             raise EntryError(
                 f"{self.path}: holds runs of another recipe; delete it or give another "
                 "--writer.entry"
@@ -136,7 +144,7 @@ class EntryWriter:
             return results
 
     def _record(self, run: Run, recipe: Recipe) -> dict[str, Any]:
-        predictions = Predictions.of_run(run.split.fold, run.seed, run.clip, run.label, run.logits)
+        predictions = run.predictions
         earlier, kept = None, {}
         if self.done(recipe):
             earlier = read_results(self.path)

@@ -13,6 +13,20 @@ from typing import Any
 from qaudio.models.registry import ARCHITECTURES
 
 PACKAGE = Path(__file__).resolve().parents[1]
+SCHEMA_VERSION = 1
+CONFIG_KEYS: dict[str, type | tuple[type, ...]] = {
+    "schema_version": int,
+    "qaudio_version": str,
+    "architecture": str,
+    "num_classes": int,
+    "widths": dict,
+    "frontend": dict,
+    "labels": (list, type(None)),
+    "task": str,
+    "eval_seconds": (int, float, type(None)),
+    "license": (str, type(None)),
+    "files": dict,
+}
 DEFAULT_ENTRY = "qcnn10_050.esc10_pruned50"  # what `qaudio predict FILE` uses
 
 
@@ -68,6 +82,42 @@ def read_json(path: Path) -> Any:
         raise EntryError(f"{path.parent.name}: {path.name} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise EntryError(f"{path.parent.name}: {path.name} is not readable ({error})") from None
+
+
+def read_config(source: str | Path) -> dict[str, Any]:
+    """An entry's config.json, checked key by key; raises EntryError."""
+    folder = locate(source)
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise EntryError(f"{folder.name}: config.json: expected an object")
+    version = config.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise EntryError(
+            f"{folder.name}: config.json: schema_version is {version!r}, this qaudio reads "
+            f"{SCHEMA_VERSION}; a newer qaudio may read it"
+        )
+    for key, types in CONFIG_KEYS.items():
+        if key not in config:
+            raise EntryError(f"{folder.name}: config.json: key {key!r} is missing")
+        if not isinstance(config[key], types) or isinstance(config[key], bool):
+            raise EntryError(
+                f"{folder.name}: config.json: {key!r} has the wrong type, found "
+                f"{type(config[key]).__name__}"
+            )
+    labels = config["labels"]
+    if labels is not None and len(labels) != config["num_classes"]:
+        raise EntryError(
+            f"{folder.name}: config.json: {config['num_classes']} classes, {len(labels)} labels"
+        )
+    if config["task"] not in ("multiclass", "multilabel"):
+        raise EntryError(f"{folder.name}: config.json: unknown task {config['task']!r}")
+    return config
+
+
+def read_results(source: str | Path) -> dict[str, Any] | None:
+    """An entry's results.json, or None where it has none; raises EntryError."""
+    path = locate(source) / "results.json"
+    return read_json(path) if path.exists() else None
 
 
 def list_models(

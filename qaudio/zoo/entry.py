@@ -15,26 +15,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from qaudio.models.base import AudioModel
+from qaudio.models.base import AudioModel, evaluating
 from qaudio.models.registry import from_config
-from qaudio.zoo.catalog import EntryError, locate, read_json
+from qaudio.zoo.catalog import SCHEMA_VERSION, EntryError, locate, read_config, read_results
 from qaudio.zoo.results import Predictions, paired_difference, summarise
 
-SCHEMA_VERSION = 1
 PROBE_TOLERANCE = 1e-3  # of the logits' range, between machines and library versions
-CONFIG_KEYS: dict[str, type | tuple[type, ...]] = {
-    "schema_version": int,
-    "qaudio_version": str,
-    "architecture": str,
-    "num_classes": int,
-    "widths": dict,
-    "frontend": dict,
-    "labels": (list, type(None)),
-    "task": str,
-    "eval_seconds": (int, float, type(None)),
-    "license": (str, type(None)),
-    "files": dict,
-}
 
 
 def load(source: str | Path, *, num_classes: int | None = None) -> AudioModel:
@@ -76,42 +62,6 @@ def load_weights(folder: Path, weights: str = "model.safetensors") -> AudioModel
     except (SafetensorError, OSError, RuntimeError) as error:
         raise EntryError(f"{folder.name}: {weights} is not readable ({error})") from None
     return model.eval()
-
-
-def read_config(source: str | Path) -> dict[str, Any]:
-    """An entry's config.json, checked key by key; raises EntryError."""
-    folder = locate(source)
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict):
-        raise EntryError(f"{folder.name}: config.json: expected an object")
-    version = config.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise EntryError(
-            f"{folder.name}: config.json: schema_version is {version!r}, this qaudio reads "
-            f"{SCHEMA_VERSION}; a newer qaudio may read it"
-        )
-    for key, types in CONFIG_KEYS.items():
-        if key not in config:
-            raise EntryError(f"{folder.name}: config.json: key {key!r} is missing")
-        if not isinstance(config[key], types) or isinstance(config[key], bool):
-            raise EntryError(
-                f"{folder.name}: config.json: {key!r} has the wrong type, found "
-                f"{type(config[key]).__name__}"
-            )
-    labels = config["labels"]
-    if labels is not None and len(labels) != config["num_classes"]:
-        raise EntryError(
-            f"{folder.name}: config.json: {config['num_classes']} classes, {len(labels)} labels"
-        )
-    if config["task"] not in ("multiclass", "multilabel"):
-        raise EntryError(f"{folder.name}: config.json: unknown task {config['task']!r}")
-    return config
-
-
-def read_results(source: str | Path) -> dict[str, Any] | None:
-    """An entry's results.json, or None where it has none; raises EntryError."""
-    path = locate(source) / "results.json"
-    return read_json(path) if path.exists() else None
 
 
 def save(
@@ -254,13 +204,8 @@ def check_probe(folder: Path, model: AudioModel) -> float:
 
 
 def _eval_logits(model: AudioModel, waveform: torch.Tensor) -> torch.Tensor:
-    training = model.training
-    try:
-        with torch.no_grad():
-            device = model.classifier.weight.device
-            return model.eval()(waveform.to(device)).float().cpu()
-    finally:
-        model.train(training)
+    with evaluating(model), torch.no_grad():
+        return model(waveform.to(model.classifier.weight.device)).float().cpu()
 
 
 def _check_results(folder: Path, results: dict[str, Any]) -> None:

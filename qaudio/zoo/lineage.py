@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaudio.zoo.catalog import EntryError, locate
-from qaudio.zoo.entry import load_weights, read_results
+from qaudio.zoo.catalog import EntryError, locate, read_results
+from qaudio.zoo.entry import load_weights
 
 if TYPE_CHECKING:
     from qaudio.data.datamodule import Split

@@ -136,3 +136,11 @@ def test_every_shipped_recipe_parses(path):
     assert cli.config.writer.entry.partition(".")[2].startswith(path.parent.name)
     assert path.stem.split("_pruned")[0] == cli.config.writer.entry.partition(".")[0]
     assert cli.datamodule.split.fold == 1
+
+
+def test_an_entry_made_before_a_setting_existed_can_be_continued(parent, recipe):
+    path = parent / "recipe.yaml"
+    text = path.read_text()
+    assert "label_smoothing: 0.0" in text
+    path.write_text("".join(x for x in text.splitlines(True) if "label_smoothing" not in x))
+    assert main(["crossval", *recipe(), "--folds", "[1,2]"]) == 0

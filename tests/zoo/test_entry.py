@@ -226,7 +226,7 @@ def test_missing_weights_are_named(entry):
 
 
 def test_unknown_sources_say_what_exists():
-    with pytest.raises(EntryError, match="no entry or folder named 'qcnn10_050.esc11'"):
+    with pytest.raises(EntryError, match=r"no entry or folder named 'qcnn10_050\.esc11'"):
         qaudio.load("qcnn10_050.esc11")
 
 

@@ -61,7 +61,7 @@ def test_save_and_load(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"no archive at all"])
 def test_load_names_a_broken_file(tmp_path, content):
     (tmp_path / "predictions.npz").write_bytes(content)
-    with pytest.raises(ValueError, match="predictions.npz"):
+    with pytest.raises(ValueError, match=r"predictions\.npz"):
         Predictions.load(tmp_path / "predictions.npz")
 
 

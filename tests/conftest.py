@@ -1,0 +1,136 @@
+"""Sounds, data sets and entries that the tests make for themselves; nothing leaves the machine."""
+
+import csv
+import ipaddress
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import qaudio
+
+LABELS = ["dog", "rain", "clock_tick"]
+SETTINGS = {"sample_rate": 16000, "n_fft": 512, "hop_length": 160, "n_mels": 32, "f_max": 7500.0}
+# ESC-50's own numbers for these classes; Hz of the made tone, None: white noise.
+CLASSES = {0: ("dog", True, 300), 5: ("cat", False, 900), 10: ("rain", True, None),
+           38: ("clock_tick", True, 2500)}  # fmt: skip
+ESC50_RATE = 8000
+
+
+def _local(address) -> bool:
+    if not isinstance(address, tuple):
+        return True  # a Unix socket's path
+    if address[0] == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address[0].split("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True, scope="session")
+def offline():
+    """Fail every connection that would leave this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            real = getattr(socket.socket, name)
+
+            def guarded(self, address, real=real):
+                if not _local(address):
+                    raise RuntimeError(f"a test tried to reach {address}")
+                return real(self, address)
+
+            patch.setattr(socket.socket, name, guarded)
+        patch.setenv("HF_HUB_OFFLINE", "1")  # for processes that tests start
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_session(tmp_path_factory):
+    """Keep the user's cache out of the tests, and the tests out of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QAUDIO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def write_sound(tmp_path):
+    """Write faint seeded noise, or given samples, as a file below tmp_path; returns its path."""
+
+    def write(name, seconds=1.0, rate=8000, channels=1, samples=None, seed=0, **options) -> Path:
+        if samples is None:
+            shape = (round(seconds * rate), channels)
+            samples = 0.1 * np.random.default_rng(seed).standard_normal(shape)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples, rate, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def bad_sounds(tmp_path, write_sound):
+    """Files that cannot be used: what is wrong, as a message says it, to path."""
+    text, empty, cut = tmp_path / "text.wav", tmp_path / "empty.wav", tmp_path / "cut.flac"
+    text.write_text("not a sound\n" * 100)
+    empty.touch()
+    cut.write_bytes(write_sound("whole.flac", seconds=3).read_bytes()[:9000])
+    (tmp_path / "whole.flac").unlink()
+    spoilt = np.zeros(800)
+    spoilt[700] = np.nan
+    return {
+        "no such file": tmp_path / "missing.wav",
+        "not a readable sound file": text,
+        "the file is empty": empty,
+        "holds no samples": write_sound("header_only.wav", seconds=0),
+        "holds NaN": write_sound("nan.wav", samples=spoilt, subtype="FLOAT"),
+        "cannot be decoded": cut,
+    }
+
+
+@pytest.fixture
+def esc50_tree(tmp_path) -> Path:
+    """ESC-50's layout: 5 folds × 4 classes (one outside ESC-10) × 2 clips of 1 s at 8 kHz."""
+    root, rng = tmp_path / "ESC-50", np.random.default_rng(0)
+    (root / "meta").mkdir(parents=True)
+    (root / "audio").mkdir()
+    time, rows = np.arange(ESC50_RATE) / ESC50_RATE, []
+    for fold in range(1, 6):
+        for target, (category, esc10, tone) in CLASSES.items():
+            source = 1000 * fold + target
+            for take in "AB":
+                samples = 0.1 * rng.standard_normal(len(time))
+                if tone is not None:
+                    samples = 0.02 * samples + 0.3 * np.sin(
+                        2 * np.pi * (tone * time + rng.random())
+                    )
+                name = f"{fold}-{source}-{take}-{target}.wav"
+                soundfile.write(root / "audio" / name, samples, ESC50_RATE)
+                rows.append([name, fold, target, category, esc10, source, take])
+    with open(root / "meta" / "esc50.csv", "w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["filename", "fold", "target", "category", "esc10", "src_file", "take"])
+        table.writerows(rows)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> qaudio.AudioModel:
+    """The smallest QCNN6 with norms that fit its input, so that sounds get different answers."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = qaudio.create_model("qcnn6_006", num_classes=len(LABELS), frontend=SETTINGS)
+        for _ in range(20):
+            model.train()(0.1 * torch.randn(4, 8000))
+    model.labels = list(LABELS)
+    return model.eval()
+
+
+@pytest.fixture
+def tiny_entry(tmp_path, tiny_model) -> Path:
+    """An entry folder without results."""
+    return qaudio.save(tiny_model, tmp_path / "zoo" / "tiny.made", license="cc0-1.0")

@@ -1,0 +1,279 @@
+import multiprocessing
+import os
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qaudio.data import audio
+from qaudio.data.audio import AudioCache, AudioError, windows, windows_of
+
+
+@pytest.mark.parametrize(("suffix", "off_by"), [("wav", 1e-4), ("flac", 1e-4), ("ogg", 0.1)])
+def test_read_gives_the_mean_of_the_channels(write_sound, suffix, off_by):
+    time = np.arange(16000) / 16000
+    samples = np.stack([n * 0.1 * np.sin(2 * np.pi * 200 * time) for n in range(8)], axis=1)
+    path = write_sound(f"eight.{suffix}", samples=samples, rate=16000)
+    mono, rate = audio.read(path)
+    assert (mono.shape, mono.dtype, rate) == ((16000,), np.float32, 16000)
+    assert np.abs(mono - samples.mean(axis=1)).max() < off_by
+    assert audio.info(path) == audio.AudioInfo(16000, 16000, 8)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 192000])
+def test_load_resamples(write_sound, rate):
+    time = np.arange(rate) / rate
+    path = write_sound("tone.wav", samples=0.5 * np.sin(2 * np.pi * 440 * time), rate=rate)
+    loaded = audio.load(path, 16000)
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    assert loaded.shape == (16000,)
+    assert np.abs(loaded - expected)[200:-200].max() < 0.01
+
+
+def test_unusable_files_are_named_in_one_line(bad_sounds, tmp_path):
+    for fault, path in {**bad_sounds, "is a folder": tmp_path}.items():
+        with pytest.raises(AudioError) as caught:
+            audio.read(path)
+        message = str(caught.value)
+        assert fault in message
+        assert message.startswith(f"{path}: ")
+        assert message.count(str(path)) == 1
+        assert "\n" not in message
+        with pytest.raises(AudioError, match=fault):
+            list(windows(path, 1.0, 0.5, 3.0))
+
+
+@pytest.mark.filterwarnings("error")  # the user would see numpy's
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, 1e39])
+def test_infinite_samples_are_refused_even_where_channels_would_hide_them(write_sound, bad):
+    samples = np.zeros((100, 2))
+    samples[50] = bad, -bad
+    path = write_sound("loud.wav", samples=samples, subtype="DOUBLE")
+    with pytest.raises(AudioError, match="NaN or infinite"):
+        audio.read(path)
+
+
+def test_a_wav_cut_short_gives_the_samples_that_are_there(write_sound):
+    path = write_sound("cut.wav", seconds=1)
+    whole, _ = audio.read(path)
+    path.write_bytes(path.read_bytes()[: 44 + 2 * 5000])
+    cut, _ = audio.read(path)
+    assert 4900 <= len(cut) <= 5000  # libsndfile reads whole blocks only
+    assert np.array_equal(cut, whole[: len(cut)])
+
+
+def test_a_header_that_claims_two_gigabytes_allocates_none_of_it(write_sound):
+    path = write_sound("liar.wav", seconds=0.1)
+    content = bytearray(path.read_bytes())
+    content[40:44] = (2**31 - 100).to_bytes(4, "little")
+    path.write_bytes(content)
+    assert len(audio.read(path)[0]) == 800
+
+
+def test_display_name_is_one_printable_line():
+    shown = audio.display_name(b"two\nlines\xff.wav")
+    assert "\n" not in shown
+    shown.encode("utf-8")
+
+
+# Windows.
+
+
+def reference_windows(samples, size, hop, whole):
+    """Starts and windows by plain slicing."""
+    count = len(samples)
+    if count <= max(size, whole):
+        return [(0, samples)] if count else []
+    starts = list(range(0, count - size + 1, hop))
+    if starts[-1] + size < count:
+        starts.append(count - size)
+    return [(start, samples[start : start + size]) for start in starts]
+
+
+@given(st.data())
+def test_windows_are_those_of_plain_slicing_whatever_the_blocks(data):
+    rate = 100
+    count = data.draw(st.integers(0, 200), "samples")
+    size = data.draw(st.integers(1, 40), "window")
+    hop = data.draw(st.integers(1, size), "hop")
+    whole = data.draw(st.integers(0, 80), "whole")
+    cuts = sorted(data.draw(st.lists(st.integers(0, count), max_size=6), "cuts"))
+    samples = np.arange(count, dtype=np.float32)
+    stream = iter(np.split(samples, cuts))
+    found = list(windows_of(stream, rate, size / rate, hop / rate, whole / rate))
+    expected = reference_windows(samples, size, hop, whole)
+    assert [start for start, _, _ in found] == [start / rate for start, _ in expected]
+    for (_, window, found_rate), (_, wanted) in zip(found, expected, strict=True):
+        assert np.array_equal(window, wanted)
+        assert found_rate == rate
+
+
+@pytest.mark.parametrize("block", [7, 1000, 4000, 1 << 18])
+def test_windows_of_a_file_cover_it_exactly(write_sound, monkeypatch, block):
+    monkeypatch.setattr(audio, "_BLOCK", block)
+    path = write_sound("sound.wav", seconds=3.3, rate=1000)
+    samples, _ = audio.read(path)
+    found = list(windows(path, 1.0, 0.5, 2.0))
+    assert [start for start, _, _ in found] == [0, 0.5, 1, 1.5, 2, 2.3]  # the last, shifted back
+    for start, window, rate in found:
+        assert rate == 1000
+        assert np.array_equal(window, samples[round(1000 * start) :][:1000])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count"), [(0.001, 1), (0.5, 1), (2.0, 1), (2.001, 4), (2.5, 4)]
+)
+def test_sounds_up_to_whole_come_in_one_piece(write_sound, seconds, count):
+    path = write_sound("sound.wav", seconds=seconds, rate=1000)
+    found = list(windows(path, 1.0, 0.5, 2.0))
+    assert len(found) == count
+    if count == 1:
+        assert np.array_equal(found[0][1], audio.read(path)[0])
+
+
+def test_windows_do_not_hold_the_file(write_sound, monkeypatch):
+    """A consumer that keeps no window must not pay for the file's length."""
+    monkeypatch.setattr(audio, "_BLOCK", 1 << 12)
+
+    def peak(seconds):
+        path = write_sound(f"{seconds}.wav", seconds=seconds)
+        tracemalloc.start()
+        for _ in windows(path, 1.0, 0.5, 3.0):
+            pass
+        try:
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(120) < 1.2 * peak(15)
+
+
+# The cache.
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """What was decoded, in order."""
+    calls, real = [], audio.load
+
+    def load(path, rate):
+        calls.append((str(path), rate))
+        return real(path, rate)
+
+    monkeypatch.setattr(audio, "load", load)
+    return calls
+
+
+def test_cache_decodes_once_and_maps(write_sound, tmp_path, decoded):
+    path = write_sound("sound.wav")
+    first = AudioCache(tmp_path / "cache").get(path, 8000)
+    again = AudioCache(tmp_path / "cache").get(path, 8000)
+    assert decoded == [(str(path), 8000)]
+    assert np.array_equal(first, audio.load(path, 8000))
+    assert np.array_equal(again, first)
+    assert isinstance(again, np.memmap)
+    assert not again.flags.writeable
+
+
+def test_cache_is_below_the_variables_folder():
+    assert AudioCache().folder.is_relative_to(os.environ["QAUDIO_CACHE"])
+
+
+def test_cache_is_keyed_by_rate(write_sound, tmp_path):
+    path, cache = write_sound("sound.wav", seconds=1, rate=8000), AudioCache(tmp_path / "cache")
+    assert len(cache.get(path, 8000)) == 8000
+    assert len(cache.get(path, 16000)) == 16000
+    assert len(cache.get(path, 8000)) == 8000
+
+
+def test_cache_is_keyed_by_file(write_sound, tmp_path):
+    cache = AudioCache(tmp_path / "cache")
+    one, two = write_sound("one.wav", seed=1), write_sound("two.wav", seed=2)
+    os.utime(two, ns=(os.stat(one).st_atime_ns, os.stat(one).st_mtime_ns))
+    assert not np.array_equal(cache.get(one, 8000), cache.get(two, 8000))
+
+
+def test_cache_is_renewed_when_the_file_changes(write_sound, tmp_path):
+    cache, path = AudioCache(tmp_path / "cache"), write_sound("sound.wav", seed=1)
+    before, modified = np.array(cache.get(path, 8000)), os.stat(path).st_mtime_ns
+    write_sound("sound.wav", seed=2)  # of the same size
+    os.utime(path, ns=(modified + 1000, modified + 1000))
+    after = cache.get(path, 8000)
+    assert not np.array_equal(before, after)
+    assert np.array_equal(after, audio.load(path, 8000))
+
+
+@pytest.mark.parametrize("left", [0, 5, 64, 128, 5000])
+def test_a_truncated_cache_file_is_written_anew(write_sound, tmp_path, left):
+    path, cache = write_sound("sound.wav"), AudioCache(tmp_path / "cache")
+    expected = np.array(cache.get(path, 8000))
+    entry = cache.entry(path, 8000)
+    entry.write_bytes(entry.read_bytes()[:left])
+    assert np.array_equal(cache.get(path, 8000), expected)
+    assert np.array_equal(np.load(entry), expected)
+
+
+def test_cache_keeps_nothing_of_an_unusable_file(bad_sounds, tmp_path):
+    cache = AudioCache(tmp_path / "cache")
+    for fault, path in bad_sounds.items():
+        with pytest.raises(AudioError, match=fault):
+            cache.get(path, 8000)
+    assert not [path for path in cache.folder.rglob("*") if path.is_file()]
+
+
+def test_a_cache_write_that_fails_leaves_nothing(write_sound, tmp_path, monkeypatch):
+    path, cache = write_sound("sound.wav"), AudioCache(tmp_path / "cache")
+
+    def full(*arguments, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        cache.get(path, 8000)
+    assert not [path for path in cache.folder.rglob("*") if path.is_file()]
+
+
+def _fill(path, folder, out, barrier):
+    """Decode at the same time as the other process, so that both write."""
+    real = audio.load
+
+    def load(*arguments):
+        samples = real(*arguments)
+        barrier.wait(120)
+        return samples
+
+    audio.load = load
+    np.save(out, AudioCache(folder).get(path, 16000))
+
+
+def test_two_processes_fill_the_cache_at_once(write_sound, tmp_path):
+    path, folder = write_sound("sound.wav", seconds=20), tmp_path / "cache"
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(2)
+    outs = [tmp_path / f"{n}.npy" for n in range(2)]
+    processes = [spawn.Process(target=_fill, args=(path, folder, out, barrier)) for out in outs]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(180)
+    assert [process.exitcode for process in processes] == [0, 0]
+    for out in outs:
+        assert np.array_equal(np.load(out), audio.load(path, 16000))
+    assert [file.suffix for file in folder.rglob("*") if file.is_file()] == [".npy"]
+
+
+def test_threads_of_one_process_share_a_cache(write_sound, tmp_path):
+    path, cache = write_sound("sound.wav"), AudioCache(tmp_path / "cache")
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(cache.get(path, 8000))) for _ in "1234"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = soundfile.read(path, dtype="float32")[0]
+    assert len(found) == 4
+    assert all(np.array_equal(array, expected) for array in found)

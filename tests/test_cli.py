@@ -1,0 +1,419 @@
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+import qaudio
+from qaudio import cli
+from qaudio.zoo import catalog
+
+COMMANDS = next(
+    action.choices
+    for action in cli._parser()._actions
+    if isinstance(action, argparse._SubParsersAction)
+)
+
+
+@pytest.fixture
+def run(capsys):
+    """Call the command in this process; gives code, out, err."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse's way out
+            code = stop.code
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    return call
+
+
+@pytest.fixture
+def predict(run, tiny_entry):
+    return lambda *arguments: run("predict", "--model", tiny_entry, *arguments)
+
+
+def process(*arguments, **settings):
+    """Run the command as users do."""
+    root = str(Path(qaudio.__file__).parents[1])
+    # Buffered as in a user's shell: what is left is written when the interpreter ends.
+    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        [sys.executable, "-m", "qaudio.cli", *map(os.fspath, arguments)],
+        env=inherited | {"PYTHONPATH": root},
+        **{"capture_output": True, "timeout": 300} | settings,
+    )
+
+
+def lines_of(result):
+    """The lines on stderr, each of which must be the command's own."""
+    lines = result.err.splitlines()
+    assert not [line[:200] for line in lines if not line.startswith("qaudio: ")][:3]
+    return lines
+
+
+# Usage.
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(run, command):
+    result = run(command, "--help")
+    assert result.code == 0
+    assert f"example: qaudio {command}" in result.out
+
+
+def test_help_names_every_command(run):
+    result = run("--help")
+    assert result.code == 0
+    assert "example: qaudio" in result.out
+    assert all(f"\n    {command} " in result.out for command in COMMANDS)
+
+
+def test_version(run):
+    assert run("--version").out == f"qaudio {qaudio.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["no-such-command"],
+        ["list", "--no-such-option"],
+        ["info"],
+        ["predict"],
+        ["predict", "a.wav", "--top-k", "0"],
+        ["predict", "a.wav", "--top-k", "some"],
+        ["predict", "a.wav", "--window", "some"],
+        ["predict", "a.wav", "--window", "0"],
+        ["predict", "a.wav", "--hop", "20"],
+        ["verify"],
+        ["verify", "a", "--all"],
+        ["verify", "a", "--write"],
+        ["prune", "a"],
+        ["prune", "a", "--out", "b"],
+        ["prune", "a", "--out", "b", "--ratio", "0.5", "--target-macs", "0.5"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_two(run, arguments, tiny_entry, write_sound, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    write_sound("a.wav")
+    tiny_entry.rename("a")
+    if arguments[:1] == ["predict"]:
+        arguments = [*arguments, "--model", "a"]
+    result = run(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert "_positive" not in result.err  # a name of ours, not of the user's
+    assert result.err.splitlines()[-1].startswith("qaudio")
+
+
+def test_an_interrupt_is_no_traceback(run, monkeypatch):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_list", interrupted)
+    result = run("list")
+    assert result.code == 1
+    assert result.err == "qaudio: interrupted\n"
+
+
+# list and info.
+
+
+@pytest.fixture
+def shipped(tiny_entry, monkeypatch):
+    """A zoo that holds the tiny entry alone."""
+    monkeypatch.setattr(catalog, "zoo_folder", lambda: tiny_entry.parent)
+    return tiny_entry.name
+
+
+def test_list_shows_architectures_and_entries_with_their_licence(run, shipped):
+    result = run("list")
+    assert result.code == 0
+    lines = {line.split()[0]: line for line in result.out.splitlines()}
+    assert set(lines) == {"cnn6", "cnn10", "cnn14", "qcnn6", "qcnn10", "qcnn14", shipped}
+    assert "no weights" in lines["cnn6"]
+    assert "cc0-1.0" in lines[shipped]
+
+
+def test_list_narrows_down(run, shipped):
+    assert [line.split()[0] for line in run("list", "q*").out.splitlines()] == [
+        "qcnn10", "qcnn14", "qcnn6",
+    ]  # fmt: skip
+    assert run("list", "--pretrained").out.split()[0] == shipped
+    assert run("list", "--benchmark", "made").out.split()[0] == shipped
+    nothing = run("list", "zzz*")
+    assert (nothing.code, nothing.out) == (1, "")
+    (line,) = nothing.err.splitlines()
+    assert "zzz*" in line
+
+
+def test_list_json(run, shipped):
+    rows = {row["name"]: row for row in json.loads(run("list", "--json").out)}
+    assert rows[shipped] == {"name": shipped, "pretrained": True, "license": "cc0-1.0"}
+    assert rows["cnn14"] == {"name": "cnn14", "pretrained": False}
+
+
+def test_a_missing_licence_is_said_in_words(run, tmp_path, tiny_model, monkeypatch):
+    qaudio.save(tiny_model, tmp_path / "zoo" / "bare.made")
+    monkeypatch.setattr(catalog, "zoo_folder", lambda: tmp_path / "zoo")
+    for result in (run("list"), run("info", "bare.made")):
+        assert result.code == 0
+        assert "not stated" in result.out
+        assert "None" not in result.out
+
+
+def test_info(run, tiny_entry):
+    result = run("info", tiny_entry)
+    assert result.code == 0
+    for fact in ("tiny.made", "qcnn6_006", "3 classes", "cc0-1.0", "dog, rain, clock_tick"):
+        assert fact in result.out
+    document = json.loads(run("info", tiny_entry, "--json").out)
+    assert document["config"]["architecture"] == "qcnn6_006"
+    assert document["results"] is None
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "predict"])
+def test_an_unknown_entry_is_one_line(run, command, write_sound):
+    arguments = ["sound.wav", "--model"] if command == "predict" else []
+    result = run(command, *arguments, "no_such.entry")
+    assert (result.code, result.out) == (1, "")
+    (line,) = lines_of(result)
+    assert "no_such.entry" in line
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "predict"])
+@pytest.mark.parametrize("content", ["{}", "[]", "not json", '{"schema_version": 99}', "\xff"])
+def test_a_broken_config_is_one_line(run, command, tiny_entry, write_sound, content):
+    (tiny_entry / "config.json").write_bytes(content.encode("latin-1"))
+    arguments = [write_sound("sound.wav"), "--model"] if command == "predict" else []
+    result = run(command, *arguments, tiny_entry)
+    assert (result.code, result.out) == (1, "")
+    (line,) = lines_of(result)
+    assert "config.json" in line
+
+
+# predict.
+
+
+def test_predict_names_file_entry_and_classes(predict, write_sound):
+    path = write_sound("sound.wav")
+    result = predict(path)
+    assert (result.code, result.err) == (0, "")
+    head, *rows = result.out.splitlines()
+    assert head == f"{path}  (tiny.made)"
+    assert {row.split("%")[1].strip() for row in rows} == {"dog", "rain", "clock_tick"}
+    shares = [float(row.split("%")[0]) for row in rows]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+
+
+def test_predict_json_is_what_the_library_says(predict, write_sound, tiny_model):
+    one, two = write_sound("one.wav", seed=1), write_sound("two.wav", seconds=4, seed=2)
+    result = predict(one, two, "--json", "--top-k", 2, "--times", "--window", 2)
+    assert (result.code, result.err) == (0, "")
+    documents = [json.loads(line) for line in result.out.splitlines()]
+    assert [document["file"] for document in documents] == [str(one), str(two)]
+    for path, document in zip((one, two), documents, strict=True):
+        rows = qaudio.predict(tiny_model, path, top_k=2, window=2)
+        assert document["times"] == [vars(row) for row in rows]
+        assert len(document["predictions"]) == 2
+    assert documents[0]["predictions"] == [
+        vars(p) for p in qaudio.predict(tiny_model, one, top_k=2)
+    ]
+    assert [row["start"] for row in documents[1]["times"][::2]] == [0, 1, 2]
+
+
+def test_predict_times(predict, write_sound):
+    path = write_sound("sound.wav", seconds=4)
+    result = predict(path, "--times", "--window", 2, "--hop", 2, "--top-k", 1)
+    title, *rows = result.out.splitlines()[2:]
+    assert title.split() == ["start", "end", "label"]
+    assert [row.split()[:2] for row in rows] == [["0.00", "2.00"], ["2.00", "4.00"]]
+    assert len(predict(path, "--top-k", 1).out.splitlines()) == 2
+
+
+def test_each_unusable_file_has_a_line_and_the_others_an_answer(predict, write_sound, bad_sounds):
+    good = [
+        write_sound("eight.wav", channels=8),
+        write_sound("slow.wav", rate=8000),
+        write_sound("fast.wav", rate=192000, seconds=0.5),
+        write_sound("short.wav", seconds=0.001),
+    ]
+    mixed = [good[0], *bad_sounds.values(), *good[1:]]
+    result = predict(*mixed, "--json")
+    assert result.code == 1
+    assert [json.loads(line)["file"] for line in result.out.splitlines()] == list(map(str, good))
+    for (fault, path), line in zip(bad_sounds.items(), lines_of(result), strict=True):
+        assert line.startswith(f"qaudio: {path}: ")
+        assert fault in line
+
+
+def test_a_single_unusable_file(predict, bad_sounds):
+    for fault, path in bad_sounds.items():
+        result = predict(path)
+        assert (result.code, result.out) == (1, "")
+        (line,) = lines_of(result)
+        assert fault in line
+
+
+def test_a_file_of_nothing_but_infinities_is_one_line(predict, write_sound):
+    samples = np.tile([[np.inf, -np.inf]], (100, 1))
+    result = predict(write_sound("inf.wav", samples=samples, subtype="FLOAT"))
+    assert result.code == 1
+    (line,) = lines_of(result)
+    assert "NaN or infinite" in line
+
+
+def test_ten_minutes_of_sound(predict, write_sound):
+    result = predict(write_sound("long.wav", seconds=600), "--json", "--times", "--top-k", 1)
+    assert result.code == 0
+    document = json.loads(result.out)
+    assert [row["start"] for row in document["times"]] == [5.0 * n for n in range(119)]
+    assert document["times"][-1]["end"] == document["predictions"][0]["end"] == 600
+
+
+def test_a_folder_of_two_hundred_with_one_bad(predict, tmp_path):
+    folder, rng = tmp_path / "sounds", np.random.default_rng(0)
+    (folder / "deeper").mkdir(parents=True)
+    for n in range(199):
+        name = f"deeper/{n:03}.WAV" if n % 2 else f"{n:03}.flac"
+        soundfile.write(folder / name, 0.1 * rng.standard_normal(800), 8000)
+    (folder / "bad.wav").write_text("not a sound")
+    (folder / "notes.txt").write_text("no sound, and none by its name")
+    result = predict(folder, "--json")
+    assert result.code == 1
+    assert len({json.loads(line)["file"] for line in result.out.splitlines()}) == 199
+    (line,) = lines_of(result)
+    assert f"{folder / 'bad.wav'}: not a readable sound file" in line
+
+
+def test_a_folder_without_sounds_is_one_line(predict, tmp_path):
+    (tmp_path / "none").mkdir()
+    result = predict(tmp_path / "none")
+    assert result.code == 1
+    (line,) = lines_of(result)
+    assert "without sound files" in line
+
+
+def test_demo_makes_its_own_sound(predict, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = predict("--demo")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("qaudio-demo.wav  (tiny.made)")
+    assert soundfile.info(tmp_path / "qaudio-demo.wav").duration == 5
+
+
+# verify and prune.
+
+
+def test_verify_says_what_it_checked(run, tiny_entry):
+    result = run("verify", tiny_entry)
+    assert (result.code, result.err) == (0, "")
+    assert "files match their sha256" in result.out
+    assert "probe logits" in result.out
+
+
+def test_verify_names_the_changed_file_and_goes_on(run, tiny_entry, tmp_path, tiny_model):
+    other = qaudio.save(tiny_model, tmp_path / "other.made")
+    weights = bytearray((tiny_entry / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tiny_entry / "model.safetensors").write_bytes(weights)
+    result = run("verify", tiny_entry, other)
+    assert result.code == 1
+    (line,) = lines_of(result)
+    assert "tiny.made: model.safetensors was changed" in line
+    assert len(result.out.splitlines()) == 1
+    assert "other.made" in result.out
+
+
+@pytest.mark.parametrize("options", [["--ratio", 0.5], ["--target-macs", 0.7]], ids=str)
+def test_prune_writes_an_entry_that_verifies(run, tiny_entry, tmp_path, tiny_model, options):
+    out = tmp_path / "pruned"
+    result = run("prune", tiny_entry, *options, "--out", out, "--min-channels", 4)
+    assert (result.code, result.err) == (0, "")
+    assert "not fine-tuned" in result.out
+    small = qaudio.load(out)
+    assert sum(small.widths.values()) < sum(tiny_model.widths.values())
+    assert qaudio.cost(small).macs < qaudio.cost(tiny_model).macs
+    assert run("verify", out).code == 0
+    assert json.loads((out / "config.json").read_text())["license"] == "cc0-1.0"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--ratio", 1.5], "ratio"),
+        (["--ratio", 0.5, "--criterion", "zzz"], "criterion"),
+        (["--ratio", 0.5, "--layers", "zzz"], "zzz"),
+        (["--ratio", 0.5, "--multiple-of", 3], "multiple_of"),
+    ],
+    ids=str,
+)
+def test_prune_refuses_in_one_line(run, tiny_entry, tmp_path, options, named):
+    result = run("prune", tiny_entry, "--out", tmp_path / "pruned", *options)
+    assert (result.code, result.out) == (1, "")
+    (line,) = lines_of(result)
+    assert named in line
+    assert not (tmp_path / "pruned").exists()
+
+
+def test_prune_does_not_replace_a_folder_that_is_no_entry(run, tiny_entry, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    result = run("prune", tiny_entry, "--ratio", 0.5, "--out", tmp_path / "thesis")
+    assert result.code == 1
+    (line,) = lines_of(result)
+    assert "no entry" in line
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+# As a process of its own.
+
+
+def test_list_as_a_process():
+    result = process("list", "cnn14")
+    assert result.returncode == 0
+    assert result.stdout.split()[0] == b"cnn14"
+    assert process("list", "--no-such-option").returncode == 2
+
+
+def test_predict_as_a_process_with_names_that_are_not_text(tiny_entry, write_sound, bad_sounds):
+    folder = os.fsencode(write_sound("a.wav").parent)
+    strange = folder + b"/two\nlines\xff.wav"
+    os.rename(folder + b"/a.wav", strange)
+    missing = folder + b"/missing\n\xff.wav"
+    bad = [os.fsencode(path) for path in bad_sounds.values()]
+    arguments = ["predict", "--model", tiny_entry, strange, missing, *bad]
+    result = process(*map(os.fsdecode, arguments))
+    assert result.returncode == 1
+    assert b"Traceback" not in result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 + len(bad)
+    assert all(line.startswith(b"qaudio: ") for line in lines)
+    assert result.stdout.splitlines()[0].endswith(b".wav  (tiny.made)")
+
+
+@pytest.mark.parametrize("command", ["list", "predict"])
+def test_a_reader_that_goes_away_is_no_error(command, tiny_entry, write_sound):
+    """`| head -1`, made certain: the pipe has no reader from the start."""
+    arguments = ["--model", tiny_entry, write_sound("a.wav")] if command == "predict" else []
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        result = process(command, *arguments, capture_output=False, stdout=write,
+                         stderr=subprocess.PIPE)  # fmt: skip
+    finally:
+        os.close(write)
+    assert result.stderr == b""
+    assert result.returncode == 0
