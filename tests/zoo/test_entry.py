@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -255,3 +256,14 @@ def test_fold_weights_load_by_name(entry):
     sound = torch.randn(1, 8000)
     with torch.no_grad():
         assert torch.equal(model(sound), tiny()(sound))
+
+
+def test_schema_1_loads_for_ever():
+    """The entry in schema1/ was written by qaudio 0.1.0 and is never written again."""
+    frozen = Path(__file__).parent / "schema1"
+    model = qaudio.load(frozen)
+    probe = load_file(frozen / "probe.safetensors")
+    with torch.no_grad():
+        assert torch.allclose(model(probe["waveform"]), probe["logits"], atol=1e-4)
+    assert model.labels == LABELS
+    assert json.loads((frozen / "config.json").read_text())["schema_version"] == 1
