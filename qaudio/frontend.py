@@ -109,7 +109,7 @@ class Frontend(nn.Module):
             power = torchaudio.functional.spectrogram(
                 waveform.float(),
                 pad=0,
-                window=self.window,
+                window=self.window.float(),
                 n_fft=self.config.n_fft,
                 hop_length=self.config.hop_length,
                 win_length=self.config.n_fft,
@@ -125,7 +125,7 @@ class Frontend(nn.Module):
             return torch.stack(along_time, dim=1).transpose(2, 3)
 
     def _log_mel(self, power: Tensor) -> Tensor:
-        return 10 * torch.log10(torch.clamp(power @ self.mel_bank, min=LOG_FLOOR))
+        return 10 * torch.log10(torch.clamp(power @ self.mel_bank.float(), min=LOG_FLOOR))
 
 
 def _with_deltas(x: Tensor) -> list[Tensor]:
@@ -139,8 +139,9 @@ def _with_deltas(x: Tensor) -> list[Tensor]:
 def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     """Resample along the last axis.
 
-    Rates without a small common ratio (44 101 Hz, say) take the nearest ratio with terms up to
-    1000, off by less than a millionth in pitch: the exact one would need a filter of gigabytes.
+    A ratio whose terms are both above 1000 (44 101 to 32 000 Hz, say) is replaced by the nearest
+    one with a term of at most 1000, less than 0.1 % off in pitch: the exact one would need a
+    filter of gigabytes.
 
     Args:
         waveform: (..., T).
@@ -152,14 +153,21 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     for rate in (source_rate, target_rate):
         if not 100 <= rate <= 10_000_000:
             raise ValueError(f"sample rate {rate} Hz is outside 100 Hz to 10 MHz")
-    if source_rate == target_rate:
+    down, up = _ratio(source_rate, target_rate)
+    if down == up or waveform.shape[-1] == 0:
         return waveform
-    ratio = Fraction(source_rate, target_rate).limit_denominator(1000)
-    if ratio.numerator == ratio.denominator:
-        return waveform
-    if waveform.shape[-1] == 0:
-        return waveform
-    return torchaudio.functional.resample(waveform, ratio.numerator, ratio.denominator)
+    return torchaudio.functional.resample(waveform, down, up)
+
+
+def _ratio(source_rate: int, target_rate: int) -> tuple[int, int]:
+    """Small whole numbers in about the ratio of two rates."""
+    slow, fast = sorted((source_rate, target_rate))
+    ratio = Fraction(slow, fast)  # at most 1, so the denominator is the larger term
+    if ratio.denominator > 1000:
+        close = ratio.limit_denominator(1000)
+        ratio = close if close else Fraction(1, round(fast / slow))
+    terms = (ratio.numerator, ratio.denominator)
+    return terms if source_rate < target_rate else terms[::-1]
 
 
 def pad_to(waveform: Tensor, samples: int) -> Tensor:

@@ -40,7 +40,7 @@ class Cost:
     """Cost of one clip.
 
     Attributes:
-        params: trainable parameters.
+        params: parameters, frozen or not.
         macs: products of the network's convolutions, linear layers and attention, from the
             front-end's output on; norms are not counted.
         bytes: of parameters and buffers, as stored.
@@ -68,7 +68,12 @@ def cost(model: AudioModel, *, seconds: float = 10.0, latency: bool = False) -> 
         model: left as it is.
         seconds: length of the clip.
         latency: measure it too: median of 15 runs after 3.
+
+    Raises:
+        ValueError: for a clip of no length.
     """
+    if not seconds > 0:
+        raise ValueError(f"seconds must be positive, not {seconds}")
     macs = sum(macs_by_layer(model, seconds).values())
     state = model.state_dict().values()
     return Cost(

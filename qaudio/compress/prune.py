@@ -52,7 +52,10 @@ class Plan:
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Read `to_json`'s document; raises ValueError when it is not one."""
-        document = json.loads(text)
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"not a pruning plan: {error}") from None
         names = {field.name for field in fields(cls)}
         if not isinstance(document, dict) or set(document) != names:
             raise ValueError(f"not a pruning plan: expected the keys {', '.join(sorted(names))}")
@@ -89,8 +92,9 @@ def plan(
         raise ValueError("give exactly one of ratio and target_macs")
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
-    if multiple_of < 1 or min_channels < 1:
-        raise ValueError("multiple_of and min_channels must be positive")
+    for name, value in (("multiple_of", multiple_of), ("min_channels", min_channels)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive whole number, not {value!r}")
     component = 4 if model.quaternion else 1
     if multiple_of % component:
         raise ValueError(f"multiple_of must be a multiple of 4 for a quaternion net: {multiple_of}")
@@ -140,13 +144,14 @@ def prune(model: AudioModel, plan_or_none: Plan | None = None, **request: Any) -
         ValueError: when the plan does not fit the model.
     """
     if (plan_or_none is None) == (not request):
-        raise ValueError("give a plan, or the arguments of qaudio.plan, not both")
+        raise ValueError("give either a plan or the arguments of qaudio.plan")
     chosen = plan_or_none or plan(model, **request)
     if chosen.architecture != model.architecture or chosen.before != model.widths:
         raise ValueError(
             f"the plan was made for {chosen.architecture} with other widths than this "
             f"{model.architecture}"
         )
+    _check(model, chosen)
     groups = {group.name: group for group in model.channel_groups()}
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     for name, kept in chosen.kept.items():
@@ -170,6 +175,8 @@ def select_groups(model: AudioModel, layers: str | Sequence[str]) -> list[Channe
     if layers == "published":
         return [group for group in groups if group.block in model.published_blocks]
     names = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else layers
+    if not names:
+        raise ValueError("layers is empty: name some, or say 'all' or 'published'")
     selected: list[ChannelGroup] = []
     for name in names:
         match = re.fullmatch(r"blocks?(\d+)(?:-(\d+))?", name)
@@ -186,6 +193,26 @@ def select_groups(model: AudioModel, layers: str | Sequence[str]) -> list[Channe
             )
         selected += [group for group in found if group not in selected]
     return selected
+
+
+def _check(model: AudioModel, plan: Plan) -> None:
+    """Raise ValueError unless a plan, perhaps edited by hand, can be carried out."""
+    component = 4 if model.quaternion else 1
+    unknown = set(plan.kept) - set(model.widths)
+    if unknown:
+        raise ValueError(f"the plan names unknown layers: {', '.join(sorted(unknown))}")
+    for name, width in model.widths.items():
+        kept = plan.kept.get(name, list(range(width // component)))
+        ascending = all(isinstance(n, int) for n in kept) and kept == sorted(set(kept))
+        if not kept or not ascending or kept[0] < 0 or kept[-1] >= width // component:
+            raise ValueError(
+                f"the plan's {name} must keep ascending indices from 0 to {width // component - 1}"
+            )
+        if len(kept) * component != plan.after.get(name):
+            raise ValueError(
+                f"the plan keeps {len(kept) * component} channels of {name}, but says "
+                f"{plan.after.get(name)}"
+            )
 
 
 class _MacCounter:

@@ -116,16 +116,19 @@ class AudioModel(nn.Module):
         """Front-end output (B, channels, frames, n_mels); arguments as `forward`."""
         if waveform.ndim == 1:
             waveform = waveform.unsqueeze(0)
-        elif waveform.ndim == 3:
-            waveform = waveform.mean(dim=1)
-        if waveform.ndim != 2 or waveform.shape[-1] == 0:
+        if waveform.ndim not in (2, 3) or 0 in waveform.shape:
             raise ValueError(
-                "waveform must be (T,), (B, T) or (B, C, T) with T > 0, not "
+                "waveform must be (T,), (B, T) or (B, C, T), nothing empty, not "
                 f"{tuple(waveform.shape)}"
             )
+        if not waveform.is_floating_point():
+            raise ValueError(f"waveform must be floating point in -1…1, not {waveform.dtype}")
+        if waveform.ndim == 3:
+            waveform = waveform.mean(dim=1)
         if sample_rate is not None:
             waveform = resample(waveform, sample_rate, self.sample_rate)
-        return self.frontend(pad_to(waveform, self.min_samples))
+        features = self.frontend(pad_to(waveform, self.min_samples))
+        return features.to(self.classifier.weight.dtype)
 
     def embed_features(self, features: Tensor) -> Tensor:
         """Embeddings (B, D) of front-end output (B, channels, frames, n_mels)."""
@@ -137,6 +140,7 @@ class AudioModel(nn.Module):
 
     def reset_classifier(self, num_classes: int, labels: list[str] | None = None) -> None:
         """Put a new, freshly initialised classifier on the embedding."""
+        check_classes(num_classes)
         old = self.classifier
         self.classifier = nn.Linear(old.in_features, num_classes).to(old.weight)
         self.num_classes, self.labels = num_classes, labels
@@ -145,6 +149,12 @@ class AudioModel(nn.Module):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax or sigmoid of logits, by `task`."""
         return logits.softmax(-1) if self.task == "multiclass" else logits.sigmoid()
+
+
+def check_classes(num_classes: int) -> None:
+    """Raise ValueError unless a number of classes is one."""
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
+        raise ValueError(f"num_classes must be a positive integer, not {num_classes!r}")
 
 
 @contextmanager

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from qaudio.frontend import FrontendConfig
-from qaudio.models.base import AudioModel, ChannelGroup
-from qaudio.quaternion import QConv2d, QLinear
+from qaudio.models.base import ChannelGroup
+from qaudio.models.panns import ConvBlock, PannsModel, scaled
 
 
 @dataclass(frozen=True)
@@ -48,45 +46,16 @@ def dense_widths(family: str, multiplier: float) -> dict[str, int]:
     """Output channels of every layer of an unpruned net, by layer name."""
     spec = SPECS[family]
 
-    def scale(channels: int) -> int:
-        return max(4, round(channels * multiplier / 4) * 4)
-
     widths = {
-        f"conv_block{b}.conv{c}": scale(channels)
+        f"conv_block{b}.conv{c}": scaled(channels, multiplier)
         for b, channels in enumerate(spec.channels, start=1)
         for c in range(1, spec.convs + 1)
     }
-    return widths | {"fc1": scale(spec.embedding)}
+    return widths | {"fc1": scaled(spec.embedding, multiplier)}
 
 
-class ConvBlock(nn.Module):
-    """One or two convolutions, each with BatchNorm and ReLU, then average pooling.
-
-    Shape:
-        (B, in, frames, mels) -> (B, out, frames/pool, mels/pool).
-    """
-
-    def __init__(self, conv: type, channels: list[int], kernel: int, pool: int):
-        super().__init__()
-        self.pool = pool
-        self.depth = len(channels) - 1
-        for n in range(1, self.depth + 1):
-            inputs, outputs = channels[n - 1], channels[n]
-            layer = conv(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-            self.add_module(f"conv{n}", layer)
-            self.add_module(f"bn{n}", nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for n in range(1, self.depth + 1):
-            x = F.relu(self.get_submodule(f"bn{n}")(self.get_submodule(f"conv{n}")(x)))
-        return F.avg_pool2d(x, self.pool) if self.pool > 1 else x
-
-
-class CNN(AudioModel):
-    """PANNs' CNN or its quaternion form.
-
-    Front-end → BatchNorm over mel bins → conv blocks → mean over frequency → max + mean over
-    time → dropout → fc1 → ReLU → dropout → linear.
+class CNN(PannsModel):
+    """PANNs' CNN or its quaternion form: conv blocks, then `PannsModel`'s head.
 
     Args:
         architecture: name as `qaudio.create_model` takes it.
@@ -94,10 +63,7 @@ class CNN(AudioModel):
         num_classes: outputs.
         frontend: its settings; four channels for quaternion nets.
         widths: output channels of every layer, see `dense_widths`.
-        quaternion: build every conv and fc1 as quaternion layers; the classifier stays real.
-
-    Raises:
-        ValueError: for a front-end with the wrong number of channels.
+        quaternion: build quaternion layers.
     """
 
     def __init__(
@@ -111,52 +77,26 @@ class CNN(AudioModel):
     ):
         super().__init__(architecture, num_classes, frontend, widths, quaternion)
         spec = SPECS[family]
-        if quaternion and self.frontend.channels != 4:
-            raise ValueError(
-                f"{architecture} takes a four-channel front-end ('delta' or 'published'), "
-                f"not {frontend.kind!r}"
-            )
-        conv: type = QConv2d if quaternion else nn.Conv2d
-        linear: type = QLinear if quaternion else nn.Linear
         self.depth = len(spec.channels)
         self.min_frames = 2 ** (self.depth - (not spec.pool_last))
         self.published_blocks = PUBLISHED_BLOCKS[family]
-        self.bn0 = nn.BatchNorm1d(self.frontend.norm_features)
         inputs = self.frontend.channels
         for b in range(1, self.depth + 1):
             outputs = [widths[f"conv_block{b}.conv{c}"] for c in range(1, spec.convs + 1)]
             pool = 2 if b < self.depth or spec.pool_last else 1
-            block = ConvBlock(conv, [inputs, *outputs], spec.kernel, pool)
+            block = ConvBlock(self.conv, [inputs, *outputs], spec.kernel, pool)
             self.add_module(f"conv_block{b}", block)
             inputs = outputs[-1]
-        self.block_dropout = nn.Dropout(0.2)
-        self.head_dropout = nn.Dropout(0.5)
-        self.fc1 = linear(inputs, widths["fc1"])
-        self.classifier = nn.Linear(widths["fc1"], num_classes)
+        self.add_head(inputs)
 
-    def embed_features(self, features: Tensor) -> Tensor:
-        x = self._normalise(features)
+    def trunk(self, x: Tensor) -> Tensor:
         for b in range(1, self.depth + 1):
             x = self.block_dropout(self.get_submodule(f"conv_block{b}")(x))
-        x = x.mean(dim=3)  # (B, C, frames)
-        x = x.amax(dim=2) + x.mean(dim=2)
-        return self.head_dropout(F.relu(self.fc1(self.head_dropout(x))))
+        return x
 
-    def _normalise(self, x: Tensor) -> Tensor:
-        """bn0 over mel bins, or over (channel, mel bin) for front-ends that want it."""
-        batch, channels, frames, mels = x.shape
-        if self.frontend.norm_features == mels:
-            flat = x.permute(0, 3, 1, 2).reshape(batch, mels, channels * frames)
-            x = self.bn0(flat).reshape(batch, mels, channels, frames).permute(0, 2, 3, 1)
-        else:
-            flat = x.permute(0, 1, 3, 2).reshape(batch, channels * mels, frames)
-            x = self.bn0(flat).reshape(batch, channels, mels, frames).permute(0, 1, 3, 2)
-        # The faster layout of convolutions on CPUs and tensor cores alike.
-        return x.contiguous(memory_format=torch.channels_last)
-
-    def channel_groups(self) -> list[ChannelGroup]:
+    def trunk_groups(self) -> list[ChannelGroup]:
         convs = [name for name in self.widths if name != "fc1"]
-        groups = [
+        return [
             ChannelGroup(
                 name,
                 producers=(name,),
@@ -166,5 +106,3 @@ class CNN(AudioModel):
             )
             for name, following in zip(convs, [*convs[1:], "fc1"], strict=True)
         ]
-        embedding = ChannelGroup("fc1", ("fc1",), (), ("classifier",), prunable=False)
-        return [*groups, embedding]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from qaudio.models.base import AudioModel
 
 # Known without importing torch, so that `qaudio list` stays quick.
-FAMILIES = ("cnn6", "cnn10", "cnn14")
+FAMILIES = ("cnn6", "cnn10", "cnn14", "resnet38")
 ARCHITECTURES = tuple(sorted([*FAMILIES, *(f"q{family}" for family in FAMILIES)]))
 _NAME = re.compile(rf"(?P<q>q?)(?P<family>{'|'.join(FAMILIES)})(?:_(?P<width>\d{{3}}))?")
 MAX_WIDTH = 65536
@@ -52,11 +52,11 @@ def create_model(
         ValueError: for an unknown architecture, front-end setting or layer, or a bad width.
     """
     from qaudio.frontend import FrontendConfig
-    from qaudio.models.cnn import CNN, dense_widths
+    from qaudio.models import cnn, resnet
+    from qaudio.models.base import check_classes
 
     family, quaternion, multiplier = parse_architecture(arch)
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
-        raise ValueError(f"num_classes must be a positive integer, not {num_classes!r}")
+    check_classes(num_classes)
     kind = "delta" if quaternion else "logmel"
     if frontend is None:
         frontend = FrontendConfig.from_dict({"kind": kind})
@@ -64,13 +64,23 @@ def create_model(
         frontend = FrontendConfig.from_dict({"kind": kind} | frontend)
     else:
         frontend = replace(frontend)
-    dense = dense_widths(family, multiplier)
+    residual = family == "resnet38"
+    dense = resnet.dense_widths(multiplier) if residual else cnn.dense_widths(family, multiplier)
     widths = dense if widths is None else _checked(arch, dict(widths), dense, quaternion)
-    return CNN(arch, family, num_classes, frontend, widths, quaternion)
+    if residual:
+        return resnet.ResNet(arch, num_classes, frontend, widths, quaternion)
+    return cnn.CNN(arch, family, num_classes, frontend, widths, quaternion)
 
 
 def from_config(config: dict[str, Any]) -> AudioModel:
-    """The network that an `AudioModel.config` describes, freshly initialised."""
+    """The network that an `AudioModel.config` describes, freshly initialised.
+
+    Raises:
+        ValueError: for a missing key, and as `create_model`.
+    """
+    missing = {"architecture", "num_classes", "frontend", "widths"} - set(config)
+    if missing:
+        raise ValueError(f"config lacks {', '.join(sorted(missing))}")
     model = create_model(
         config["architecture"],
         num_classes=config["num_classes"],

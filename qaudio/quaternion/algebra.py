@@ -56,8 +56,8 @@ def hamilton_product_8(p: Tensor, q: Tensor) -> Tensor:
         (
             second + (g + h - e - f) / 2,
             first - (e + f + g + h) / 2,
-            third + (f + g - e - h) / 2,
-            fourth + (f + h - e - g) / 2,
+            third + (e + g - f - h) / 2,
+            fourth + (e + h - f - g) / 2,
         ),
         dim=-1,
     )

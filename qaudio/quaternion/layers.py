@@ -5,6 +5,7 @@ has 16 quaternion filters and a quarter of the parameters of its real counterpar
 """
 
 import math
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -85,11 +86,12 @@ class _QuaternionLayer(nn.Module):
         """Real matrix of the weight, (out, in, *kernel) in real channels.
 
         Assembled where a gradient must reach the weight; kept from call to call otherwise, until
-        the weight changes.
+        the weight changes, is moved or cast, or `train()` is called. Changes through
+        `weight.data` go unseen: change the weight itself, under `torch.no_grad()`.
         """
         weight = self.weight
         needs_gradient = weight.requires_grad and torch.is_grad_enabled()
-        if needs_gradient or weight.is_inference() or torch.compiler.is_compiling():
+        if needs_gradient or torch.compiler.is_compiling() or weight.is_inference():
             return real_matrix(weight)
         key = (weight._version, weight.data_ptr(), weight.device, weight.dtype)
         if self._matrix is None or self._matrix_key != key:
@@ -102,6 +104,10 @@ class _QuaternionLayer(nn.Module):
         if mode:
             self._matrix = self._matrix_key = None
         return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._matrix = self._matrix_key = None
+        return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "_matrix": None, "_matrix_key": None}
@@ -153,7 +159,8 @@ class QConv2d(_QuaternionLayer):
     def extra_repr(self) -> str:
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
-            f"stride={self.stride}, padding={self.padding}, bias={self.bias is not None}"
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
+            f"bias={self.bias is not None}"
         )
 
 

@@ -1,0 +1,123 @@
+"""What PANNs' networks share: the norm over mel bins, the conv block, pooling and head.
+
+Kong et al., *PANNs*, TASLP 28:2880 (2020).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qaudio.frontend import FrontendConfig
+from qaudio.models.base import AudioModel, ChannelGroup
+from qaudio.quaternion import QConv2d, QLinear
+
+
+def scaled(channels: int, multiplier: float) -> int:
+    """A channel count at a width multiplier, in quaternions' multiples of 4."""
+    return max(4, round(channels * multiplier / 4) * 4)
+
+
+class ConvBlock(nn.Module):
+    """One or two convolutions, each with BatchNorm and ReLU, then average pooling.
+
+    Shape:
+        (B, in, frames, mels) -> (B, out, frames/pool, mels/pool).
+    """
+
+    def __init__(self, conv: type, channels: list[int], kernel: int, pool: int):
+        super().__init__()
+        self.pool = pool
+        self.depth = len(channels) - 1
+        for n in range(1, self.depth + 1):
+            inputs, outputs = channels[n - 1], channels[n]
+            layer = conv(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+            self.add_module(f"conv{n}", layer)
+            self.add_module(f"bn{n}", nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for n in range(1, self.depth + 1):
+            x = F.relu(self.get_submodule(f"bn{n}")(self.get_submodule(f"conv{n}")(x)))
+        return F.avg_pool2d(x, self.pool) if self.pool > 1 else x
+
+
+class PannsModel(AudioModel):
+    """Front-end → BatchNorm → `trunk` → pooling → dropout → fc1 → ReLU → dropout → linear.
+
+    Pooling is the mean over frequency, then max + mean over time. Subclasses build their layers
+    from `self.conv`, call `add_head`, and implement `trunk` and `trunk_groups`.
+
+    Args:
+        architecture: name as `qaudio.create_model` takes it.
+        num_classes: outputs.
+        frontend: its settings; four channels for quaternion nets.
+        widths: output channels by name.
+        quaternion: build every conv and fc1 as quaternion layers; the classifier stays real.
+
+    Raises:
+        ValueError: for a front-end with the wrong number of channels.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        num_classes: int,
+        frontend: FrontendConfig,
+        widths: dict[str, int],
+        quaternion: bool,
+    ):
+        super().__init__(architecture, num_classes, frontend, widths, quaternion)
+        if quaternion and self.frontend.channels != 4:
+            raise ValueError(
+                f"{architecture} takes a four-channel front-end ('delta' or 'published'), "
+                f"not {frontend.kind!r}"
+            )
+        self.conv: type = QConv2d if quaternion else nn.Conv2d
+        self.bn0 = nn.BatchNorm1d(self.frontend.norm_features)
+        self.block_dropout = nn.Dropout(0.2)
+        self.head_dropout = nn.Dropout(0.5)
+
+    def add_head(self, channels: int) -> None:
+        """Put fc1 and the classifier on a trunk that ends in so many channels.
+
+        Raises:
+            ValueError: for a front-end with fewer mel bins than the trunk pools.
+        """
+        if self.frontend.config.n_mels < self.min_frames:
+            raise ValueError(
+                f"{self.architecture} pools {self.min_frames}-fold and needs n_mels of at least "
+                f"that, not {self.frontend.config.n_mels}"
+            )
+        linear: type = QLinear if self.quaternion else nn.Linear
+        self.fc1 = linear(channels, self.widths["fc1"])
+        self.classifier = nn.Linear(self.widths["fc1"], self.num_classes)
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """Feature maps (B, C, frames', mels') of normalised input (B, channels, frames, mels)."""
+        raise NotImplementedError
+
+    def trunk_groups(self) -> list[ChannelGroup]:
+        """The trunk's groups of channels, in network order."""
+        raise NotImplementedError
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        x = self.trunk(self._normalise(features)).mean(dim=3)  # (B, C, frames')
+        x = x.amax(dim=2) + x.mean(dim=2)
+        return self.head_dropout(F.relu(self.fc1(self.head_dropout(x))))
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        embedding = ChannelGroup("fc1", ("fc1",), (), ("classifier",), prunable=False)
+        return [*self.trunk_groups(), embedding]
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        """bn0 over mel bins, or over (channel, mel bin) for front-ends that want it."""
+        batch, channels, frames, mels = x.shape
+        if self.frontend.norm_features == mels:
+            flat = x.permute(0, 3, 1, 2).reshape(batch, mels, channels * frames)
+            x = self.bn0(flat).reshape(batch, mels, channels, frames).permute(0, 2, 3, 1)
+        else:
+            flat = x.permute(0, 1, 3, 2).reshape(batch, channels * mels, frames)
+            x = self.bn0(flat).reshape(batch, channels, mels, frames).permute(0, 1, 3, 2)
+        # The faster layout of convolutions on CPUs and tensor cores alike.
+        return x.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,214 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from qaudio.frontend import pad_to, resample
+from qaudio.models.registry import create_model, from_config
+from qaudio.quaternion import QConv2d, QLinear
+from qaudio.zoo.importers import convert_published
+from tests import golden
+from tests.networks import SMALL, noise, same_state, small_model, sounds
+
+PUBLISHED = {
+    "cnn6": ("Cnn6", 4_837_455),
+    "cnn10": ("Cnn10", 5_219_279),
+    "cnn14": ("Cnn14", 80_753_615),
+    "qcnn14": ("QCNN14", 21_012_431),
+    "resnet38": ("ResNet38", 73_783_247),
+}
+
+
+def relative_error(actual: torch.Tensor, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(actual.numpy() - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("arch", PUBLISHED)
+def test_outputs_and_size_are_those_of_the_authors_code(arch) -> None:
+    name, params = PUBLISHED[arch]
+    frontend = {"kind": "published"} if arch.startswith("q") else None
+    model = create_model(arch, num_classes=527, frontend=frontend).eval()
+    assert sum(p.numel() for p in model.parameters()) == params
+    model.load_state_dict(convert_published(golden.published_state(name)))
+    expected = golden.outputs(name)
+    with torch.inference_mode():
+        embedding = model.embed(golden.sounds())
+        probabilities = model.classifier(embedding).sigmoid()
+    assert relative_error(embedding, expected["embedding"]) < 1e-4
+    assert relative_error(probabilities, expected["clipwise_output"]) < 1e-4
+
+
+def test_qcnn14_is_built_quickly() -> None:
+    start = time.process_time()  # the published loops take minutes
+    create_model("qcnn14", num_classes=527)
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("arch", SMALL)
+def test_layers_are_quaternion_in_quaternion_nets_only(arch) -> None:
+    model = create_model(arch, num_classes=3)
+    quaternion = arch.startswith("q")
+    convs = [m for m in model.modules() if isinstance(m, (nn.Conv2d, QConv2d))]
+    assert {type(m) for m in convs} == {QConv2d if quaternion else nn.Conv2d}
+    assert type(model.fc1) is (QLinear if quaternion else nn.Linear)
+    assert type(model.classifier) is nn.Linear
+
+
+@pytest.mark.parametrize("arch", SMALL)
+def test_every_parameter_gets_a_gradient(arch) -> None:
+    model = small_model(arch).train()
+    loss = nn.functional.cross_entropy(model(noise(4, 16000)), torch.arange(4))
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("arch", SMALL)
+def test_batch_of_one_equals_the_batch_of_32(arch) -> None:
+    model, x = small_model(arch), sounds(32, 16000)
+    with torch.no_grad():
+        whole = model(x)
+        single = torch.cat([model(x[n : n + 1]) for n in (0, 13, 31)])
+    assert whole.std(dim=0).min() > 0.01  # else equality says nothing
+    scale = whole.abs().max().item()
+    torch.testing.assert_close(single, whole[[0, 13, 31]], rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("arch", SMALL)
+def test_batch_of_one_trains(arch) -> None:
+    model = small_model(arch).train()
+    for samples in (32, 32000):
+        logits = model(noise(1, samples))
+        logits.square().sum().backward()
+        assert logits.shape == (1, 7) and logits.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("arch", SMALL)
+@pytest.mark.parametrize("seconds", [0.001, 0.5, 3, 10])
+def test_clips_of_any_length(arch, seconds) -> None:
+    model, x = small_model(arch), noise(2, round(32000 * seconds))
+    with torch.no_grad():
+        logits = model(x)
+        assert logits.shape == (2, 7) and logits.isfinite().all()
+        if x.shape[1] < model.min_samples:
+            assert torch.equal(logits, model(pad_to(x, model.min_samples)))
+
+
+@pytest.mark.parametrize("arch", SMALL)
+def test_stated_minimum_is_the_shortest_that_works(arch) -> None:
+    model = small_model(arch)
+    frames = model.min_frames
+    features = noise(1, model.frontend.channels, frames, 64)
+    with torch.no_grad():
+        assert model.embed_features(features).isfinite().all()
+        with pytest.raises(RuntimeError):
+            model.embed_features(features[:, :, : frames - 1])
+
+
+@pytest.mark.parametrize("arch", ["cnn6_025", "qcnn6_025"])
+def test_shapes_of_waveforms(arch) -> None:
+    model, x = small_model(arch), noise(2, 3, 16000)
+    with torch.no_grad():
+        mixed = model(x)
+        assert mixed.shape == (2, 7)
+        torch.testing.assert_close(mixed, model(x.mean(dim=1)))
+        torch.testing.assert_close(model(x[0, 0]), model(x[:1, 0]))
+        assert model.embed(x).shape == (2, model.widths["fc1"])
+        torch.testing.assert_close(model.classifier(model.embed(x)), mixed)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0), (1, 1, 1, 100)])
+def test_other_shapes_of_waveforms_are_refused(shape) -> None:
+    with pytest.raises(ValueError, match=r"waveform must be \(T,\), \(B, T\) or \(B, C, T\)"):
+        small_model("cnn6_025")(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_other_sample_rates_are_resampled(rate) -> None:
+    model = small_model("qcnn6_025")
+    assert model.sample_rate == 32000
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(rate) / rate)
+    with torch.no_grad():
+        here, there = model(tone, rate), model(resample(tone, rate, 32000))
+        assert torch.equal(here, there)
+        assert not torch.allclose(here, model(tone))
+        assert torch.equal(model(tone, 32000), model(tone))
+        spectrum = model.features(tone, rate)[0, 0].mean(dim=0)
+        at_32k = torch.sin(2 * torch.pi * 1000 * torch.arange(32000) / 32000)
+        assert spectrum.argmax() == model.features(at_32k)[0, 0].mean(dim=0).argmax()
+
+
+@pytest.mark.parametrize("arch", SMALL)
+def test_config_and_weights_rebuild_the_model(arch) -> None:
+    model = small_model(arch, frontend={"n_fft": 512, "f_max": 12000.0})
+    model.labels, model.task, model.eval_seconds = list("abcdefg"), "multilabel", 5.0
+    rebuilt = from_config(model.config).eval()
+    assert rebuilt.config == model.config
+    rebuilt.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(rebuilt(noise(2, 16000)), model(noise(2, 16000)))
+
+
+def test_reset_classifier_changes_the_classifier_only() -> None:
+    model, x = small_model("qcnn6_025").double(), noise(2, 16000)
+    model.labels = list("abcdefg")
+    with torch.no_grad():
+        before = model.embed(x)
+        model.reset_classifier(3, ["x", "y", "z"])
+        assert torch.equal(model.embed(x), before)
+        logits = model(x)
+    assert logits.shape == (2, 3) and logits.dtype == torch.float64
+    assert model.config["num_classes"] == 3 and model.config["labels"] == ["x", "y", "z"]
+    rebuilt = from_config(model.config)
+    rebuilt.double().load_state_dict(model.state_dict())
+    model.reset_classifier(5)
+    assert model.config["num_classes"] == 5 and model.config["labels"] is None
+
+
+@pytest.mark.parametrize("arch", ["cnn6_025", "qcnn6_025"])
+def test_embed_features_compiles_in_one_graph(arch) -> None:
+    model = small_model(arch)
+    with torch.no_grad():
+        features = model.features(noise(2, 16000))
+        torch._dynamo.reset()
+        compiled = torch.compile(model.embed_features, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(features), model.embed_features(features))
+
+
+@pytest.mark.parametrize("arch", ["cnn10_025", "qcnn10_025"])
+def test_channels_last_gives_the_same_logits(arch) -> None:
+    model, x = small_model(arch), noise(2, 16000)
+    with torch.no_grad():
+        expected = model(x)
+        model.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_delta_front_end_has_a_norm_for_each_channel_and_mel_bin() -> None:
+    model = small_model("qcnn6_025")
+    assert model.bn0.num_features == 4 * 64
+    features = model.features(noise(2, 16000))
+    mean, scale = model.bn0.running_mean, (model.bn0.running_var + model.bn0.eps).rsqrt()
+    expected = (features - mean.view(4, 1, 64)) * (scale * model.bn0.weight).view(4, 1, 64)
+    expected = expected + model.bn0.bias.view(4, 1, 64)
+    seen = []
+    model.conv_block1.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.embed_features(features)
+    torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_probabilities_follow_the_task() -> None:
+    model, logits = small_model("cnn6_025"), noise(3, 7)
+    torch.testing.assert_close(model.probabilities(logits).sum(dim=1), torch.ones(3))
+    model.task = "multilabel"
+    assert torch.equal(model.probabilities(logits), logits.sigmoid())
+
+
+def test_same_seed_same_network() -> None:
+    first, again, other = (small_model("qcnn10_025", seed=seed) for seed in (1, 1, 2))
+    assert same_state(first, again)
+    assert not same_state(first, other)

@@ -1,0 +1,135 @@
+import pytest
+import torch
+
+from qaudio.frontend import FrontendConfig
+from qaudio.models.registry import (
+    ARCHITECTURES,
+    FAMILIES,
+    create_model,
+    from_config,
+    parse_architecture,
+)
+from tests.networks import same_state
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_known_name_is_built_with_its_width(arch) -> None:
+    model = create_model(f"{arch}_006", num_classes=3)
+    assert model.architecture == f"{arch}_006"
+    assert model.quaternion == arch.startswith("q") == (model.frontend.channels == 4)
+    assert model.frontend.config.kind == ("delta" if model.quaternion else "logmel")
+    assert all(width % 4 == 0 for width in model.widths.values())
+    for group in model.channel_groups():
+        for name in group.producers:
+            assert model.get_submodule(name).weight.shape[0] == model.widths[group.name]
+
+
+def test_the_families_and_their_quaternion_twins_are_known() -> None:
+    assert set(ARCHITECTURES) == {f"{q}{family}" for family in FAMILIES for q in ("", "q")}
+
+
+def test_names_are_read() -> None:
+    assert parse_architecture("qcnn10_050") == ("cnn10", True, 0.5)
+    assert parse_architecture("cnn14") == ("cnn14", False, 1.0)
+    assert parse_architecture("cnn6_200") == ("cnn6", False, 2.0)
+
+
+def test_widths_are_the_familys_times_the_multiplier() -> None:
+    half = create_model("qcnn10_050", num_classes=2).widths
+    assert list(half) == [f"conv_block{b}.conv{c}" for b in (1, 2, 3, 4) for c in (1, 2)] + ["fc1"]
+    assert list(half.values()) == [32, 32, 64, 64, 128, 128, 256, 256, 256]
+    odd = create_model("cnn6_013", num_classes=2).widths
+    assert list(odd.values()) == [8, 16, 32, 68, 68]  # multiples of 4 nearest 8.3, 16.6, …
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet99", "QCNN10", "cnn10_000", "cnn10_5", "cnn10_1000", "cnn", "cnn10 ", "", "qq"]
+)
+def test_unknown_names_are_refused_with_the_known_ones(name) -> None:
+    with pytest.raises(ValueError) as error:
+        create_model(name, num_classes=2)
+    message = str(error.value)
+    assert repr(name) in message
+    assert all(known in message for known in (*ARCHITECTURES, "qcnn10_050"))
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.0, True, "10", None])
+def test_numbers_of_classes_that_are_none_are_refused(number) -> None:
+    with pytest.raises(ValueError, match="num_classes must be a positive integer"):
+        create_model("cnn6_006", num_classes=number)
+
+
+def widths_of(arch: str) -> dict[str, int]:
+    return create_model(arch, num_classes=2).widths
+
+
+def test_given_widths_are_used() -> None:
+    widths = widths_of("qcnn6_025") | {"conv_block2.conv1": 12, "fc1": 40}
+    model = create_model("qcnn6_025", num_classes=2, widths=dict(reversed(widths.items())))
+    assert model.widths == widths and list(model.widths) == list(widths)
+    assert model.conv_block2.conv1.weight.shape[0] == 12
+    assert model.conv_block3.conv1.in_channels == 12
+    assert model.classifier.in_features == 40
+    real = create_model("cnn6_025", num_classes=2, widths=widths_of("cnn6_025") | {"fc1": 3})
+    assert real.classifier.in_features == 3  # only quaternion nets need multiples of 4
+
+
+@pytest.mark.parametrize("width", [0, -4, 6, 4.0, True, "8", None, 1 << 20])
+def test_bad_widths_are_refused(width) -> None:
+    widths = widths_of("qcnn6_025") | {"conv_block2.conv1": width}
+    with pytest.raises(ValueError, match=r"conv_block2\.conv1 must be a multiple of 4 from 4 to"):
+        create_model("qcnn6_025", num_classes=2, widths=widths)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"conv_block9.conv1": 8}, "conv_block9.conv1"), ({"fc1": None}, "fc1")],
+)
+def test_widths_must_name_the_layers(change, named) -> None:
+    widths = {k: v for k, v in (widths_of("cnn6_025") | change).items() if v is not None}
+    with pytest.raises(ValueError, match=f"must name its layers; missing or unknown.*{named}"):
+        create_model("cnn6_025", num_classes=2, widths=widths)
+
+
+def test_frontend_is_taken_whole_or_in_part() -> None:
+    part = create_model("qcnn6_006", num_classes=2, frontend={"n_mels": 32})
+    assert part.frontend.config == FrontendConfig(kind="delta", n_mels=32)
+    whole = FrontendConfig(kind="published", hop_length=500)
+    assert create_model("qcnn6_006", num_classes=2, frontend=whole).frontend.config == whole
+
+
+@pytest.mark.parametrize(
+    ("frontend", "message"),
+    [
+        ({"kind": "logmel"}, "qcnn6_006 takes a four-channel front-end .*'logmel'"),
+        ({"kind": "mfcc"}, "frontend kind must be one of"),
+        ({"mels": 64}, "unknown frontend settings: mels"),
+        ({"n_mels": 0}, "n_mels must be a positive integer"),
+    ],
+)
+def test_bad_frontends_are_refused(frontend, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model("qcnn6_006", num_classes=2, frontend=frontend)
+
+
+def test_real_nets_take_a_four_channel_frontend_too() -> None:
+    model = create_model("cnn6_006", num_classes=2, frontend={"kind": "delta"}).eval()
+    assert model.conv_block1.conv1.in_channels == 4
+    assert model(torch.zeros(1, 8000)).shape == (1, 2)
+
+
+def test_a_config_without_the_optional_keys_is_enough() -> None:
+    config = create_model("cnn6_006", num_classes=2).config
+    for key in ("labels", "task", "eval_seconds"):
+        del config[key]
+    model = from_config(config)
+    assert (model.labels, model.task, model.eval_seconds) == (None, "multiclass", None)
+
+
+def test_same_seed_same_network() -> None:
+    models = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        models.append(create_model("qcnn6_025", num_classes=2))
+    assert same_state(models[0], models[1])
+    assert not same_state(models[0], models[2])
