@@ -202,16 +202,17 @@ def _info(options: argparse.Namespace) -> int:
         print(json.dumps({"config": config, "results": results}, indent=1))
         return 0
     print(f"{folder.name}: {config['architecture']}, {config['num_classes']} classes")
-    print(f"licence of the weights: {config['license'] or 'not stated'}")
+    rows = [("licence", config["license"] or "not stated")]
     if config["labels"]:
-        print("classes: " + ", ".join(config["labels"]))
+        rows.append(("classes", ", ".join(config["labels"])))
     settings = config["frontend"]
-    print("front-end: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
+    rows.append(("front-end", ", ".join(f"{key} {value}" for key, value in settings.items())))
     if results:
-        from qaudio.zoo import card
+        from qaudio.zoo.card import facts
 
-        print(card.table([results], ""))
-        print(f"protocol: {results['protocol']}, seeds {results['seeds']}")
+        rows += facts(results)
+    for name, value in rows:
+        print(f"  {name:14}{value}")
     return 0
 
 

@@ -12,6 +12,7 @@ import soundfile
 
 import qaudio
 from qaudio import cli
+from qaudio.models.registry import ARCHITECTURES
 from qaudio.zoo import catalog
 
 COMMANDS = next(
@@ -141,14 +142,14 @@ def test_list_shows_architectures_and_entries_with_their_licence(run, shipped):
     result = run("list")
     assert result.code == 0
     lines = {line.split()[0]: line for line in result.out.splitlines()}
-    assert set(lines) == {"cnn6", "cnn10", "cnn14", "qcnn6", "qcnn10", "qcnn14", shipped}
+    assert set(lines) == {*ARCHITECTURES, shipped}
     assert "no weights" in lines["cnn6"]
     assert "cc0-1.0" in lines[shipped]
 
 
 def test_list_narrows_down(run, shipped):
     assert [line.split()[0] for line in run("list", "q*").out.splitlines()] == [
-        "qcnn10", "qcnn14", "qcnn6",
+        "qcnn10", "qcnn14", "qcnn6", "qresnet38",
     ]  # fmt: skip
     assert run("list", "--pretrained").out.split()[0] == shipped
     assert run("list", "--benchmark", "made").out.split()[0] == shipped

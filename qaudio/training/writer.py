@@ -128,12 +128,12 @@ class EntryWriter:
     def record(self, run: Run, recipe: Recipe) -> dict[str, Any]:
         """Add a run to the entry (or replace the same one) and return its new results."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f".{self.entry}.lock"):
+        with FileLock(self.folder / ".zoo.lock"):
             return self._record(run, recipe)
 
     def refresh(self) -> dict[str, Any]:
         """Measure an entry's latency and paired difference anew, without training."""
-        with FileLock(self.folder / f".{self.entry}.lock"):
+        with FileLock(self.folder / ".zoo.lock"):
             results = read_results(self.path)
             assert results is not None
             predictions = Predictions.load(self.path / "predictions.npz")

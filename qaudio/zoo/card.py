@@ -210,6 +210,33 @@ def _spread(result: dict[str, Any]) -> str:
     return "" if result["std"] is None else f" ± {100 * result['std']:.1f} (over folds)"
 
 
+def _missing(results: dict[str, Any]) -> str:
+    """A remark on runs that are still to come."""
+    return "" if results["complete"] else f" ({len(results['result']['runs'])} runs so far)"
+
+
+def facts(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a terminal shows of an entry's results: name and value."""
+    result, cost, parent = results["result"], results["cost"], results["parent"]
+    rows = [
+        (result["metric"], percent(result["mean"]) + _spread(result) + _missing(results)),
+        ("95 % interval", f"{interval(result['interval95'])}, over {result['clips']} clips"),
+        ("protocol", f"{results['protocol']}, seeds {', '.join(map(str, results['seeds']))}"),
+        ("parameters", f"{cost['params']:,} ({cost['bytes'] / 1e6:.2f} MB)"),
+        ("MACs", f"{cost['macs'] / 1e9:.3f} G for {cost['seconds']:g} s"),
+    ]
+    if cost["latency"]:
+        latency = cost["latency"]
+        rows.append(("latency", f"{latency['milliseconds']:.1f} ms ({latency['device']})"))
+    if parent:
+        rows.append(("parent", f"{parent['how']} {parent['name']}"))
+        if parent.get("difference"):
+            paired = parent["difference"]
+            low, high = (points(bound) for bound in paired["interval95"])
+            rows.append(("difference", f"{points(paired['mean'])} points ({low} to {high})"))
+    return rows
+
+
 def table(results: list[dict[str, Any]], link: str) -> str:
     """Markdown table of entries; `link` is put before each name."""
     head = "| entry | score | 95 % interval | parameters | MACs (10 s) | latency (10 s) | parent |"
@@ -224,11 +251,17 @@ def table(results: list[dict[str, Any]], link: str) -> str:
                 paired = parent["difference"]
                 low, high = (points(bound) for bound in paired["interval95"])
                 difference += f" ({points(paired['mean'])}; {low} to {high})"
-        rows.append(
-            f"| [{one['entry']}]({link}{one['entry']}/README.md) | {percent(result['mean'])}"
-            f"{_spread(result).removesuffix(' (over folds)')} | {interval(result['interval95'])} | "
-            f"{cost['params']:,} | {cost['macs'] / 1e9:.3f} G | {latency} | {difference} |"
-        )
+        spread = _spread(result).removesuffix(" (over folds)") + _missing(one)
+        cells = [
+            f"[{one['entry']}]({link}{one['entry']}/README.md)",
+            percent(result["mean"]) + spread,
+            interval(result["interval95"]),
+            f"{cost['params']:,}",
+            f"{cost['macs'] / 1e9:.3f} G",
+            latency,
+            difference,
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
