@@ -1,34 +1,203 @@
 """Importance of filters: one function a criterion, a score for each (quaternion) filter.
 
-A quaternion filter's r, i, j and k parts are kept or removed together, so they share one score.
+A quaternion filter's r, i, j and k parts are kept or removed together, so they share one score:
+the mean over its components' scores, over the layer's maximum. Where channels have several
+producers (residual sums), their layers' scores are averaged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from qaudio.models.base import AudioModel, ChannelGroup
+from qaudio.models.base import AudioModel, ChannelGroup, evaluating
 from qaudio.quaternion import QConv2d, QLinear
 
-
-def filters(model: AudioModel, layer: str) -> Tensor:
-    """Weights of a layer by filter: (filters, components, inputs × taps); components is 4 or 1."""
-    module = model.get_submodule(layer)
-    weight = module.weight.detach()  # type: ignore[operator]
-    components = 4 if isinstance(module, (QConv2d, QLinear)) else 1
-    return weight.reshape(components, weight.shape[0] // components, -1).transpose(0, 1)
+Batches = Iterable[tuple[Tensor, Tensor]]
+TINY = 1e-30
 
 
-def l1(model: AudioModel, group: ChannelGroup) -> Tensor:
-    """Σ|W_f| over all taps, inputs and components, over the layer's maximum: (filters,).
+def filters(model: AudioModel, layer: str, values: Tensor | None = None) -> Tensor:
+    """Weights of a layer by filter: (components, filters, inputs, taps); components is 4 or 1.
 
-    Li et al., *Pruning Filters for Efficient ConvNets*, ICLR 2017; per quaternion filter as in
-    Chaudhary et al., Interspeech 2024. (Their code sums the first of the nine taps only.)
+    Args:
+        model: that holds the layer.
+        layer: its name.
+        values: of the weight's shape, to arrange in its place.
     """
-    scores = [filters(model, layer).abs().sum(dim=(1, 2)) for layer in group.producers]
-    return sum(score / score.max().clamp(min=1e-30) for score in scores) / len(scores)  # type: ignore[return-value]
+    module = model.get_submodule(layer)
+    weight: Tensor = module.weight.detach() if values is None else values  # type: ignore[operator]
+    components = 4 if isinstance(module, (QConv2d, QLinear)) else 1
+    return weight.reshape(components, weight.shape[0] // components, weight.shape[1], -1)
 
 
-CRITERIA: dict[str, Callable[[AudioModel, ChannelGroup], Tensor]] = {"l1": l1}
+def l1(weights: Tensor) -> Tensor:
+    """Σ|W_f|: Li et al., *Pruning Filters for Efficient ConvNets*, ICLR 2017.
+
+    QPANN's code sums the first of the nine taps only; this sums all.
+    """
+    return weights.abs().sum(dim=(-2, -1))
+
+
+def l2(weights: Tensor) -> Tensor:
+    """√Σ W_f²: He et al., *Soft Filter Pruning*, IJCAI 2018."""
+    return weights.square().sum(dim=(-2, -1)).sqrt()
+
+
+def gm_published(weights: Tensor) -> Tensor:
+    """(gmean|W| − gmean|W_f|)²: the geometric *mean* of QPANN's code (Interspeech 2024).
+
+    Not the field's geometric median, which is `fpgm`.
+    """
+    log = weights.abs().clamp(min=TINY).log()
+    by_filter, whole = log.mean(dim=(-2, -1)), log.mean(dim=(-3, -2, -1))
+    return (whole.exp()[..., None] - by_filter.exp()).square()
+
+
+def fpgm(weights: Tensor) -> Tensor:
+    """Σ_g ‖W_f − W_g‖: distance from the geometric median (He et al., FPGM, CVPR 2019)."""
+    flat = weights.flatten(-2).double()
+    return torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").sum(-1)
+
+
+def operator_norm(weights: Tensor) -> Tensor:
+    """(Σ_c ⟨W[f, c] − mean_c, prototype_c⟩)²: the operator-norm criterion of QPANN's code.
+
+    For input channel c, A_c (filters × taps) is centred over its filters; the prototype is the
+    first row of u vᵀ, its first singular pair, normalised: v with the sign of u's first entry.
+    """
+    by_input = weights.double().transpose(-3, -2)  # (components, inputs, filters, taps)
+    centred = by_input - by_input.mean(dim=-2, keepdim=True)
+    u, _, vh = torch.linalg.svd(centred, full_matrices=False)
+    prototype = vh[..., 0, :] * u[..., 0, 0].sign()[..., None]
+    along = (centred * prototype[..., None, :]).sum(dim=-1)  # (components, inputs, filters)
+    return along.sum(dim=-2).square()
+
+
+BY_WEIGHT: dict[str, Callable[[Tensor], Tensor]] = {
+    "l1": l1,
+    "l2": l2,
+    "gm_published": gm_published,
+    "fpgm": fpgm,
+    "operator_norm": operator_norm,
+}
+
+
+def bn_scale(model: AudioModel, group: ChannelGroup) -> Tensor:
+    """|γ| of the filters' BatchNorm channels (Liu et al., *Network Slimming*, ICCV 2017).
+
+    Raises:
+        ValueError: for channels without a BatchNorm.
+    """
+    if not group.norms:
+        raise ValueError(f"bn_scale: {group.name} has no BatchNorm")
+    planes = 4 if model.quaternion else 1
+    gammas = [model.get_submodule(norm).weight.detach() for norm in group.norms]  # type: ignore[operator]
+    return _mean([_normalised(gamma.abs().reshape(planes, -1)) for gamma in gammas])
+
+
+def taylor(model: AudioModel, group: ChannelGroup, gradients: list[dict[str, Tensor]]) -> Tensor:
+    """Mean over batches of (Σ_f W·∂L/∂W)²: Molchanov et al., *Importance Estimation*, CVPR 2019.
+
+    The sum runs over all components of a filter, since the loss feels them together.
+
+    Args:
+        model: that holds the layers.
+        group: channels to score.
+        gradients: of each batch, by the name of the layer's weight, see `loss_gradients`.
+    """
+    scores = []
+    for layer in group.producers:
+        weight = filters(model, layer)
+        total = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
+        for gradient in gradients:
+            product = weight * filters(model, layer, gradient[f"{layer}.weight"])
+            total += product.double().sum(dim=(0, 2, 3)).square()
+        scores.append(_normalised(total[None]))
+    return _mean(scores)
+
+
+def random(group: ChannelGroup, count: int, seed: int) -> Tensor:
+    """Uniform draws, a function of (seed, layer): the control."""
+    generator = torch.Generator().manual_seed(seed + zlib.crc32(group.name.encode()))
+    return torch.rand(count, generator=generator)
+
+
+CRITERIA = (*BY_WEIGHT, "bn_scale", "taylor", "random")
+
+
+def scores(
+    model: AudioModel,
+    groups: Sequence[ChannelGroup],
+    criterion: str,
+    *,
+    data: Batches | None = None,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Score of every filter of some groups, by group name: (filters,) each; higher stays.
+
+    Args:
+        model: left as it is.
+        groups: channels to score.
+        criterion: one of `CRITERIA`.
+        data: batches of waveforms (B, T) and labels, (B,) or (B, C), for "taylor".
+        seed: for "random".
+
+    Raises:
+        ValueError: for an unknown criterion, or "taylor" without data.
+    """
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
+    if criterion == "taylor":
+        if data is None:
+            raise ValueError("criterion 'taylor' needs data: batches of (waveforms, labels)")
+        gradients = loss_gradients(model, data)
+        return {group.name: taylor(model, group, gradients) for group in groups}
+    if criterion == "bn_scale":
+        return {group.name: bn_scale(model, group) for group in groups}
+    planes = 4 if model.quaternion else 1
+    if criterion == "random":
+        return {g.name: random(g, model.widths[g.name] // planes, seed) for g in groups}
+    measure = BY_WEIGHT[criterion]
+    return {
+        group.name: _mean(
+            [_normalised(measure(filters(model, layer))) for layer in group.producers]
+        )
+        for group in groups
+    }
+
+
+def loss_gradients(model: AudioModel, data: Batches) -> list[dict[str, Tensor]]:
+    """Gradients of the loss in eval mode, for each batch, by parameter name.
+
+    Raises:
+        ValueError: when there is no batch.
+    """
+    found = []
+    named = dict(model.named_parameters())
+    with evaluating(model), torch.enable_grad():
+        for waveform, label in data:
+            logits = model(waveform)
+            if model.task == "multiclass":
+                loss = F.cross_entropy(logits, label)
+            else:
+                loss = F.binary_cross_entropy_with_logits(logits, label.float())
+            gradients = torch.autograd.grad(loss, list(named.values()))
+            found.append(dict(zip(named, gradients, strict=True)))
+    if not found:
+        raise ValueError("criterion 'taylor' needs at least one batch")
+    return found
+
+
+def _normalised(by_component: Tensor) -> Tensor:
+    """Scores (components, filters), averaged over components, over their maximum: (filters,)."""
+    mean = by_component.mean(dim=0)
+    return mean / mean.max().clamp(min=TINY)
+
+
+def _mean(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).mean(dim=0)

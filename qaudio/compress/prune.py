@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qaudio.compress.cost import macs_by_layer
-from qaudio.compress.importance import CRITERIA
+from qaudio.compress.importance import CRITERIA, Batches, scores
 from qaudio.models.base import AudioModel, ChannelGroup
 from qaudio.models.registry import from_config
 from qaudio.quaternion import QConv2d, QLinear
@@ -71,6 +71,8 @@ def plan(
     criterion: str = "l1",
     multiple_of: int = 4,
     min_channels: int = 8,
+    data: Batches | None = None,
+    seed: int = 0,
 ) -> Plan:
     """Decide which filters stay; every chosen layer loses the same share (uniform allocation).
 
@@ -81,9 +83,11 @@ def plan(
             10 s clip.
         layers: "all" (every convolution), "published" (the papers' blocks), "blocks4-6",
             "block4", or names of layers, as a list or separated by commas.
-        criterion: key of `qaudio.compress.importance.CRITERIA`.
+        criterion: one of `qaudio.compress.importance.CRITERIA`.
         multiple_of: kept channels (real) come in multiples of this.
         min_channels: fewest channels (real) that a layer keeps, or all it has where that is less.
+        data: batches of waveforms (B, T) and labels, (B,) or (B, C), for criterion "taylor".
+        seed: for criterion "random".
 
     Raises:
         ValueError: for a request that cannot be met; says what would be allowed.
@@ -113,9 +117,9 @@ def plan(
         assert target_macs is not None
         chosen = _towards(model.widths, steps, counter, target_macs)
     after = model.widths | chosen
-    scores = {group.name: CRITERIA[criterion](model, group) for group in groups}
+    ranked = scores(model, groups, criterion, data=data, seed=seed)
     kept = {
-        name: sorted(_highest(scores[name], width // component)) for name, width in chosen.items()
+        name: sorted(_highest(ranked[name], width // component)) for name, width in chosen.items()
     }
     request = {
         "ratio": ratio,
@@ -123,6 +127,7 @@ def plan(
         "layers": layers if isinstance(layers, str) else list(layers),
         "multiple_of": multiple_of,
         "min_channels": min_channels,
+        "seed": seed,
     }
     return Plan(
         model.architecture, kept, dict(model.widths), after, criterion, request, before,
