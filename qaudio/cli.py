@@ -131,8 +131,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, help="folder of the new entry")
     sub.add_argument("--ratio", type=float, help="share of the filters to remove")
     sub.add_argument("--target-macs", type=float, help="share (≤ 1) or number of MACs to keep")
+    sub.add_argument("--target-params", type=float, help="share or number of parameters to keep")
+    sub.add_argument("--target-latency", type=float, help="share or milliseconds to keep, measured")
     sub.add_argument("--layers", default="all", help="all, published, blocksA-B or names")
-    sub.add_argument("--criterion", default="l1")
+    sub.add_argument("--criterion", default="l1", help="l1, l2, fpgm, random, … (%(default)s)")
+    sub.add_argument("--allocation", choices=("uniform", "global"), default="uniform")
     sub.add_argument("--multiple-of", type=_positive, default=4)
     sub.add_argument("--min-channels", type=_positive, default=8)
 
@@ -336,8 +339,13 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    if (options.ratio is None) == (options.target_macs is None):
-        return _usage("prune", "give one of --ratio and --target-macs")
+    targets = {
+        name: getattr(options, name)
+        for name in ("ratio", "target_macs", "target_params", "target_latency")
+    }
+    if sum(value is not None for value in targets.values()) != 1:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in targets)
+        return _usage("prune", f"give exactly one of {names}")
     from qaudio.compress.cost import cost
     from qaudio.compress.prune import plan, prune
     from qaudio.zoo.entry import load, save
@@ -345,10 +353,10 @@ def _prune(options: argparse.Namespace) -> int:
     model = load(options.entry)
     chosen = plan(
         model,
-        ratio=options.ratio,
-        target_macs=options.target_macs,
+        **targets,
         layers=options.layers,
         criterion=options.criterion,
+        allocation=options.allocation,
         multiple_of=options.multiple_of,
         min_channels=options.min_channels,
     )

@@ -9,18 +9,25 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from qaudio.compress.cost import macs_by_layer
+from qaudio.compress.allocate import (
+    Budget,
+    LatencyMeter,
+    MacMeter,
+    ParamMeter,
+    allowed_widths,
+    globally,
+    towards,
+    uniform,
+)
 from qaudio.compress.importance import CRITERIA, Batches, scores
 from qaudio.models.base import AudioModel, ChannelGroup
 from qaudio.models.registry import from_config
 from qaudio.quaternion import QConv2d, QLinear
-
-REFERENCE_SECONDS = 10.0  # clip length at which MACs targets are counted
 
 
 @dataclass(frozen=True)
@@ -67,23 +74,30 @@ def plan(
     *,
     ratio: float | None = None,
     target_macs: float | None = None,
+    target_params: float | None = None,
+    target_latency: float | None = None,
     layers: str | Sequence[str] = "all",
     criterion: str = "l1",
+    allocation: Literal["uniform", "global"] = "uniform",
     multiple_of: int = 4,
     min_channels: int = 8,
     data: Batches | None = None,
     seed: int = 0,
 ) -> Plan:
-    """Decide which filters stay; every chosen layer loses the same share (uniform allocation).
+    """Decide which filters stay. Exactly one of `ratio` and the targets is given.
 
     Args:
         model: left as it is.
-        ratio: share of the (quaternion) filters of every chosen layer to remove, 0 ≤ ratio < 1.
-        target_macs: MACs to keep instead: a share of the model's (≤ 1), or a number of MACs of a
-            10 s clip.
+        ratio: share of the (quaternion) filters of the chosen layers to remove, 0 ≤ ratio < 1.
+        target_macs: MACs to keep: a share of the model's (≤ 1), or a number, of a 10 s clip.
+        target_params: parameters to keep: a share (≤ 1) or a number.
+        target_latency: latency to keep: a share (≤ 1) or milliseconds, of a 10 s clip on this
+            machine, measured for each width tried.
         layers: "all" (every convolution), "published" (the papers' blocks), "blocks4-6",
             "block4", or names of layers, as a list or separated by commas.
         criterion: one of `qaudio.compress.importance.CRITERIA`.
+        allocation: "uniform", every chosen layer loses the same share; "global", the lowest
+            scores over all chosen layers go, each over its layer's mean.
         multiple_of: kept channels (real) come in multiples of this.
         min_channels: fewest channels (real) that a layer keeps, or all it has where that is less.
         data: batches of waveforms (B, T) and labels, (B,) or (B, C), for criterion "taylor".
@@ -92,47 +106,61 @@ def plan(
     Raises:
         ValueError: for a request that cannot be met; says what would be allowed.
     """
-    if (ratio is None) == (target_macs is None):
-        raise ValueError("give exactly one of ratio and target_macs")
+    targets = {
+        "target_macs": target_macs,
+        "target_params": target_params,
+        "target_latency": target_latency,
+    }
+    given = [name for name, value in {"ratio": ratio, **targets}.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of ratio, {', '.join(targets)}, not {given or 'none'}")
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
+    if allocation not in ("uniform", "global"):
+        raise ValueError(f"allocation must be 'uniform' or 'global', not {allocation!r}")
     for name, value in (("multiple_of", multiple_of), ("min_channels", min_channels)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive whole number, not {value!r}")
     component = 4 if model.quaternion else 1
     if multiple_of % component:
         raise ValueError(f"multiple_of must be a multiple of 4 for a quaternion net: {multiple_of}")
+    if ratio is not None and not 0 <= ratio < 1:
+        raise ValueError(f"ratio is the share removed, 0 <= ratio < 1, not {ratio}")
     groups = select_groups(model, layers)
-    steps = {
-        group.name: _allowed(model.widths[group.name], multiple_of, min_channels)
-        for group in groups
-    }
-    counter = _MacCounter(model)
-    before = counter(model.widths)
-    if ratio is not None:
-        if not 0 <= ratio < 1:
-            raise ValueError(f"ratio is the share removed, 0 <= ratio < 1, not {ratio}")
-        chosen = _uniform(model.widths, steps, ratio)
-    else:
-        assert target_macs is not None
-        chosen = _towards(model.widths, steps, counter, target_macs)
-    after = model.widths | chosen
+    widths = dict(model.widths)
+    allowed = {g.name: allowed_widths(widths[g.name], multiple_of, min_channels) for g in groups}
     ranked = scores(model, groups, criterion, data=data, seed=seed)
-    kept = {
-        name: sorted(_highest(ranked[name], width // component)) for name, width in chosen.items()
-    }
+    by = uniform(widths, allowed) if allocation == "uniform" else globally(widths, allowed, ranked)
+    macs = MacMeter(model)
+    if ratio is not None:
+        chosen = by(ratio)
+    else:
+        budget = {
+            "target_macs": lambda: Budget(given[0], macs),
+            "target_params": lambda: Budget(given[0], ParamMeter(model)),
+            "target_latency": lambda: Budget(given[0], LatencyMeter(model), exact=False),
+        }[given[0]]()
+        chosen = towards(budget, targets[given[0]] or 0.0, widths, allowed, by)
+    after = widths | chosen
     request = {
         "ratio": ratio,
-        "target_macs": target_macs,
+        **targets,
         "layers": layers if isinstance(layers, str) else list(layers),
+        "allocation": allocation,
         "multiple_of": multiple_of,
         "min_channels": min_channels,
         "seed": seed,
     }
     return Plan(
-        model.architecture, kept, dict(model.widths), after, criterion, request, before,
-        counter(after),
-    )  # fmt: skip
+        architecture=model.architecture,
+        kept={n: sorted(_highest(ranked[n], width // component)) for n, width in chosen.items()},
+        before=widths,
+        after=after,
+        criterion=criterion,
+        request=request,
+        macs_before=macs(widths),
+        macs_after=macs(after),
+    )
 
 
 def prune(model: AudioModel, plan_or_none: Plan | None = None, **request: Any) -> AudioModel:
@@ -218,75 +246,6 @@ def _check(model: AudioModel, plan: Plan) -> None:
                 f"the plan keeps {len(kept) * component} channels of {name}, but says "
                 f"{plan.after.get(name)}"
             )
-
-
-class _MacCounter:
-    """MACs of a 10 s clip as a function of widths: each layer's are proportional to in × out."""
-
-    def __init__(self, model: AudioModel):
-        self.widths, self.macs = dict(model.widths), macs_by_layer(model, REFERENCE_SECONDS)
-        self.factors: dict[str, list[str]] = {layer: [] for layer in self.macs}
-        for group in model.channel_groups():
-            for layer in (*group.producers, *group.consumers):
-                self.factors[layer].append(group.name)
-
-    def __call__(self, widths: dict[str, int]) -> int:
-        total = 0
-        for layer, macs in self.macs.items():
-            for group in self.factors[layer]:
-                macs = macs * widths[group] // self.widths[group]
-            total += macs
-        return total
-
-
-def _allowed(width: int, multiple_of: int, min_channels: int) -> list[int]:
-    """Widths that a layer may get, ascending; the present one always."""
-    least = min(width, -(-min_channels // multiple_of) * multiple_of)
-    return sorted({*range(least, width, multiple_of), width})
-
-
-def _uniform(widths: dict[str, int], steps: dict[str, list[int]], ratio: float) -> dict[str, int]:
-    return {
-        name: min(allowed, key=lambda width: (abs(width - (1 - ratio) * widths[name]), width))
-        for name, allowed in steps.items()
-    }
-
-
-def _towards(
-    widths: dict[str, int], steps: dict[str, list[int]], counter: _MacCounter, target: float
-) -> dict[str, int]:
-    """Bisect the ratio, then move single layers by single steps while that comes closer."""
-    whole = counter(widths)
-    wanted = target * whole if target <= 1 else target
-    least = counter(widths | {name: allowed[0] for name, allowed in steps.items()})
-    if not least <= wanted <= whole:
-        raise ValueError(
-            f"target_macs {wanted:.4g} cannot be met over the chosen layers: from {least:.4g} "
-            f"({least / whole:.1%}) to {whole:.4g} MACs are possible"
-        )
-    low, high = 0.0, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        if counter(widths | _uniform(widths, steps, middle)) > wanted:
-            low = middle
-        else:
-            high = middle
-    chosen = _uniform(widths, steps, high)
-
-    def error(candidate: dict[str, int]) -> float:
-        return abs(counter(widths | candidate) - wanted)
-
-    while True:
-        moves = [
-            chosen | {name: allowed[index]}
-            for name, allowed in steps.items()
-            for index in (allowed.index(chosen[name]) - 1, allowed.index(chosen[name]) + 1)
-            if 0 <= index < len(allowed)
-        ]
-        best = min(moves, key=error, default=chosen)
-        if error(best) >= error(chosen):
-            return chosen
-        chosen = best
 
 
 def _highest(scores: Tensor, count: int) -> list[int]:

@@ -199,8 +199,8 @@ class PrunedClassifier(Classifier):
 
     Args:
         source: the entry to prune: name or folder.
-        ratio, target_macs, layers, criterion, multiple_of, min_channels: as `qaudio.plan` takes
-            them; exactly one of ratio and target_macs.
+        ratio, target_macs, target_params, target_latency, layers, criterion, allocation,
+            multiple_of, min_channels: as `qaudio.plan` takes them; exactly one of the first four.
         **training: arguments of `Classifier`.
     """
 
@@ -210,20 +210,27 @@ class PrunedClassifier(Classifier):
         *,
         ratio: float | None = None,
         target_macs: float | None = None,
+        target_params: float | None = None,
+        target_latency: float | None = None,
         layers: str = "all",
         criterion: str = "l1",
+        allocation: Literal["uniform", "global"] = "uniform",
         multiple_of: int = 4,
         min_channels: int = 8,
         **training: Any,
     ):
         super().__init__(None, source, **training)
-        if (ratio is None) == (target_macs is None):
-            raise ValueError("give exactly one of ratio (removed) and target_macs (kept)")
+        targets = (ratio, target_macs, target_params, target_latency)
+        if sum(value is not None for value in targets) != 1:
+            raise ValueError("give exactly one of ratio (removed) and the targets (kept)")
         self.request: dict[str, Any] = {
             "ratio": ratio,
             "target_macs": target_macs,
+            "target_params": target_params,
+            "target_latency": target_latency,
             "layers": layers,
             "criterion": criterion,
+            "allocation": allocation,
             "multiple_of": multiple_of,
             "min_channels": min_channels,
         }

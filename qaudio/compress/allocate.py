@@ -1,0 +1,206 @@
+"""How wide each layer becomes: uniform or global allocation, at a ratio or towards a budget.
+
+An allocation is a function of one number x, the share to remove, 0 ≤ x ≤ 1: it gives the widths
+of the chosen layers, ever smaller as x grows. A budget is met by bisecting x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from qaudio.compress.cost import macs_by_layer, measure_latency
+from qaudio.models.base import AudioModel
+from qaudio.models.registry import from_config
+
+Widths = dict[str, int]
+Allocation = Callable[[float], Widths]
+Meter = Callable[[Widths], float]
+
+REFERENCE_SECONDS = 10.0  # clip length at which MACs and latency are budgeted
+LATENCY_STEPS = 9  # of the bisection: each builds and times a network
+
+
+def allowed_widths(width: int, multiple_of: int, min_channels: int) -> list[int]:
+    """Widths that a layer may get, ascending; the present one always."""
+    least = min(width, -(-min_channels // multiple_of) * multiple_of)
+    return sorted({*range(least, width, multiple_of), width})
+
+
+def uniform(widths: Widths, allowed: dict[str, list[int]]) -> Allocation:
+    """Every chosen layer loses the same share of its channels."""
+
+    def allocate(share: float) -> Widths:
+        return {
+            name: _nearest(choices, (1 - share) * widths[name]) for name, choices in allowed.items()
+        }
+
+    return allocate
+
+
+def globally(
+    widths: Widths, allowed: dict[str, list[int]], ranked: dict[str, Tensor]
+) -> Allocation:
+    """The lowest scores go, wherever they are: layers with many unimportant filters lose more.
+
+    Args:
+        widths: of the unpruned net.
+        allowed: choices for each chosen layer.
+        ranked: scores of their filters, comparable between layers: each over its layer's mean.
+    """
+    names = list(allowed)
+    weights = torch.cat([torch.full((len(ranked[n]),), widths[n] / len(ranked[n])) for n in names])
+    pooled = torch.cat([ranked[n].double() / ranked[n].double().mean().clamp(min=1e-30)
+                        for n in names])  # fmt: skip
+    owner = torch.cat([torch.full((len(ranked[n]),), i) for i, n in enumerate(names)])
+    order = torch.argsort(pooled, stable=True)
+
+    def allocate(share: float) -> Widths:
+        gone = owner[order[: round(share * len(order))]]
+        return {
+            name: _nearest(
+                allowed[name],
+                widths[name] - float(weights[owner == i][0]) * int((gone == i).sum()),
+            )
+            for i, name in enumerate(names)
+        }
+
+    return allocate
+
+
+def _nearest(choices: list[int], wanted: float) -> int:
+    return min(choices, key=lambda width: (abs(width - wanted), width))
+
+
+@dataclass
+class Budget:
+    """A quantity to bring down to a target.
+
+    Attributes:
+        name: the argument of `qaudio.plan` that asked for it.
+        meter: the quantity for given widths of the whole net.
+        exact: whether it is counted; a measured one is bisected only, in few steps.
+    """
+
+    name: str
+    meter: Meter
+    exact: bool = True
+    cache: dict[tuple[int, ...], float] = field(default_factory=dict)
+
+    def __call__(self, widths: Widths) -> float:
+        key = tuple(widths.values())
+        if key not in self.cache:
+            self.cache[key] = self.meter(widths)
+        return self.cache[key]
+
+
+def towards(
+    budget: Budget, target: float, widths: Widths, allowed: dict[str, list[int]], by: Allocation
+) -> Widths:
+    """Widths of the chosen layers that bring a budget closest to its target.
+
+    Bisects the allocation, then moves single layers by single steps while that comes closer.
+
+    Args:
+        budget: what is to come down.
+        target: a share of the present value (≤ 1), or a value.
+        widths: of the unpruned net.
+        allowed: choices for each chosen layer.
+        by: the allocation.
+
+    Raises:
+        ValueError: for a target out of reach; says what is possible.
+    """
+    whole = budget(widths)
+    wanted = target * whole if target <= 1 else target
+    least = budget(widths | {name: choices[0] for name, choices in allowed.items()})
+    if not least <= wanted <= whole:
+        raise ValueError(
+            f"{budget.name} {wanted:.4g} cannot be met over the chosen layers: from {least:.4g} "
+            f"({least / whole:.1%}) to {whole:.4g} are possible"
+        )
+    low, high = 0.0, 1.0
+    for _ in range(30 if budget.exact else LATENCY_STEPS):
+        middle = (low + high) / 2
+        if budget(widths | by(middle)) > wanted:
+            low = middle
+        else:
+            high = middle
+    chosen = by(high)
+
+    def error(candidate: Widths) -> float:
+        return abs(budget(widths | candidate) - wanted)
+
+    while budget.exact:
+        moves = [
+            chosen | {name: choices[index]}
+            for name, choices in allowed.items()
+            for index in (choices.index(chosen[name]) - 1, choices.index(chosen[name]) + 1)
+            if 0 <= index < len(choices)
+        ]
+        best = min(moves, key=error, default=chosen)
+        if error(best) >= error(chosen):
+            break
+        chosen = best
+    return chosen
+
+
+class MacMeter:
+    """MACs of a 10 s clip as a function of widths: each layer's are proportional to in × out."""
+
+    def __init__(self, model: AudioModel):
+        self.widths, self.macs = dict(model.widths), macs_by_layer(model, REFERENCE_SECONDS)
+        self.factors: dict[str, list[str]] = {layer: [] for layer in self.macs}
+        for group in model.channel_groups():
+            for layer in (*group.producers, *group.consumers):
+                self.factors[layer].append(group.name)
+
+    def __call__(self, widths: Widths) -> int:
+        total = 0
+        for layer, macs in self.macs.items():
+            for group in self.factors[layer]:
+                macs = macs * widths[group] // self.widths[group]
+            total += macs
+        return total
+
+
+class ParamMeter:
+    """Parameters as a function of widths."""
+
+    def __init__(self, model: AudioModel):
+        self.widths = dict(model.widths)
+        self.terms: list[tuple[int, list[str]]] = []
+        makes: dict[str, str] = {}
+        takes: dict[str, str] = {}
+        for group in model.channel_groups():
+            makes |= dict.fromkeys((*group.producers, *group.norms), group.name)
+            takes |= dict.fromkeys(group.consumers, group.name)
+        for name, parameter in model.named_parameters():
+            layer = name.rpartition(".")[0]
+            groups = [makes[layer]] if layer in makes else []
+            if parameter.ndim > 1 and layer in takes:
+                groups.append(takes[layer])
+            self.terms.append((parameter.numel(), groups))
+
+    def __call__(self, widths: Widths) -> int:
+        total = 0
+        for count, groups in self.terms:
+            for group in groups:
+                count = count * widths[group] // self.widths[group]
+            total += count
+        return total
+
+
+class LatencyMeter:
+    """Median milliseconds of a 10 s clip on this machine, front-end included."""
+
+    def __init__(self, model: AudioModel):
+        self.config, self.device = model.config, model.classifier.weight.device
+
+    def __call__(self, widths: Widths) -> float:
+        model = from_config({**self.config, "widths": widths}).to(self.device)
+        model = model.to(memory_format=torch.channels_last)
+        return measure_latency(model, REFERENCE_SECONDS).milliseconds
