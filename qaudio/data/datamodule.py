@@ -202,7 +202,9 @@ class AudioDataModule(LightningDataModule):
         name = self.split.benchmark  # refuses a fold that does not exist before decoding
         clips, self.labels = self.read_clips()
         rate, usable = self._rate(), []
-        for clip in tqdm(clips, f"decoding {name}", unit="clip", delay=2, leave=False):
+        for clip in tqdm(
+            clips, f"decoding {name}", unit="clip", delay=2, leave=False, disable=None
+        ):
             try:
                 self.cache.get(clip.path, rate)
                 usable.append(clip)

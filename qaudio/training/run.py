@@ -23,6 +23,7 @@ from qaudio.training.writer import EntryWriter, Recipe, Run, write_validation
 from qaudio.zoo.catalog import EntryError, locate, read_results
 from qaudio.zoo.results import Predictions, summarise
 
+LAST = "last.ckpt"
 # Where and which run, not what is run: left out of the recipe that an entry keeps.
 VOLATILE = (
     "seed_everything",
@@ -61,7 +62,6 @@ class TrainingCLI(LightningCLI):
 
 def main(subcommand: str, arguments: list[str]) -> int:
     """Run a training command; returns the exit code."""
-    torch.set_float32_matmul_precision("highest")
     if subcommand == "test" and arguments and not arguments[0].startswith("-"):
         return test_entry(arguments[0], arguments[1:])
     if subcommand == "crossval":
@@ -72,9 +72,12 @@ def main(subcommand: str, arguments: list[str]) -> int:
             _validated(cli)
         else:
             _train(cli, _recipe(cli, arguments, "train"))
+    elif subcommand == "fit":
+        seconds = _fit(cli)
+        print(f"{seconds:.0f} s; weights in {_run_folder(cli) / LAST}")
     else:
-        run = getattr(cli.trainer, subcommand)
-        run(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+        evaluate = getattr(cli.trainer, subcommand)
+        evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=_checkpoint(cli))
     return 0
 
 
@@ -199,6 +202,19 @@ def _run_folder(cli: TrainingCLI) -> Path:
     return Path(cli.config.runs) / str(cli.config.writer.entry or "unnamed") / name
 
 
+def _checkpoint(cli: TrainingCLI) -> str | None:
+    """Checkpoint to evaluate; None scores a source entry as it is."""
+    last = _run_folder(cli) / LAST
+    if cli.config.ckpt_path or last.is_file():
+        return str(cli.config.ckpt_path or last)
+    if cli.model.source is None:
+        raise EntryError(
+            f"nothing is trained yet: no {last}; run `qaudio fit` with the same arguments, or give "
+            "--ckpt_path or --model.source"
+        )
+    return None
+
+
 def _fit(cli: TrainingCLI) -> float:
     """Fit, from the last checkpoint where there is one; returns the seconds it took."""
     folder = _run_folder(cli)
@@ -207,16 +223,14 @@ def _fit(cli: TrainingCLI) -> float:
     cli.trainer.callbacks = [*others, timer, last_checkpoint(folder)]  # type: ignore[attr-defined]
     if not cli.trainer.loggers:
         cli.trainer.loggers = [CSVLogger(folder, name="log")]
-    last = folder / "last.ckpt"
-    cli.trainer.fit(
-        cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.is_file() else None
-    )
+    resumed = cli.config.ckpt_path or (folder / LAST if (folder / LAST).is_file() else None)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
     return timer.time_elapsed("train")
 
 
 def last_checkpoint(folder: Path) -> ModelCheckpoint:
     """Keeps folder/last.ckpt, renewed after every epoch."""
-    return ModelCheckpoint(folder, "last", save_top_k=1, enable_version_counter=False)
+    return ModelCheckpoint(folder, Path(LAST).stem, save_top_k=1, enable_version_counter=False)
 
 
 def _train(cli: TrainingCLI, recipe: Recipe) -> None:
@@ -236,14 +250,14 @@ def _train(cli: TrainingCLI, recipe: Recipe) -> None:
     key = f"seed{seed}_fold{run.split.fold}"
     result = results["result"]
     print(f"{writer.entry} {key}: {result['metric']} {result['runs'][key]:.4f} ({seconds:.0f} s)")
-    (_run_folder(cli) / "last.ckpt").unlink(missing_ok=True)
+    (_run_folder(cli) / LAST).unlink(missing_ok=True)
 
 
 def _validated(cli: TrainingCLI) -> dict[str, Any]:
     """Fit, then score the validation fold; the test fold is left alone."""
     seconds = _fit(cli)
     seed, fold = int(cli.config.seed_everything), cli.datamodule.fold
-    (_run_folder(cli) / "last.ckpt").unlink(missing_ok=True)
+    (_run_folder(cli) / LAST).unlink(missing_ok=True)
     trainer = _scoring_trainer(cli)
     metrics = trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)[0]
     score = next(value for name, value in metrics.items() if name != "val_loss")

@@ -144,3 +144,15 @@ def test_an_entry_made_before_a_setting_existed_can_be_continued(parent, recipe)
     assert "label_smoothing: 0.0" in text
     path.write_text("".join(x for x in text.splitlines(True) if "label_smoothing" not in x))
     assert main(["crossval", *recipe(), "--folds", "[1,2]"]) == 0
+
+
+def test_fit_then_validate_scores_what_was_fitted(recipe, tmp_path, capsys):
+    arguments = recipe(data={"holdout": "validation"})
+    assert main(["validate", *arguments]) == 1
+    assert "nothing is trained yet" in capsys.readouterr().err
+    assert main(["fit", *arguments]) == 0
+    run = tmp_path / "runs" / "qcnn6_006.esc10" / "seed0_fold1_validation"
+    assert str(run / "last.ckpt") in capsys.readouterr().out
+    assert list(run.glob("log/*/metrics.csv"))
+    assert main(["validate", *arguments]) == 0
+    assert "val_accuracy" in capsys.readouterr().out

@@ -1,0 +1,72 @@
+"""The entries that come with the package."""
+
+from pathlib import Path
+
+import pytest
+
+import qaudio
+from qaudio.cli import main
+from qaudio.zoo.card import index, readme_with_table
+from qaudio.zoo.catalog import DEFAULT_ENTRY, entries, read_config, read_results
+
+ROOT = Path(__file__).resolve().parents[2]
+ESC50 = ROOT.parent / "shared" / "data" / "ESC-50"
+WITH_RESULTS = [name for name, folder in entries().items() if (folder / "results.json").exists()]
+
+
+@pytest.mark.parametrize("name", entries())
+def test_every_entry_verifies(name):
+    qaudio.verify(name)
+
+
+@pytest.mark.parametrize("name", WITH_RESULTS)
+def test_every_result_is_complete_and_names_its_sources(name):
+    config, results = read_config(name), read_results(name)
+    assert config["license"]
+    assert config["eval_seconds"]
+    assert results["complete"]
+    assert results["entry"] == name
+    assert results["recipe"]["commit"]
+    assert results["git_commit"]
+    if results["parent"]:
+        assert results["parent"]["name"] in entries()
+        assert results["parent"]["difference"]["runs"] == len(results["result"]["runs"])
+
+
+def test_generated_documents_follow_from_the_results():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme_with_table(readme) == readme
+    assert index() == (ROOT / "MODEL_CARDS.md").read_text(encoding="utf-8")
+
+
+def test_weights_stay_within_what_a_clone_and_a_wheel_should_carry():
+    files = [path for folder in entries().values() for path in folder.rglob("*.safetensors")]
+    assert sum(path.stat().st_size for path in files) < 100e6
+    in_wheel = [path for path in files if path.parent.name != "folds"]
+    assert sum(path.stat().st_size for path in in_wheel) < 30e6
+
+
+def test_the_default_entry_is_a_pruned_qcnn_that_knows_esc10():
+    config, results = read_config(DEFAULT_ENTRY), read_results(DEFAULT_ENTRY)
+    assert config["architecture"].startswith("q")
+    assert len(config["labels"]) == 10
+    assert results["parent"]["how"] == "pruned from"
+    assert results["parent"]["kept"]["params"] <= 0.3
+    assert results["parent"]["kept"]["macs"] <= 0.3
+
+
+def test_the_demonstration_sound_is_known(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", "--demo"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("qaudio-demo.wav")
+    assert printed[1].endswith("clock_tick")
+    assert len(printed) == 6
+    assert (tmp_path / "qaudio-demo.wav").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ESC50.is_dir(), reason="needs the ESC-10 audio beside the repository")
+@pytest.mark.parametrize("name", [name for name in WITH_RESULTS if ".esc10" in name])
+def test_recorded_scores_follow_from_the_audio(name):
+    assert main(["test", name, f"--data.root={ESC50}"]) == 0
