@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import warnings
@@ -14,8 +15,10 @@ from typing import Any
 from qaudio import __version__
 from qaudio.zoo.catalog import (
     DEFAULT_ENTRY,
+    IMPORTERS,
     EntryError,
     entries,
+    hosted,
     list_models,
     locate,
     read_config,
@@ -36,6 +39,9 @@ SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".a
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("qaudio: %(message)s"))
+    logging.getLogger("qaudio").handlers = [handler]  # one, however often main() is called
     if arguments and arguments[0] in TRAINING and not {"-h", "--help"} & set(arguments[1:2]):
         return _guarded(lambda: _training(arguments[0], arguments[1:]))
     options = _parser().parse_args(arguments)
@@ -139,6 +145,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--multiple-of", type=_positive, default=4)
     sub.add_argument("--min-channels", type=_positive, default=8)
 
+    sub = command(
+        "import", _import, "an entry from a checkpoint file that others published",
+        "qaudio import panns Cnn14_mAP=0.431.pth --arch cnn14 --out cnn14.audioset",
+    )  # fmt: skip
+    sub.add_argument("importer", choices=IMPORTERS, help="whose code wrote it")
+    sub.add_argument("file", help="the .pth file")
+    sub.add_argument(
+        "--arch", required=True, choices=[arch for known in IMPORTERS.values() for arch in known]
+    )
+    sub.add_argument("--out", required=True, help="folder of the new entry")
+    sub.add_argument("--labels", help="AudioSet's class_labels_indices.csv, for class names")
+    sub.add_argument("--license", help="of the weights, such as cc-by-4.0")
+
     for name, text in TRAINING.items():
         # Only listed here: main() hands these to LightningCLI.
         sub = command(
@@ -165,10 +184,12 @@ def _positive(text: str) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     names = list_models(options.pattern, pretrained=options.pretrained, benchmark=options.benchmark)
-    rows = []
+    rows, shipped, others = [], entries(), hosted()
     for name in names:
-        folder = entries().get(name)
-        row: dict[str, Any] = {"name": name, "pretrained": folder is not None}
+        folder = shipped.get(name)
+        row: dict[str, Any] = {"name": name, "pretrained": name in shipped or name in others}
+        if folder is None and name in others:
+            row |= {key: others[name][key] for key in ("license", "url", "citation")}
         if folder is not None:
             row["license"] = read_json(folder / "config.json")["license"]
             results = read_results(folder)
@@ -187,6 +208,8 @@ def _list(options: argparse.Namespace) -> int:
         about = "architecture, no weights"
         if row["pretrained"]:
             about = row["license"] or "licence not stated"
+        if "url" in row:
+            about = f"hosted by others, downloaded at first use  {about}"
         if "score" in row:
             about = (
                 f"{row['metric']} {100 * row['score']:5.1f} %  {row['params'] / 1e3:8.1f} k params "
@@ -206,6 +229,9 @@ def _info(options: argparse.Namespace) -> int:
         return 0
     print(f"{folder.name}: {config['architecture']}, {config['num_classes']} classes")
     rows = [("licence", config["license"] or "not stated")]
+    if (folder / "source.json").is_file():
+        source = read_json(folder / "source.json")
+        rows += [(key, source[key]) for key in ("file", "url", "citation") if key in source]
     if config["labels"]:
         rows.append(("classes", ", ".join(config["labels"])))
     settings = config["frontend"]
@@ -371,6 +397,21 @@ def _prune(options: argparse.Namespace) -> int:
         f"({after.params / before.params:.1%}), {after.macs / 1e9:.3f} of {before.macs / 1e9:.3f} "
         f"GMACs ({after.macs / before.macs:.1%}); not fine-tuned"
     )
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    if options.arch not in IMPORTERS[options.importer]:
+        known = ", ".join(IMPORTERS[options.importer])
+        return _usage("import", f"--arch of {options.importer} is one of {known}")
+    from qaudio.zoo.importers import import_published, read_labels
+
+    labels = None if options.labels is None else read_labels(options.labels)
+    folder = import_published(
+        options.file, options.importer, options.arch, options.out,
+        labels=labels, license=options.license,
+    )  # fmt: skip
+    print(f"{folder}: {options.arch}, {'527 class names' if labels else 'no class names'}")
     return 0
 
 

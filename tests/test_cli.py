@@ -102,6 +102,9 @@ def test_version(run):
         ["prune", "a"],
         ["prune", "a", "--out", "b"],
         ["prune", "a", "--out", "b", "--ratio", "0.5", "--target-macs", "0.5"],
+        ["import", "panns", "a.pth", "--arch", "cnn14"],
+        ["import", "panns", "a.pth", "--arch", "qcnn14", "--out", "b"],
+        ["import", "other", "a.pth", "--arch", "cnn14", "--out", "b"],
     ],
     ids=" ".join,
 )

@@ -22,10 +22,11 @@ MODULES = sorted(
 MAY_IMPORT = {
     "quaternion": {"quaternion"},
     "frontend": set(),
+    "paths": set(),
     "models": {"quaternion", "frontend", "models"},
     "compress": {"quaternion", "frontend", "models", "compress"},
-    "zoo": {"quaternion", "frontend", "models", "compress", "zoo"},
-    "data": {"frontend", "data"},
+    "zoo": {"quaternion", "frontend", "models", "compress", "zoo", "paths"},
+    "data": {"frontend", "data", "paths"},
     "prediction": {"frontend", "models", "data.audio"},
 }
 WITHOUT_LIGHTNING = ("quaternion", "frontend", "models", "compress", "zoo")

@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from qaudio.frontend import resample
+from qaudio.paths import cache_folder
 
 CACHE_VERSION = 1
 _BLOCK = 1 << 18  # frames read at once: a header that claims 2 GiB allocates no more than this
@@ -165,13 +166,6 @@ def load(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
     """A whole file, mono, at `sample_rate` Hz: (T,) float32. Raises AudioError."""
     samples, rate = read(path)
     return resample(torch.from_numpy(samples), rate, sample_rate).numpy()
-
-
-def cache_folder() -> Path:
-    """Where decoded audio and downloads are kept: $QAUDIO_CACHE, or the user's cache folder."""
-    import pooch
-
-    return Path(os.environ.get("QAUDIO_CACHE") or pooch.os_cache("qaudio"))
 
 
 class AudioCache:

@@ -18,7 +18,14 @@ from filelock import FileLock
 from qaudio.compress.cost import cost, device_name
 from qaudio.data.datamodule import Split
 from qaudio.models.base import AudioModel
-from qaudio.zoo.catalog import EntryError, locate, read_config, read_json, read_results
+from qaudio.zoo.catalog import (
+    EntryError,
+    locate,
+    read_config,
+    read_json,
+    read_results,
+    trained_on,
+)
 from qaudio.zoo.entry import load_weights, save, to_json
 from qaudio.zoo.lineage import fold_file
 from qaudio.zoo.results import Predictions, metric_of, paired_difference, summarise
@@ -208,10 +215,8 @@ class EntryWriter:
             | {name: version(name) for name in LIBRARIES},
         }
         if run.parent:
-            parent = read_results(locate(run.parent[0], self.folder))
-            if parent:
-                known = {*parent["trained_on"], split.dataset}
-                results["trained_on"] = sorted(known)
+            seen = trained_on(locate(run.parent[0], self.folder))
+            results["trained_on"] = sorted({*(seen or []), split.dataset})
             self._compare(results, predictions)
         return results
 

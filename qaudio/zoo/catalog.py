@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qaudio.models.registry import ARCHITECTURES
+from qaudio.models.registry import ARCHITECTURES, FAMILIES
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SCHEMA_VERSION = 1
@@ -28,6 +28,8 @@ CONFIG_KEYS: dict[str, type | tuple[type, ...]] = {
     "files": dict,
 }
 DEFAULT_ENTRY = "qcnn10_050.esc10_pruned50"  # what `qaudio predict FILE` uses
+# Whose code wrote a checkpoint, and the architectures it has: for `qaudio import`.
+IMPORTERS = {"panns": FAMILIES, "qpann": tuple(f"q{family}" for family in FAMILIES)}
 
 
 class EntryError(Exception):
@@ -49,15 +51,28 @@ def entries() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(found)}
 
 
+def hosted(section: str = "entries") -> dict[str, dict[str, Any]]:
+    """What zoo/hosted.json says of the files that others host.
+
+    Args:
+        section: "entries", checkpoints by entry name; "labels", class names by benchmark.
+    """
+    path = zoo_folder() / "hosted.json"
+    return read_json(path)[section] if path.is_file() else {}
+
+
 def locate(source: str | Path, beside: Path | None = None) -> Path:
     """The folder of an entry given by name or by path.
+
+    A checkpoint that others host is downloaded and imported at the first call.
 
     Args:
         source: name or folder.
         beside: a folder of entries to look for the name in first.
 
     Raises:
-        EntryError: when there is none; says what was tried and what exists.
+        EntryError: when there is none; says what was tried and what exists. When a hosted
+            checkpoint cannot be had; says what to fetch by hand.
     """
     if beside is not None and (beside / source / "config.json").is_file():
         return beside / source
@@ -69,7 +84,12 @@ def locate(source: str | Path, beside: Path | None = None) -> Path:
         return folder
     if folder.is_dir():
         raise EntryError(f"{folder}: not an entry, it holds no config.json")
-    close = [name for name in known if str(source) in name]
+    others = hosted()
+    if str(source) in others:
+        from qaudio.zoo.hosted import imported
+
+        return imported(str(source))
+    close = [name for name in [*known, *others] if str(source) in name]
     hint = f"similar: {', '.join(close)}" if close else "`qaudio list` names the entries there are"
     raise EntryError(f"no entry or folder named {str(source)!r}; {hint}")
 
@@ -120,6 +140,18 @@ def read_results(source: str | Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
+def trained_on(source: str | Path) -> list[str] | None:
+    """Datasets that an entry's weights saw, by its results, or its source where it was imported.
+
+    None where it does not say; raises EntryError.
+    """
+    for name in ("results.json", "source.json"):
+        path = locate(source) / name
+        if path.is_file():
+            return read_json(path)["trained_on"]
+    return None
+
+
 def list_models(
     pattern: str = "*", *, pretrained: bool = False, benchmark: str | None = None
 ) -> list[str]:
@@ -127,10 +159,11 @@ def list_models(
 
     Args:
         pattern: shell-style, such as "qcnn10*".
-        pretrained: only entries, which have weights.
+        pretrained: only entries, which have weights; those of others are downloaded at first use.
         benchmark: only entries of this benchmark ("esc10").
     """
-    names = list(entries())
+    shipped = entries()
+    names = [*shipped, *(name for name in hosted() if name not in shipped)]
     if benchmark is not None:
         names = [name for name in names if name.partition(".")[2].partition("_")[0] == benchmark]
     elif not pretrained:

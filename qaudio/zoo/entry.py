@@ -27,7 +27,8 @@ def load(source: str | Path, *, num_classes: int | None = None) -> AudioModel:
     """A pretrained network, in eval mode.
 
     Args:
-        source: entry name ("qcnn10_050.esc10_pruned50") or folder.
+        source: entry name ("qcnn10_050.esc10_pruned50") or folder. Checkpoints that others host
+            ("cnn14.audioset") are downloaded at first use.
         num_classes: put a fresh classifier of this size on it, to fine-tune.
 
     Raises:

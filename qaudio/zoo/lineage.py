@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaudio.zoo.catalog import EntryError, locate, read_results
+from qaudio.zoo.catalog import EntryError, locate, read_results, trained_on
 from qaudio.zoo.entry import load_weights
 
 if TYPE_CHECKING:
@@ -36,14 +36,17 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
             what it was trained on.
     """
     folder = locate(source)
-    results = read_results(folder)
-    if results is None:
+    seen = trained_on(folder)
+    if seen is None:
         raise LeakError(
             f"{folder.name}: no results.json says what it was trained on, so fold {split.fold} of "
             f"{split.benchmark} may have been seen"
         )
-    if split.dataset not in results["trained_on"]:
+    if split.dataset not in seen:
         return load_weights(folder)
+    results = read_results(folder)
+    if results is None:
+        raise LeakError(f"{folder.name}: was trained on {split.dataset} by others, all of it")
     if results["dataset"] != split.dataset or results["protocol"] != split.protocol:
         raise LeakError(
             f"{folder.name}: trained on {split.dataset}, but its folds are those of "

@@ -1,0 +1,229 @@
+"""Downloads that resume, into the user's cache, with a record of what came."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qaudio.paths import cache_folder
+from qaudio.zoo.catalog import EntryError, read_json
+
+TIMEOUT = (15, 60)  # seconds to connect, and between two reads
+CHUNK = 1 << 14  # bytes; where a connection breaks, less than this is lost
+
+log = logging.getLogger("qaudio")
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that others host.
+
+    Attributes:
+        file: its name in the cache.
+        url: http or https.
+        size: bytes; None where not published.
+        sha256: in hexadecimal; None where not published.
+    """
+
+    file: str
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it lies, or would lie, in the cache."""
+        return cache_folder() / "downloads" / self.file
+
+    @property
+    def record(self) -> Path:
+        """The size and sha256 of what first came, as JSON beside the file."""
+        return self.path.with_name(f"{self.file}.json")
+
+
+class ResumingDownloader:
+    """A pooch downloader that goes on where an earlier attempt stopped.
+
+    Bytes go to a `.part` file, and the server's validator (a strong ETag, else Last-Modified) to a
+    file beside it, so that a Range request with If-Range (RFC 9110, 13.1.5) never joins parts of
+    two different files. Starts over where the server sends the whole file, gave no validator, or
+    its file changed. A connection that breaks is taken up again as long as each attempt got
+    further than the one before.
+
+    Args:
+        part: the file that holds what came so far.
+
+    Raises:
+        requests.RequestException: when the server cannot be reached, refuses, or the connection
+            breaks without progress; the part is kept.
+    """
+
+    def __init__(self, part: Path):
+        self.part = part
+        self.validator = part.with_name(f"{part.name}.validator")
+
+    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
+        import requests
+
+        while True:
+            before = self._held()
+            try:
+                self._attempt(url)
+                break
+            except (
+                requests.ConnectionError,
+                requests.Timeout,
+                requests.exceptions.ChunkedEncodingError,
+            ):
+                if self._held() <= before:
+                    raise
+        os.replace(self.part, output_file)
+        self.validator.unlink(missing_ok=True)
+
+    def _held(self) -> int:
+        return self.part.stat().st_size if self.part.is_file() else 0
+
+    def _attempt(self, url: str) -> None:
+        import requests
+        from tqdm import tqdm
+
+        # Compressed transfer would count other bytes than the file has.
+        headers = {"Accept-Encoding": "identity"}
+        held = self._held()
+        if held and self.validator.is_file():
+            validator = self.validator.read_text(encoding="utf-8")
+            headers |= {"Range": f"bytes={held}-", "If-Range": validator}
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+            answered = response.headers.get("Content-Range", "")
+            if response.status_code == 416 and answered == f"bytes */{held}":
+                return  # stopped after the last byte: all is there
+            resumed = response.status_code == 206 and answered.startswith(f"bytes {held}-")
+            if "Range" in headers and response.status_code in (206, 416) and not resumed:
+                self.validator.unlink(missing_ok=True)
+                return self._attempt(url)  # without a Range this time
+            response.raise_for_status()
+            if not resumed:
+                held = 0
+                self._start_over(response.headers)
+            length = response.headers.get("Content-Length")
+            total = None if length is None else held + int(length)
+            with (
+                open(self.part, "ab") as file,
+                tqdm(
+                    desc=self.part.stem, total=total, initial=held, unit="B", unit_scale=True,
+                    delay=1, leave=False, disable=None,
+                ) as bar,
+            ):  # fmt: skip
+                for chunk in response.iter_content(CHUNK):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        if total is not None and self._held() != total:
+            raise requests.ConnectionError(f"{self._held()} of {total} bytes came")
+
+    def _start_over(self, headers: Any) -> None:
+        """Forget the part, and note the validator of the file that is about to come."""
+        self.part.unlink(missing_ok=True)
+        self.validator.unlink(missing_ok=True)
+        validator = headers.get("ETag", "")
+        if not validator.startswith('"'):  # a weak one does not promise the same bytes
+            validator = headers.get("Last-Modified", "")
+        if validator:
+            self.validator.write_text(validator, encoding="utf-8")
+
+
+def fetch(item: Download, then: str) -> Path:
+    """A file from the cache, downloaded at the first call.
+
+    Its size and sha256 are recorded beside it the first time, and compared each time, so that a
+    file that changed, here or at the host, is noticed. The same goes for a file that the user put
+    there by hand.
+
+    Args:
+        item: what to fetch.
+        then: command that works once the file is there, for the error message.
+
+    Raises:
+        EntryError: when it cannot be downloaded; says which file to fetch from which URL, where to
+            put it, and which command then works. When it is not the file that was published or
+            recorded; says what was expected and found.
+    """
+    from filelock import FileLock
+
+    item.path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(item.path.with_name(f".{item.file}.lock")):
+        if not item.path.is_file():
+            _download(item, then)
+        _check(item)
+    return item.path
+
+
+def _check(item: Download) -> None:
+    """Compare the file with what was published and recorded; record it the first time."""
+    found = _facts(item.path)
+    expected = {"size": item.size, "sha256": item.sha256}
+    recorded = read_json(item.record) if item.record.is_file() else {}
+    for what, facts in (("published", expected), ("recorded", recorded)):
+        for key, value in found.items():
+            if facts.get(key) not in (None, value):
+                accept = f"delete {item.path} to download it anew"
+                if what == "recorded":
+                    accept += f", or {item.record} to accept this one"
+                raise EntryError(
+                    f"{item.path} is not the file that was {what}: {key} {value}, expected "
+                    f"{facts[key]}; {accept}"
+                )
+    if not recorded:
+        if item.sha256 is None:
+            log.warning(
+                "no checksum is published for %s: what came, %d bytes of sha256 %s, is recorded "
+                "and compared from now on", item.file, found["size"], found["sha256"],
+            )  # fmt: skip
+        new = item.record.with_name(f"{item.record.name}.new")
+        new.write_text(json.dumps({"url": item.url, **found}, indent=1) + "\n", encoding="utf-8")
+        os.replace(new, item.record)
+
+
+def _download(item: Download, then: str) -> None:
+    import pooch
+    import requests
+
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # its notes on URLs and hashes are ours to give
+    part = item.path.with_name(f"{item.file}.part")
+    try:
+        pooch.retrieve(
+            item.url, item.sha256, item.file, item.path.parent, downloader=ResumingDownloader(part)
+        )
+    except (requests.RequestException, OSError, ValueError) as error:
+        raise EntryError(
+            f"{item.file} cannot be downloaded ({_fault(error)}): fetch {item.url} by hand, save "
+            f"it as {item.path}, then `{then}` works"
+        ) from None
+    finally:
+        logger.setLevel(level)
+
+
+def _fault(error: Exception) -> str:
+    """What a library's nested network error comes down to, in a few words."""
+    import requests
+
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"the server answers {response.status_code} {response.reason}"
+    if isinstance(error, requests.Timeout):
+        return "the server does not answer in time"
+    if isinstance(error, (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+        return "no connection to the server, or it broke"
+    return " ".join(str(error).split())
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": path.stat().st_size, "sha256": digest}
