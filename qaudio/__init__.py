@@ -27,6 +27,10 @@ _HOMES = {
     "QLinear": "qaudio.quaternion.layers",
     "AudioDataModule": "qaudio.data.datamodule",
     "ESC50": "qaudio.data.esc50",
+    "GTZAN": "qaudio.data.gtzan",
+    "RAVDESS": "qaudio.data.ravdess",
+    "AudioSet": "qaudio.data.audioset",
+    "AudioFolder": "qaudio.data.folder",
     "Classifier": "qaudio.training.modules",
     "PrunedClassifier": "qaudio.training.modules",
 }
@@ -35,8 +39,12 @@ __all__ = ["__version__", *_HOMES]
 if TYPE_CHECKING:
     from qaudio.compress.cost import Cost, cost
     from qaudio.compress.prune import Plan, plan, prune
+    from qaudio.data.audioset import AudioSet
     from qaudio.data.datamodule import AudioDataModule
     from qaudio.data.esc50 import ESC50
+    from qaudio.data.folder import AudioFolder
+    from qaudio.data.gtzan import GTZAN
+    from qaudio.data.ravdess import RAVDESS
     from qaudio.frontend import FrontendConfig
     from qaudio.models.base import AudioModel
     from qaudio.models.registry import create_model

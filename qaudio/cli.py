@@ -33,7 +33,6 @@ TRAINING = {
     "validate": "score the validation split (LightningCLI)",
     "test": "score the test split; `qaudio test ENTRY --data.root PATH` checks a recorded score",
 }
-SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -305,15 +304,12 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _sound_files(arguments: list[str]) -> tuple[list[str], int]:
     """The files that arguments name, folders searched; and how many named nothing."""
+    from qaudio.data.audio import sound_files
+
     paths, failed = [], 0
     for argument in arguments:
         if os.path.isdir(argument):
-            found = sorted(
-                os.path.join(folder, name)
-                for folder, _, names in os.walk(argument)
-                for name in names
-                if os.path.splitext(name)[1].lower() in SOUNDS
-            )
+            found = [str(path) for path in sound_files(argument)]
             if not found:
                 _say_failed(f"{argument}: a folder without sound files")
                 failed += 1

@@ -17,6 +17,8 @@ from qaudio.frontend import resample
 from qaudio.paths import cache_folder
 
 CACHE_VERSION = 1
+# Extensions of the files that are looked for in folders, in lower case.
+SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
 _BLOCK = 1 << 18  # frames read at once: a header that claims 2 GiB allocates no more than this
 
 
@@ -166,6 +168,23 @@ def load(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
     """A whole file, mono, at `sample_rate` Hz: (T,) float32. Raises AudioError."""
     samples, rate = read(path)
     return resample(torch.from_numpy(samples), rate, sample_rate).numpy()
+
+
+def sound_files(folder: str | os.PathLike) -> list[Path]:
+    """Sound files in a folder and below it, by extension in any case; sorted, hidden ones not."""
+    found = []
+    for where, folders, names in os.walk(os.fsdecode(folder)):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            # macOS leaves ._NAME.wav beside NAME.wav on foreign disks.
+            if os.path.splitext(name)[1].lower() in SOUNDS and not name.startswith("."):
+                found.append(Path(where, name))
+    return sorted(found)
+
+
+def sounds_by_name(folder: str | os.PathLike) -> dict[str, Path]:
+    """`sound_files` by name without extension; of several with one name, the first."""
+    return {path.stem: path for path in reversed(sound_files(folder))}
 
 
 class AudioCache:

@@ -1,32 +1,27 @@
-"""What every benchmark's DataModule shares: splits, cached clips, loaders."""
+"""What every benchmark's DataModule shares: splits, usable clips, loaders."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from qaudio.data.audio import AudioCache, AudioError
-from qaudio.data.augment import WaveformAugment, fit_length, global_seed, item_seed
+from qaudio.data.augment import WaveformAugment, global_seed
+from qaudio.data.dataset import Clip, ClipDataset, EpochSampler, Item, collate, cut
 
-
-@dataclass(frozen=True)
-class Clip:
-    """One labelled sound: `label` is a class index, `id` is unique within the benchmark."""
-
-    path: Path
-    label: int
-    id: str
-    fold: int
+# Folds of the clips of a benchmark with one fixed split instead of a cross-validation.
+TRAINING, TEST, VALIDATION = 0, 1, 2
+NAMED = 10  # at most so many of the clips that cannot be used are named in the warning
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Split:
             that a parent trained on one can be checked against a child on the other.
         protocol: how the folds are made, by name.
         fold: the held-out fold.
-        folds: how many there are.
+        folds: how many there are; 1 for a fixed split.
         scored: the fold that is evaluated: `fold`, or a validation fold taken from training.
     """
 
@@ -55,87 +50,32 @@ class DataError(Exception):
     """A data set that cannot be used; the message says what is expected where."""
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) in an order that is a function of (seed, epoch).
-
-    The epoch travels with the index, so that worker processes need no state.
-    """
-
-    def __init__(self, length: int, seed: int, shuffle: bool):
-        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.length)
-        if self.shuffle:
-            np.random.default_rng(item_seed(self.seed, self.epoch)).shuffle(order)
-        return ((self.epoch, int(index)) for index in order)
-
-
-class ClipDataset(Dataset):
-    """Cached clips as training or evaluation items.
-
-    Items are dicts: waveform (T,) float32, label, id, index, and `seed`, a function of
-    (seed, epoch, clip) for whatever the batch still draws.
-    """
-
-    def __init__(
-        self,
-        clips: list[Clip],
-        cache: AudioCache,
-        sample_rate: int,
-        seconds: float | None,
-        seed: int,
-        augment: WaveformAugment | None = None,
-        train: bool = False,
-    ):
-        self.clips, self.cache, self.sample_rate = clips, cache, sample_rate
-        self.samples = None if seconds is None else round(seconds * sample_rate)
-        self.seed, self.augment, self.train = seed, augment, train
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = key
-        clip = self.clips[index]
-        seed = item_seed(self.seed, epoch, index)
-        rng = np.random.default_rng(seed) if self.train else None
-        waveform = np.array(self.cache.get(clip.path, self.sample_rate))
-        if rng is not None and self.augment is not None:
-            waveform = self.augment(waveform, rng)
-        if self.samples is not None:
-            waveform = fit_length(waveform, self.samples, rng)
-        return {
-            "waveform": torch.from_numpy(np.ascontiguousarray(waveform, np.float32)),
-            "label": clip.label,
-            "id": clip.id,
-            "index": index,
-            "seed": seed,
-        }
-
-
 class AudioDataModule(LightningDataModule):
     """Base of the benchmarks' DataModules.
 
-    Subclasses implement `read_clips` (every clip with its fold) and set `benchmark`, `dataset`,
-    `protocol` and `folds`.
+    Subclasses implement `read_clips` (every clip with its fold) and set the attributes.
+
+    Attributes:
+        benchmark, dataset, protocol, folds: as in `Split`. With folds 1 the split is fixed: clips
+            are of the folds TRAINING, TEST and VALIDATION, and the last never trains.
+        layout: the files that are expected under root, in words.
+        task: "multiclass" or "multilabel".
+        labels: class names, once `setup` has run.
+        left_out: what could not be used and why, once `setup` has run.
 
     Args:
         root: folder of the benchmark as its authors lay it out.
         fold: the held-out test fold, from 1.
         holdout: "test" trains on every other fold and scores the test fold; "validation" leaves
-            the test fold alone: fold `fold mod folds + 1` is scored, the others train. Choose
-            recipes with the latter.
+            the test fold alone: fold `fold mod folds + 1`, or a fixed split's validation part, is
+            scored, the others train. Choose recipes with the latter.
         seconds: length of training clips (random crop) and of scored clips (from the start);
             None takes clips whole, one at a time.
-        batch_size: clips.
+        segment_hop: seconds from segment to segment: clips are cut, after they were split, into
+            segments of `seconds`, which train one by one; a scored clip's logits are the mean over
+            its segments. None: one crop of each clip.
+        balanced: draw every class equally often in training.
+        batch_size: clips, or segments.
         augment: changes of single waveforms in training.
         seed: of order and augmentation; None: that of `seed_everything`.
         sample_rate: Hz; None: the model's.
@@ -147,6 +87,8 @@ class AudioDataModule(LightningDataModule):
     dataset: str
     protocol: str
     folds: int
+    layout: str
+    task: Literal["multiclass", "multilabel"] = "multiclass"
 
     def __init__(
         self,
@@ -155,6 +97,8 @@ class AudioDataModule(LightningDataModule):
         fold: int = 1,
         holdout: Literal["test", "validation"] = "test",
         seconds: float | None = 5.0,
+        segment_hop: float | None = None,
+        balanced: bool = False,
         batch_size: int = 32,
         augment: WaveformAugment | None = None,
         seed: int | None = None,
@@ -165,16 +109,25 @@ class AudioDataModule(LightningDataModule):
         super().__init__()
         if holdout not in ("test", "validation"):
             raise ValueError(f"holdout must be 'test' or 'validation', not {holdout!r}")
+        if segment_hop is not None and (seconds is None or not 0 < segment_hop <= seconds):
+            raise ValueError(
+                f"segment_hop must be above 0 and at most seconds ({seconds}), not {segment_hop}"
+            )
         self.root, self.fold, self.holdout = Path(root).expanduser(), fold, holdout
-        self.seconds, self.batch_size, self.augment = seconds, batch_size, augment
+        self.seconds, self.segment_hop, self.balanced = seconds, segment_hop, balanced
+        self.batch_size, self.augment = batch_size, augment
         self.seed, self.sample_rate, self.num_workers = seed, sample_rate, num_workers
         self.cache = AudioCache(cache_dir)
         self.labels: list[str] = []
         self.left_out: list[str] = []
         self._clips: list[Clip] = []
+        self._lengths: dict[str, int] = {}  # samples of each clip at sample_rate
 
     def read_clips(self) -> tuple[list[Clip], list[str]]:
-        """Every clip of the benchmark and the class names; raises DataError."""
+        """Every clip of the benchmark and the class names; raises DataError.
+
+        What is known to be unusable without opening it is added to `left_out`.
+        """
         raise NotImplementedError
 
     @property
@@ -188,8 +141,10 @@ class AudioDataModule(LightningDataModule):
 
     @property
     def scored_fold(self) -> int:
-        """The fold that is evaluated: `fold`, or the one after it under "validation"."""
-        return self.fold if self.holdout == "test" else self.fold % self.folds + 1
+        """The fold that is evaluated: `fold`, or under "validation" the one that validates."""
+        if self.holdout == "test":
+            return self.fold
+        return VALIDATION if self.folds == 1 else self.fold % self.folds + 1
 
     def prepare_data(self) -> None:
         """Decode what the cache lacks, once per machine."""
@@ -200,23 +155,28 @@ class AudioDataModule(LightningDataModule):
         if self._clips:
             return
         name = self.split.benchmark  # refuses a fold that does not exist before decoding
+        self.left_out, self._lengths = [], {}
         clips, self.labels = self.read_clips()
         rate, usable = self._rate(), []
         for clip in tqdm(
             clips, f"decoding {name}", unit="clip", delay=2, leave=False, disable=None
         ):
             try:
-                self.cache.get(clip.path, rate)
+                self._lengths[clip.id] = len(self.cache.get(clip.path, rate))
                 usable.append(clip)
             except AudioError as error:
                 self.left_out.append(str(error))
         if self.left_out:
-            _warn(f"{len(self.left_out)} clips left out: " + "; ".join(self.left_out))
+            more = len(self.left_out) - NAMED
+            told = self.left_out[:NAMED] + ([f"and {more} more"] if more > 0 else [])
+            _warn(f"{len(self.left_out)} clips left out: " + "; ".join(told))
         self._clips = usable
         for role in ("training", "scored"):
             if not self._select(role):
-                self._clips, self.left_out = [], []
-                raise DataError(f"{self.benchmark}: no usable {role} clips under {self.root}")
+                self._clips = []
+                raise DataError(
+                    f"{name}: no usable {role} clips under {self.root}; expected {self.layout}"
+                )
 
     def _rate(self) -> int:
         if self.sample_rate is None:
@@ -228,27 +188,70 @@ class AudioDataModule(LightningDataModule):
     def _select(self, role: str) -> list[Clip]:
         if role == "scored":
             return [clip for clip in self._clips if clip.fold == self.scored_fold]
+        if self.folds == 1:
+            return [clip for clip in self._clips if clip.fold == TRAINING]
         held_out = {self.fold, self.scored_fold}
         return [clip for clip in self._clips if clip.fold not in held_out]
 
+    def _items(self, role: str) -> list[Item]:
+        """Training: every segment an item. Scored: every clip one, with all its segments."""
+        clips = self._select(role)
+        if self.segment_hop is None or self.seconds is None:
+            return [(clip, (slice(None),)) for clip in clips]
+        rate = self._rate()
+        size, hop = round(self.seconds * rate), max(1, round(self.segment_hop * rate))
+        items = [(clip, cut(self._lengths[clip.id], size, hop)) for clip in clips]
+        if role == "scored":
+            return items
+        return [(clip, (segment,)) for clip, segments in items for segment in segments]
+
+    def class_weights(self) -> Tensor:
+        """Weights of the classes for the loss, (C,): inverse to the number of training clips.
+
+        The mean over training clips is 1.
+
+        Raises:
+            DataError: for a multi-label benchmark, or a class without training clips.
+        """
+        if self.task == "multilabel":
+            raise DataError(f"{self.benchmark}: class weights need one label a clip: use balanced")
+        clips = self._select("training")
+        counts = np.bincount([clip.classes[0] for clip in clips], minlength=len(self.labels))
+        if not counts.all():
+            empty = self.labels[int(np.argmin(counts))]
+            raise DataError(f"{self.benchmark}: class {empty!r} has no training clips to weight")
+        return torch.from_numpy(len(clips) / (len(counts) * counts)).float()
+
+    def _items_by_class(self, items: list[Item]) -> list[np.ndarray]:
+        members: list[list[int]] = [[] for _ in self.labels]
+        for n, (clip, _) in enumerate(items):
+            for index in clip.classes:
+                members[index].append(n)
+        return [np.array(own, int) for own in members]
+
     def _loader(self, role: str) -> DataLoader:
         train = role == "training"
-        clips = self._select(role)
+        items = self._items(role)
         seed = global_seed() if self.seed is None else self.seed
         dataset = ClipDataset(
-            clips, self.cache, self._rate(), self.seconds, seed, self.augment, train
-        )
+            items, len(self.labels), self.cache, self._rate(), self.seconds, seed, self.augment,
+            train,
+        )  # fmt: skip
+        classes = self._items_by_class(items) if train and self.balanced else None
+        # A scored clip fills as many rows of a batch as it has segments.
+        rows = max(len(segments) for _, segments in items)
         return DataLoader(
             dataset,
-            batch_size=1 if self.seconds is None else self.batch_size,
-            sampler=EpochSampler(len(clips), seed, shuffle=train),
+            batch_size=1 if self.seconds is None else max(1, self.batch_size // rows),
+            sampler=EpochSampler(len(items), seed, shuffle=train, classes=classes),
+            collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             # Loaders draw a seed for workers from this; torch's own must be left as dropout
             # finds it, or a resumed run would differ.
             generator=torch.Generator().manual_seed(seed),
             # A last batch of one clip has no variance for BatchNorm to divide by.
-            drop_last=train and len(clips) % self.batch_size == 1,
+            drop_last=train and len(items) % self.batch_size == 1,
         )
 
     def train_dataloader(self) -> DataLoader:

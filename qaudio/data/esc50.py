@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from typing import Any
 
-from qaudio.data.datamodule import AudioDataModule, Clip, DataError
+from qaudio.data.audio import sounds_by_name
+from qaudio.data.datamodule import AudioDataModule, DataError
+from qaudio.data.dataset import Clip
 
 
 class ESC50(AudioDataModule):
@@ -22,6 +24,7 @@ class ESC50(AudioDataModule):
     dataset = "ESC-50"
     protocol = "ESC-50 official 5 folds"
     folds = 5
+    layout = "meta/esc50.csv and the clips in audio/, such as audio/1-100032-A-0.wav"
 
     def __init__(self, root: str = "data/ESC-50", *, esc10: bool = False, **settings: Any):
         super().__init__(root, **settings)
@@ -49,13 +52,10 @@ class ESC50(AudioDataModule):
             rows = [row for row in rows if row["esc10"] == "True"]
         names = {int(row["target"]): row["category"] for row in rows}
         number = {target: n for n, target in enumerate(sorted(names))}
-        clips = [
-            Clip(
-                self.root / "audio" / row["filename"],
-                number[int(row["target"])],
-                row["filename"].rsplit(".", 1)[0],
-                int(row["fold"]),
-            )
-            for row in rows
-        ]
+        audio = self.root / "audio"
+        found, clips = sounds_by_name(audio), []
+        for row in rows:
+            name = row["filename"].rsplit(".", 1)[0]
+            path = found.get(name, audio / row["filename"])  # also with another extension
+            clips.append(Clip(path, number[int(row["target"])], name, int(row["fold"])))
         return clips, [names[target] for target in sorted(names)]

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
 
 from qaudio.compress.prune import prune
 from qaudio.data.augment import Mixup, SpecAugment, global_seed, item_seed, one_hot
@@ -18,6 +16,7 @@ from qaudio.data.datamodule import Split
 from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import create_model
+from qaudio.training.metrics import validation_metric
 from qaudio.zoo.catalog import locate, read_config
 from qaudio.zoo.lineage import load_for_split
 
@@ -38,6 +37,7 @@ class Classifier(LightningModule):
         schedule: "cosine" (linear warm-up, half cosine), "one_cycle" (torch's) or "constant".
         warmup: share of the steps that warm up.
         label_smoothing: of cross-entropy.
+        class_weights: weight the classes in the loss, inversely to their training clips.
         mixup, spec_augment: on the front-end's output in training; None: off.
         block_dropout, head_dropout: rates in training; None: the architecture's.
     """
@@ -55,6 +55,7 @@ class Classifier(LightningModule):
         schedule: Literal["cosine", "one_cycle", "constant"] = "cosine",
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
+        class_weights: bool = False,
         mixup: Mixup | None = None,
         spec_augment: SpecAugment | None = None,
         block_dropout: float | None = None,
@@ -68,9 +69,11 @@ class Classifier(LightningModule):
         self.arch, self.source, self.frontend, self.task = arch, source, frontend, task
         self.optimizer_name, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.schedule, self.warmup, self.label_smoothing = schedule, warmup, label_smoothing
+        self.class_weights = class_weights
         self.mixup, self.spec_augment = mixup, spec_augment
         self.block_dropout, self.head_dropout = block_dropout, head_dropout
         self.net: AudioModel
+        self.loss_weights: Tensor | None = None
         self.scored: list[dict[str, Any]] = []
 
     @property
@@ -103,6 +106,11 @@ class Classifier(LightningModule):
         if hasattr(self, "net"):
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data.task != self.task:
+            raise ValueError(
+                f"{data.split.benchmark} is {data.task}, but model.task is {self.task}: give "
+                f"--model.task {data.task}"
+            )
         net = self.build(data.labels, data.split)
         net.eval_seconds = data.seconds
         rates = {"block_dropout": self.block_dropout, "head_dropout": self.head_dropout}
@@ -112,15 +120,17 @@ class Classifier(LightningModule):
                 layer.p = rate
         # Lightning keeps the mode it finds, and a loaded entry comes in eval mode.
         self.net = net.to(memory_format=torch.channels_last).train()
-        classes = len(data.labels)
-        self.val_metric: Metric = (
-            MulticlassAccuracy(classes, average="micro")
-            if self.task == "multiclass"
-            else MultilabelAveragePrecision(classes)
-        )
+        self.val_metric = validation_metric(self.task, len(data.labels))
+        if self.class_weights:
+            self.loss_weights = data.class_weights()
 
     def forward(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:
         return self.net(waveform, sample_rate)
+
+    def clip_logits(self, batch: dict[str, Any]) -> Tensor:
+        """Logits (clips, C) of a batch; those of a clip's segments are averaged."""
+        logits = self.net(batch["waveform"]).float()
+        return torch.stack([own.mean(0) for own in logits.split(batch["segments"])])
 
     def on_train_epoch_start(self) -> None:
         # Dropout's draws become a function of (seed, epoch): resuming at an epoch's start is exact.
@@ -144,12 +154,15 @@ class Classifier(LightningModule):
         """Loss of logits (B, C) against float targets (B, C)."""
         if self.task == "multilabel":
             return F.binary_cross_entropy_with_logits(logits.float(), targets)
-        return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
+        weights = None if self.loss_weights is None else self.loss_weights.to(logits.device)
+        return F.cross_entropy(
+            logits.float(), targets, weights, label_smoothing=self.label_smoothing
+        )
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        logits = self.net(batch["waveform"])
+        logits = self.clip_logits(batch)
         name = "val_accuracy" if self.task == "multiclass" else "val_mAP"
-        self.val_metric(logits, batch["label"])
+        self.val_metric(logits, batch["label"].long())
         self.log(name, self.val_metric, on_epoch=True, prog_bar=True, batch_size=len(logits))
         targets = one_hot(batch["label"], self.net.num_classes)
         self.log("val_loss", self.loss(logits, targets), batch_size=len(logits))
@@ -158,7 +171,7 @@ class Classifier(LightningModule):
         self.scored = []
 
     def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        logits = self.net(batch["waveform"]).float().cpu()
+        logits = self.clip_logits(batch).cpu()
         self.scored.append({"id": batch["id"], "label": batch["label"].cpu(), "logits": logits})
 
     def configure_optimizers(self) -> Any:

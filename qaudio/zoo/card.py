@@ -24,6 +24,51 @@ DATASETS: dict[str, dict[str, str]] = {
         "ACM Multimedia 2015",
         "license": "CC BY 3.0",
     },
+    "esc50": {
+        "title": "ESC-50",
+        "about": "fifty classes of environmental sounds, 40 clips of five seconds each",
+        "limits": "It has seen 2000 clips of fifty classes and gives one of these for every sound, "
+        "whatever it is. The clips come from freesound.org and are short, mostly clean and cut "
+        "around one event; field recordings, mixtures and other microphones are outside what was "
+        "measured.",
+        "citation": "K. J. Piczak, *ESC: Dataset for Environmental Sound Classification*, "
+        "ACM Multimedia 2015",
+        "license": "CC BY-NC 3.0",
+    },
+    "gtzan": {
+        "title": "GTZAN",
+        "about": "ten genres of music, 100 clips of 30 seconds each, cut into segments whose "
+        "logits are averaged",
+        "limits": "GTZAN holds repeated, mislabelled and distorted clips (Sturm, arXiv 1306.1461); "
+        "scores on its fault-filtered split and on ten folds are not comparable with one another, "
+        "nor with splits that share songs or artists between training and test. One of ten genres "
+        "is given for any sound.",
+        "citation": "G. Tzanetakis, P. Cook, *Musical Genre Classification of Audio Signals*, "
+        "IEEE Transactions on Speech and Audio Processing 10(5), 2002",
+        "license": "no licence stated; research use",
+    },
+    "gtzan_sample": {
+        "title": "GTZAN sample (100 clips)",
+        "about": "ten clips of each of GTZAN's ten genres, cut into segments whose logits are "
+        "averaged",
+        "limits": "A tenth of GTZAN: its scores are not GTZAN's and not comparable with any. "
+        "100 clips tell whether training works, not how well genres are told apart, and GTZAN's "
+        "faults (repeats, mislabels; Sturm, arXiv 1306.1461) are in them.",
+        "citation": "G. Tzanetakis, P. Cook, *Musical Genre Classification of Audio Signals*, "
+        "IEEE Transactions on Speech and Audio Processing 10(5), 2002",
+        "license": "no licence stated; research use",
+    },
+    "audioset": {
+        "title": "AudioSet",
+        "about": "527 classes of sound, several in each clip of ten seconds, from YouTube videos",
+        "limits": "Copies of AudioSet lack videos that are gone, each copy others: scores on "
+        "different copies differ for that reason alone, and the ids that were scored stand in "
+        "`predictions.npz`. Labels are weak (of ten seconds, not of moments), incomplete, and of "
+        "uneven quality from class to class; mAP is the mean over classes with a positive clip.",
+        "citation": "J. F. Gemmeke et al., *Audio Set: An Ontology and Human-Labeled Dataset for "
+        "Audio Events*, ICASSP 2017",
+        "license": "labels CC BY 4.0; the videos' own licences vary",
+    },
     "ravdess": {
         "title": "RAVDESS speech",
         "about": "24 actors speaking two sentences in eight emotions",

@@ -52,7 +52,8 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
             f"{folder.name}: trained on {split.dataset}, but its folds are those of "
             f"{results['protocol']!r}, not of {split.protocol!r}: held-out clips were seen"
         )
-    if split.scored != split.fold:
+    # A fixed split's validation part never trained, so there a parent's weights may be scored.
+    if split.scored != split.fold and split.folds > 1:
         raise LeakError(
             f"{folder.name}: its weights without fold {split.fold} were trained on fold "
             f"{split.scored}, which is to be scored: a derived entry cannot be validated that way"

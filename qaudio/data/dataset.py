@@ -1,0 +1,173 @@
+"""Labelled clips, their segments, and the order in which they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler, default_collate
+
+from qaudio.data.audio import AudioCache
+from qaudio.data.augment import WaveformAugment, fit_length, item_seed
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One labelled sound.
+
+    Attributes:
+        path: sound file.
+        label: class index; of a multi-label benchmark, the indices of its classes.
+        id: unique within the benchmark.
+        fold: from 1; TRAINING, TEST or VALIDATION where the split is fixed.
+    """
+
+    path: Path
+    label: int | tuple[int, ...]
+    id: str
+    fold: int
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The clip's class indices, one or several."""
+        return (self.label,) if isinstance(self.label, int) else self.label
+
+
+# A clip and the parts of it that the network hears at once.
+Item = tuple[Clip, tuple[slice, ...]]
+
+
+class EpochSampler(Sampler[tuple[int, ...]]):
+    """Yields keys of a `ClipDataset` in an order that is a function of (seed, epoch).
+
+    The epoch travels with the index, so that worker processes need no state.
+
+    Args:
+        length: items of the data set, and draws of an epoch.
+        seed: of the order.
+        shuffle: False: items in order.
+        classes: item indices of each class: draw every class equally often (PANNs' class-balanced
+            sampling). A class with more items than its share gives others in the next epoch,
+            one with fewer gives some again. None: every item once an epoch.
+    """
+
+    def __init__(
+        self, length: int, seed: int, shuffle: bool, classes: list[np.ndarray] | None = None
+    ):
+        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
+        self.classes = classes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        rng = np.random.default_rng(item_seed(self.seed, self.epoch))
+        if self.classes is not None:
+            return self._balanced(rng)
+        order = np.arange(self.length)
+        if self.shuffle:
+            rng.shuffle(order)
+        return ((self.epoch, int(index)) for index in order)
+
+    def _balanced(self, rng: np.random.Generator) -> Iterator[tuple[int, ...]]:
+        """Rounds over all classes in random order; in each class, round after round its items."""
+        assert self.classes is not None
+        members = [items for items in self.classes if len(items)]
+        waiting: list[list[int]] = [[] for _ in members]
+        times: dict[int, int] = {}
+        for draw in range(self.length):
+            if draw % len(members) == 0:
+                order = rng.permutation(len(members))
+            one = order[draw % len(members)]
+            waiting[one] = waiting[one] or rng.permutation(members[one]).tolist()
+            index = waiting[one].pop()
+            repeat = times[index] = times.get(index, -1) + 1
+            # A repeated item is augmented anew.
+            yield (self.epoch, index, repeat) if repeat else (self.epoch, index)
+
+
+class ClipDataset(Dataset):
+    """Cached clips as training or evaluation items.
+
+    A key is (epoch, index), or (epoch, index, repeat) for an item drawn again in an epoch.
+    Items are dicts: waveform (S, T) float32, a row for each of the item's segments; label, a class
+    index or 0/1 per class (C,) uint8; id, index, and `seed`, a function of (seed, key) for
+    whatever the batch still draws.
+    """
+
+    def __init__(
+        self,
+        items: list[Item],
+        classes: int,
+        cache: AudioCache,
+        sample_rate: int,
+        seconds: float | None,
+        seed: int,
+        augment: WaveformAugment | None = None,
+        train: bool = False,
+    ):
+        self.items, self.classes, self.cache = items, classes, cache
+        self.sample_rate = sample_rate
+        self.samples = None if seconds is None else round(seconds * sample_rate)
+        self.seed, self.augment, self.train = seed, augment, train
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: tuple[int, ...]) -> dict[str, Any]:
+        clip, segments = self.items[key[1]]
+        seed = item_seed(self.seed, *key)
+        rng = np.random.default_rng(seed) if self.train else None
+        samples = self.cache.get(clip.path, self.sample_rate)
+        label: int | Tensor = 0
+        if isinstance(clip.label, int):
+            label = clip.label
+        else:
+            label = torch.zeros(self.classes, dtype=torch.uint8)
+            label[list(clip.label)] = 1
+        rows = [self._prepared(np.array(samples[segment]), rng) for segment in segments]
+        return {
+            "waveform": torch.from_numpy(np.stack(rows)),
+            "label": label,
+            "id": clip.id,
+            "index": key[1],
+            "seed": seed,
+        }
+
+    def _prepared(self, waveform: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        if rng is not None and self.augment is not None:
+            waveform = self.augment(waveform, rng)
+        if self.samples is not None:
+            waveform = fit_length(waveform, self.samples, rng)
+        return np.asarray(waveform, np.float32)
+
+
+def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch: waveform (segments of all items, T), `segments` says how many each item has."""
+    waveforms = [item["waveform"] for item in items]
+    rest = [{name: item[name] for name in item if name != "waveform"} for item in items]
+    return default_collate(rest) | {
+        "waveform": torch.cat(waveforms),
+        "segments": [len(waveform) for waveform in waveforms],
+    }
+
+
+def cut(length: int, size: int, hop: int) -> tuple[slice, ...]:
+    """Segments of `size` samples every `hop` samples of a clip of `length` samples.
+
+    The last one is shifted back to end with the clip; it is left out where it would bring less
+    than half a hop of new samples. A clip shorter than `size` is one segment.
+    """
+    starts = list(range(0, max(1, length - size + 1), hop))
+    if 2 * (length - size - starts[-1]) >= hop:
+        starts.append(length - size)
+    return tuple(slice(start, start + size) for start in starts)

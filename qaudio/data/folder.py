@@ -1,0 +1,213 @@
+"""Your own recordings: a folder for each class, or a table of files and labels."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from qaudio.data.audio import SOUNDS, sound_files
+from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule, DataError
+from qaudio.data.dataset import Clip
+from qaudio.data.splits import grouped_folds
+
+PARTS = {
+    "train": TRAINING, "training": TRAINING, "test": TEST, "val": VALIDATION, "valid": VALIDATION,
+    "validation": VALIDATION, "dev": VALIDATION,
+}  # fmt: skip
+SPECIAL = ("file", "label", "split", "group")
+
+
+class AudioFolder(AudioDataModule):
+    """Sound files of your own.
+
+    Without a table, `root/CLASS/…` holds the files of each class, at any depth. With one, its
+    columns are
+
+    - `file`: path, absolute or relative to root;
+    - `label`: class name. Without this column every further column is a class, 1 for each file
+      that belongs to it and 0 for the others: a multi-label set (train it with
+      `--model.task multilabel`);
+    - `group` (optional): what the recording comes from (source, speaker, place): files of one
+      group never sit on two sides of a split;
+    - `split` (optional): train, validation or test. Without it the clips are split into folds,
+      stratified by class.
+
+    Args:
+        root: folder of the recordings.
+        table: CSV or Parquet file (Parquet needs pyarrow).
+        name: of the set, as entry names and cards have it (`qcnn10_050.NAME`). A parent trained
+            on a set of the same name counts as having seen these recordings.
+        group_pattern: regular expression whose first group, found in a file's path below root, is
+            the group of a file that no table gives one, such as "(speaker[0-9]+)".
+        folds: of the split; a table's `split` column takes its place.
+        split_seed: another one gives another split.
+        **settings: of `AudioDataModule`.
+    """
+
+    layout = "CLASS/FILE.wav (or .flac, .ogg, …), a folder for each class; or give --data.table"
+
+    def __init__(
+        self,
+        root: str = "data/my_sounds",
+        *,
+        table: str | None = None,
+        name: str = "folder",
+        group_pattern: str | None = None,
+        folds: int = 5,
+        split_seed: int = 0,
+        **settings: Any,
+    ):
+        super().__init__(root, **settings)
+        if folds < 2:
+            raise ValueError(f"folds must be at least 2, not {folds}")
+        try:
+            self.group_pattern = None if group_pattern is None else re.compile(group_pattern)
+        except re.error as error:
+            raise ValueError(f"group_pattern {group_pattern!r}: {error}") from None
+        if self.group_pattern is not None and self.group_pattern.groups < 1:
+            raise ValueError(f"group_pattern {group_pattern!r} has no group in parentheses")
+        self.benchmark = self.dataset = name
+        self.table = None if table is None else Path(table).expanduser()
+        self.split_seed = split_seed
+        # Read here, for its columns say how many folds there are.
+        self._rows = None if self.table is None else self._read_table(self.table)
+        if self._rows and "split" in self._rows[0]:
+            self.folds, self.protocol = 1, f"{name}: fixed split of its table"
+        else:
+            self.folds = folds
+            self.protocol = f"{name}: {folds} folds, stratified, grouped, split seed {split_seed}"
+        if self._rows and "label" not in self._rows[0]:
+            self.task = "multilabel"
+
+    def read_clips(self) -> tuple[list[Clip], list[str]]:
+        rows = self._folder_rows() if self._rows is None else self._rows
+        labels, classes = self._classes(rows)
+        paths = [self.root / row["file"] for row in rows]
+        ids = [row["file"] for row in rows]
+        groups = [self._group(row) for row in rows]
+        if self.folds == 1:
+            folds = [PARTS[row["split"].lower()] for row in rows]
+            self._check_groups(groups, folds)
+        else:
+            try:
+                folds = grouped_folds(classes, groups, self.folds, self.split_seed)
+            except ValueError as error:
+                raise DataError(f"{self.root}: {error}: give a smaller --data.folds") from None
+        multi = self.task == "multilabel"
+        clips = [
+            Clip(path, own if multi else own[0], id, fold)
+            for path, own, id, fold in zip(paths, classes, ids, folds, strict=True)
+        ]
+        return clips, labels
+
+    def _folder_rows(self) -> list[dict[str, str]]:
+        """Rows such as a table has, from a folder for each class."""
+        if not self.root.is_dir():
+            raise DataError(f"{self.root} is no folder: expected {self.layout}")
+        rows, empty = [], []
+        for folder in sorted(self.root.iterdir()):
+            if folder.name.startswith("."):
+                continue
+            if not folder.is_dir():
+                if folder.suffix.lower() in SOUNDS:
+                    self.left_out.append(f"{folder}: in no class's folder")
+                continue
+            found = sound_files(folder)
+            if not found:
+                empty.append(folder.name)
+            rows += [
+                {"file": path.relative_to(self.root).as_posix(), "label": folder.name}
+                for path in found
+            ]
+        self.left_out += [f"{self.root / name}: a folder without sound files" for name in empty]
+        if len({row["label"] for row in rows}) < 2:
+            raise DataError(f"fewer than two classes with clips under {self.root}: expected "
+                            f"{self.layout}")  # fmt: skip
+        return rows
+
+    def _classes(self, rows: list[dict[str, str]]) -> tuple[list[str], list[tuple[int, ...]]]:
+        """Class names, and the class indices of each row."""
+        if self.task == "multiclass":
+            labels = sorted({row["label"] for row in rows})
+            return labels, [(labels.index(row["label"]),) for row in rows]
+        labels = [name for name in rows[0] if name not in SPECIAL]
+        chosen = [tuple(n for n, name in enumerate(labels) if row[name] == "1") for row in rows]
+        return labels, chosen
+
+    def _group(self, row: dict[str, str]) -> str:
+        """The row's group; a file without one is its own."""
+        if row.get("group"):
+            return f"group {row['group']}"
+        match = self.group_pattern and self.group_pattern.search(row["file"])
+        return f"group {match[1]}" if match else f"file {row['file']}"
+
+    def _check_groups(self, groups: list[str], folds: list[int]) -> None:
+        parts: dict[str, set[int]] = {}
+        for group, fold in zip(groups, folds, strict=True):
+            parts.setdefault(group, set()).add(fold)
+        split = sorted(group for group, own in parts.items() if len(own) > 1)
+        if split:
+            raise DataError(
+                f"{self.table}: {len(split)} groups sit on two sides of the split: "
+                f"{', '.join(split[:5])}"
+            )
+
+    def _below_root(self, file: str) -> str:
+        """A file's path as its id: relative to root where it lies below it."""
+        root = os.path.abspath(self.root)
+        whole = os.path.normpath(os.path.join(root, file))
+        below = whole.startswith(os.path.join(root, ""))
+        return Path(os.path.relpath(whole, root) if below else whole).as_posix()
+
+    def _read_table(self, path: Path) -> list[dict[str, str]]:
+        """The table's rows as text; raises DataError for what is missing or wrong in it."""
+        if not path.is_file():
+            raise DataError(f"{path} not found: --data.table must name a CSV or Parquet file")
+        rows = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
+        if not rows or "file" not in rows[0] or len(rows[0]) < 2:
+            raise DataError(f"{path}: expected a column file, and label or a column for each class")
+        needed = [name for name in rows[0] if name != "group"]
+        seen: set[str] = set()
+        for line, row in enumerate(rows, start=2):
+            empty = [name for name in needed if not row.get(name)]
+            if empty:
+                raise DataError(f"{path}: row {line}: {', '.join(empty)} missing")
+            if row.get("split", "train").lower() not in PARTS:
+                raise DataError(
+                    f"{path}: row {line}: split must be train, validation or test, not "
+                    f"{row['split']!r}"
+                )
+            for name in needed:
+                if "label" not in row and name not in SPECIAL and row[name] not in ("0", "1"):
+                    raise DataError(f"{path}: row {line}: {name} must be 0 or 1, not {row[name]!r}")
+            row["file"] = self._below_root(row["file"].strip())
+            if row["file"] in seen:
+                raise DataError(f"{path}: row {line}: {row['file']} is listed twice")
+            seen.add(row["file"])
+        return rows
+
+
+def _csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return [
+            {name: value for name, value in row.items() if name} for row in csv.DictReader(file)
+        ]
+
+
+def _parquet(path: Path) -> list[dict[str, str]]:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise DataError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from None
+    rows = parquet.read_table(path).to_pylist()
+    return [{name: _text(value) for name, value in row.items()} for row in rows]
+
+
+def _text(value: Any) -> str:
+    """A cell as a CSV file would have it."""
+    if value is None:
+        return ""
+    return str(int(value)) if isinstance(value, bool | float) and value in (0, 1) else str(value)
