@@ -2,6 +2,7 @@
 
 import csv
 import ipaddress
+import os
 import socket
 from pathlib import Path
 
@@ -70,6 +71,24 @@ def write_sound(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def sound_tree(tmp_path, write_sound):
+    """Make a tree of short files, all links to one sound of a kind; returns its root."""
+
+    def make(name, files) -> Path:
+        root = tmp_path / name
+        for file in files:
+            path = root / file
+            first = tmp_path / f"one{path.suffix.lower()}"
+            if not first.exists():
+                write_sound(first.name, seconds=0.1)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(first, path)
+        return root
+
+    return make
 
 
 @pytest.fixture

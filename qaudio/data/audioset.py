@@ -139,6 +139,6 @@ class AudioSet(AudioDataModule):
 def _matching(files: list[tuple[float | None, Path]], start: float) -> Path | None:
     """The file that is the segment beginning at `start` seconds; other parts of a video are not."""
     for stated, path in files:
-        if stated is None or min(abs(stated - start), abs(stated / 1000 - start)) < 1:
+        if stated is None or min(abs(stated - start), abs(stated - 1000 * start)) < 1:
             return path
     return None

@@ -85,6 +85,11 @@ class AudioFolder(AudioDataModule):
     def read_clips(self) -> tuple[list[Clip], list[str]]:
         rows = self._folder_rows() if self._rows is None else self._rows
         labels, classes = self._classes(rows)
+        if len(labels) < 2:
+            raise DataError(
+                f"{self.table or self.root}: fewer than two classes with clips; expected "
+                f"{self.layout}"
+            )
         paths = [self.root / row["file"] for row in rows]
         ids = [row["file"] for row in rows]
         groups = [self._group(row) for row in rows]
@@ -123,9 +128,6 @@ class AudioFolder(AudioDataModule):
                 for path in found
             ]
         self.left_out += [f"{self.root / name}: a folder without sound files" for name in empty]
-        if len({row["label"] for row in rows}) < 2:
-            raise DataError(f"fewer than two classes with clips under {self.root}: expected "
-                            f"{self.layout}")  # fmt: skip
         return rows
 
     def _classes(self, rows: list[dict[str, str]]) -> tuple[list[str], list[tuple[int, ...]]]:

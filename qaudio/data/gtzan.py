@@ -84,11 +84,9 @@ class GTZAN(AudioDataModule):
 
     def read_clips(self) -> tuple[list[Clip], list[str]]:
         folder = self._genres()
-        found = {
-            name: path
-            for name, path in sounds_by_name(folder).items()
-            if re.fullmatch(rf"({'|'.join(GENRES)})\.\d{{5}}", name)
-        }
+        found = sounds_by_name(folder)
+        extra = [n for n in found if not re.fullmatch(rf"({'|'.join(GENRES)})\.000\d\d", n)]
+        self.left_out += [f"{found.pop(name)}: not a name of GTZAN" for name in extra]
         if self.clip_list == "sample":
             self._check_sample(found, folder)
             folds = dealt(list(found), self.folds)

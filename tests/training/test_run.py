@@ -130,7 +130,9 @@ def test_the_kept_recipe_names_no_folder_of_this_machine(parent, tmp_path):
         )
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("recipes/*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}"
+)
 def test_every_shipped_recipe_parses(path):
     cli = _parse(["--config", str(path)])
     assert cli.config.writer.entry.partition(".")[2].startswith(path.parent.name)

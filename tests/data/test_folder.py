@@ -1,0 +1,211 @@
+import csv
+from collections import Counter
+
+import pytest
+
+from qaudio.data.datamodule import DataError
+from qaudio.data.folder import AudioFolder
+
+SPEAKERS = range(10)
+FILES = [f"{label}/speaker{s}_{take}.wav" for label in ("no", "yes") for s in SPEAKERS
+         for take in "ab"]  # fmt: skip
+
+
+@pytest.fixture
+def tree(sound_tree):
+    return sound_tree("sounds", FILES)
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(*rows, name="table.csv"):
+        with open(tmp_path / name, "w", newline="") as file:
+            csv.writer(file).writerows(rows)
+        return str(tmp_path / name)
+
+    return write
+
+
+def small(root, **settings):
+    defaults = {"sample_rate": 8000, "seconds": 0.1, "batch_size": 8, "seed": 0}
+    return AudioFolder(str(root), **defaults | settings)
+
+
+def ids(loader):
+    return [name for batch in loader for name in batch["id"]]
+
+
+def speaker(name):
+    return name.split("/")[1].split("_")[0]
+
+
+def test_a_folder_for_each_class(tree):
+    data = AudioFolder(str(tree), name="yesno")
+    clips, labels = data.read_clips()
+    assert labels == ["no", "yes"]
+    assert [clip.id for clip in clips] == FILES
+    assert all(clip.id.startswith(labels[clip.label] + "/") for clip in clips)
+    assert all(clip.path == tree / clip.id for clip in clips)
+    assert set(Counter((clip.label, clip.fold) for clip in clips).values()) == {4}
+    assert (data.split.benchmark, data.split.folds, data.task) == ("yesno", 5, "multiclass")
+
+
+@pytest.mark.parametrize("fold", range(1, 6))
+@pytest.mark.parametrize("way", ["pattern", "column"])
+def test_a_source_is_never_on_both_sides(tree, table, fold, way):
+    rows = [(file, file.split("/")[0], speaker(file)) for file in FILES]
+    given = (
+        {"group_pattern": r"(speaker\d)"}
+        if way == "pattern"
+        else {"table": table(("file", "label", "group"), *rows)}
+    )
+    data = small(tree, fold=fold, **given)
+    data.setup()
+    train, test = ids(data.train_dataloader()), ids(data.test_dataloader())
+    assert len(test) == 8
+    assert not {speaker(name) for name in train} & {speaker(name) for name in test}
+    assert Counter(name.split("/")[0] for name in test) == {"no": 4, "yes": 4}
+
+
+def test_split_seeds_give_other_splits_with_other_names(tree):
+    one, two = (AudioFolder(str(tree), split_seed=seed) for seed in (0, 1))
+    assert [c.fold for c in one.read_clips()[0]] != [c.fold for c in two.read_clips()[0]]
+    assert one.split.protocol != two.split.protocol
+
+
+def test_what_can_be_used_is_used_and_the_rest_named(tree, write_sound):
+    for name, content in (("no/cover.jpg", "x"), ("no/._speaker0_a.wav", "x"), ("stray.wav", "x"),
+                          ("yes/broken.wav", "x"), ("notes.txt", "x")):  # fmt: skip
+        (tree / name).write_text(content)
+    (tree / "silent").mkdir()
+    (tree / ".git").mkdir()
+    (tree / "no" / "speaker0_a.wav").rename(tree / "no" / "speaker0_a.WAV")
+    write_sound("sounds/yes/deep/er/stereo.flac", seconds=2, rate=44100, channels=2)
+    data = small(tree)
+    with pytest.warns(UserWarning, match="3 clips left out: ") as told:
+        data.setup()
+    for part in ("stray.wav: in no class's folder", "silent: a folder without sound files",
+                 "broken.wav: not a readable sound file"):  # fmt: skip
+        assert str(told[0].message).count(part) == 1
+    used = {*ids(data.train_dataloader()), *ids(data.test_dataloader())}
+    assert len(used) == 41
+    assert {"no/speaker0_a.WAV", "yes/deep/er/stereo.flac"} <= used
+    assert data.labels == ["no", "yes"]
+
+
+@pytest.mark.parametrize("folders", [[], ["one"]])
+def test_fewer_than_two_classes_say_what_is_expected(sound_tree, tmp_path, folders):
+    root = sound_tree("few", [f"{folder}/a.wav" for folder in folders])
+    with pytest.raises(DataError, match=r"expected CLASS/FILE\.wav"):
+        small(root).setup()
+
+
+def test_fewer_groups_than_folds_are_refused(sound_tree):
+    root = sound_tree("few", ["a/1.wav", "a/2.wav", "b/1.wav"])
+    with pytest.raises(DataError, match=r"3 groups cannot fill 5 folds.*--data\.folds"):
+        small(root).setup()
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_class_weights_are_inverse_to_the_training_clips(sound_tree, tree):
+    for n in range(10):
+        (tree / "no" / f"speaker{n}_b.wav").unlink()
+    data = small(tree)
+    data.setup()
+    counts = Counter(name.split("/")[0] for name in ids(data.train_dataloader()))
+    assert counts == {"no": 8, "yes": 16}
+    assert data.class_weights().tolist() == [1.5, 0.75]
+
+
+# Tables.
+
+
+def test_a_split_column_is_the_split(tree, table):
+    parts = ["train", "Test", "val", "train", "train"]
+    rows = [(file, file.split("/")[0], parts[n % 5]) for n, file in enumerate(FILES)]
+    path = table(("file", "label", "split"), *rows)
+    data = small(tree, table=path)
+    data.setup()
+    assert data.split.folds == 1
+    assert set(ids(data.test_dataloader())) == set(FILES[1::5])
+    train = set(ids(data.train_dataloader()))
+    assert train == set(FILES) - set(FILES[1::5]) - set(FILES[2::5])
+    data = small(tree, table=path, holdout="validation")
+    data.setup()
+    assert set(ids(data.val_dataloader())) == set(FILES[2::5])
+    assert set(ids(data.train_dataloader())) == train
+
+
+def test_a_group_on_two_sides_of_a_split_column_is_refused(tree, table):
+    rows = [(file, file[0], "train" if n else "test", "s1") for n, file in enumerate(FILES)]
+    path = table(("file", "label", "split", "group"), *rows)
+    with pytest.raises(DataError, match="1 groups sit on two sides of the split: group s1"):
+        small(tree, table=path).setup()
+
+
+def test_columns_of_classes_are_multi_label(tree, table):
+    rows = [(file, speaker(file), int(n % 2 == 0), int(n % 3 == 0)) for n, file in enumerate(FILES)]
+    data = small(tree, table=table(("file", "group", "even", "third"), *rows))
+    data.setup()
+    assert data.labels == ["even", "third"]
+    assert data.task == "multilabel"
+    for batch in data.test_dataloader():
+        for name, label in zip(batch["id"], batch["label"].tolist(), strict=True):
+            n = FILES.index(name)
+            assert label == [int(n % 2 == 0), int(n % 3 == 0)]
+    with pytest.raises(DataError, match="use balanced"):
+        data.class_weights()
+
+
+def test_paths_below_root_are_ids_without_the_machines_folders(tree, table):
+    rows = [(tree / file, file.split("/")[0]) for file in FILES]
+    clips, _ = small(tree, table=table(("file", "label"), *rows)).read_clips()
+    assert [clip.id for clip in clips] == FILES
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("file", "label")], "expected a column file"),
+        ([("name", "label"), ("a", "b")], "expected a column file"),
+        ([("file",), ("a",)], "expected a column file"),
+        ([("file", "label"), ("a.wav", "")], "row 2: label missing"),
+        ([("file", "label"), ("a.wav",)], "row 2: label missing"),
+        ([("file", "label"), ("a.wav", "x"), ("./a.wav", "y")], "row 3: a.wav is listed twice"),
+        ([("file", "label", "split"), ("a.wav", "x", "half")], "split must be train, validation"),
+        ([("file", "dog"), ("a.wav", "maybe")], "row 2: dog must be 0 or 1, not 'maybe'"),
+    ],
+)
+def test_broken_tables_are_refused_by_row(tree, table, rows, message):
+    with pytest.raises(DataError, match=message):
+        small(tree, table=table(*rows))
+
+
+def test_a_missing_table_is_named(tree):
+    with pytest.raises(DataError, match=r"nowhere\.csv not found"):
+        small(tree, table="nowhere.csv")
+
+
+def test_parquet_is_read_as_csv_is(tree, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"file": FILES, "dog": [n % 2 for n in range(40)], "cat": [n > 9 for n in range(40)],
+               "group": [speaker(file) for file in FILES]}  # fmt: skip
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    clips, labels = small(tree, table=str(tmp_path / "t.parquet")).read_clips()
+    assert labels == ["dog", "cat"]
+    assert clips[11].label == (0, 1)
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tree, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (tmp_path / "t.parquet").touch()
+    with pytest.raises(DataError, match="needs pyarrow: pip install pyarrow"):
+        small(tree, table=str(tmp_path / "t.parquet"))
+
+
+@pytest.mark.parametrize("pattern", ["speaker", "(", ""])
+def test_a_pattern_without_a_group_is_refused(tree, pattern):
+    with pytest.raises(ValueError, match="group_pattern"):
+        small(tree, group_pattern=pattern)

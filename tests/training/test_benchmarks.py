@@ -1,0 +1,179 @@
+"""Training and scoring on segments, several labels, fixed splits and unbalanced classes."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import FRONTEND
+from lightning import Trainer, seed_everything
+
+import qaudio
+from qaudio.cli import main
+from qaudio.zoo.results import Predictions
+
+FILES = [f"{label}/{n}.wav" for label in ("high", "low") for n in range(6)]
+
+
+@pytest.fixture
+def tones(tmp_path, write_sound):
+    """Two classes of six clips: 1 s, two of them longer or shorter."""
+    for n, file in enumerate(FILES):
+        time = np.arange(round({0: 1.5, 7: 0.3}.get(n, 1.0) * 8000)) / 8000
+        write_sound(
+            f"tones/{file}", samples=0.3 * np.sin(2 * np.pi * (2000 if n < 6 else 300) * time)
+        )
+    return tmp_path / "tones"
+
+
+def sounds(root, **settings):
+    defaults = {"folds": 2, "seconds": 0.5, "segment_hop": 0.5, "batch_size": 4}
+    return qaudio.AudioFolder(str(root), **defaults | settings)
+
+
+def table(root, header, rows):
+    path = root.parent / "table.csv"
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return str(path)
+
+
+def classifier(**settings):
+    return qaudio.Classifier("qcnn6_006", frontend=FRONTEND, **({"lr": 0.01} | settings))
+
+
+def trainer(epochs=1):
+    return Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+
+
+def test_a_clips_logits_are_the_mean_over_its_segments(tones):
+    seed_everything(0, verbose=False)
+    module, data = classifier(), sounds(tones)
+    trainer().fit(module, data)
+    trainer().test(module, data, verbose=False)
+    found = {
+        name: row
+        for batch in module.scored
+        for name, row in zip(batch["id"], batch["logits"], strict=True)
+    }
+    clips = [clip for clip in data.read_clips()[0] if clip.fold == 1]
+    assert sorted(found) == sorted(clip.id for clip in clips)
+    module.net.eval()
+    for clip in clips:
+        samples = torch.from_numpy(np.array(data.cache.get(clip.path, 8000)))
+        missing = -len(samples) % 4000
+        pieces = torch.nn.functional.pad(samples, (0, missing)).reshape(-1, 4000)
+        with torch.no_grad():
+            expected = module.net(pieces).mean(0)
+        assert torch.allclose(found[clip.id], expected, atol=1e-5)
+
+
+def test_validation_counts_clips_too(tones):
+    seed_everything(0, verbose=False)
+    module, data = classifier(), sounds(tones, folds=3, holdout="validation")
+    trainer().fit(module, data)
+    seen = []
+    module.val_metric.update = lambda logits, labels: seen.append((len(logits), len(labels)))
+    for batch in data.val_dataloader():
+        module.val_metric.update(module.clip_logits(batch), batch["label"])
+    assert sum(clips for clips, _ in seen) == sum(labels for _, labels in seen) == 4
+
+
+@pytest.fixture
+def run(tmp_path, tones):
+    """Run a command on a recipe for the tones; returns the entry's folder."""
+
+    def start(command, *arguments, model=(), data=()):
+        recipe = {
+            "trainer": {"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu",
+                        "enable_model_summary": False},
+            "model": {"class_path": "qaudio.Classifier", "init_args":
+                      {"arch": "qcnn6_006", "frontend": FRONTEND} | dict(model)},
+            "data": {"class_path": "qaudio.AudioFolder", "init_args":
+                     {"root": str(tones), "name": "tones", "folds": 2, "seconds": 0.5,
+                      "segment_hop": 0.5, "batch_size": 4} | dict(data)},
+            "writer": {"entry": "qcnn6_006.tones", "folder": str(tmp_path / "zoo"),
+                       "latency": False, "license": "cc0-1.0"},
+        }  # fmt: skip
+        (tmp_path / "tones.yaml").write_text(yaml.safe_dump(recipe))
+        config = ["--config", str(tmp_path / "tones.yaml"), "--runs", str(tmp_path / "runs")]
+        assert main([command, *config, *arguments]) == 0
+        return tmp_path / "zoo" / "qcnn6_006.tones"
+
+    return start
+
+
+def test_an_entrys_predictions_hold_clips(run, tones):
+    entry = run("crossval", model={"class_weights": True})
+    predictions = Predictions.load(entry / "predictions.npz")
+    assert sorted(predictions.clip) == FILES
+    results = json.loads((entry / "results.json").read_text())
+    assert results["result"]["clips"] == 12
+    assert results["complete"]
+    assert main(["verify", str(entry)]) == 0
+    assert main(["test", str(entry), f"--data.root={tones}"]) == 0
+
+
+def test_a_multi_label_set_with_a_fixed_split_gives_an_entry_scored_by_map(run, tones):
+    parts = ("train", "test", "train", "validation", "train", "test")
+    rows = [(file, parts[n % 6], int(n < 6), n % 2) for n, file in enumerate(FILES)]
+    path = table(tones, ("file", "split", "high", "odd"), rows)
+    settings = {"model": {"task": "multilabel"}, "data": {"table": path, "balanced": True}}
+    entry = run("train", **settings)
+    results = json.loads((entry / "results.json").read_text())
+    assert results["result"]["metric"] == "mAP"
+    assert results["complete"]
+    predictions = Predictions.load(entry / "predictions.npz")
+    assert predictions.label.shape == (4, 2)
+    assert list(predictions.clip) == [FILES[n] for n in (1, 5, 7, 11)]
+    assert predictions.label.tolist() == [[1, 1], [1, 1], [0, 1], [0, 1]]
+    assert main(["verify", str(entry)]) == 0
+    run("train", "--data.holdout", "validation", **settings)
+
+
+def test_a_task_that_is_not_the_datas_is_refused(tones):
+    rows = [(file, int(n < 6), n % 2) for n, file in enumerate(FILES)]
+    data = sounds(tones, table=table(tones, ("file", "high", "odd"), rows))
+    with pytest.raises(ValueError, match=r"give --model\.task multilabel"):
+        trainer().fit(classifier(), data)
+
+
+def test_class_weights_reach_the_loss(tones):
+    for n in (0, 1, 2):
+        (tones / "high" / f"{n}.wav").unlink()
+    module, data = classifier(class_weights=True), sounds(tones, folds=3)
+    trainer(0).fit(module, data)
+    assert module.loss_weights.tolist() == [1.5, 0.75]
+    logits, targets = torch.randn(4, 2), torch.eye(2)[[0, 1, 1, 1]]
+    each = -(logits.log_softmax(-1) * targets).sum(-1)
+    expected = (each * torch.tensor([1.5, 0.75, 0.75, 0.75])).mean()
+    assert torch.allclose(module.loss(logits, targets), expected)
+
+
+def test_an_entry_is_fine_tuned_on_other_classes(run, tones):
+    parent = run("crossval", "--folds", "[1]")
+    (tones / "high").rename(tones / "whistle")
+    model = {"arch": None, "frontend": None, "source": str(parent)}
+    run("train", "--writer.entry", "qcnn6_006.mine", model=model, data={"name": "mine"})
+    child = parent.parent / "qcnn6_006.mine"
+    results = json.loads((child / "results.json").read_text())
+    assert results["parent"]["how"] == "fine-tuned from"
+    assert results["trained_on"] == ["mine", "tones"]
+    found = qaudio.load(child)
+    assert found.labels == ["low", "whistle"]
+    labels = {one.label for one in qaudio.predict(found, tones / "low" / "1.wav")}
+    assert labels == {"low", "whistle"}
+
+
+def test_a_parent_of_the_same_recordings_is_asked_for_the_folds_weights(run, capsys):
+    parent = run("crossval", "--folds", "[1]")
+    model = {"arch": None, "frontend": None, "source": str(parent)}
+    arguments = ["--writer.entry", "qcnn6_006.tones_again", "--data.split_seed", "1"]
+    with pytest.raises(AssertionError):
+        run("train", *arguments, model=model)
+    assert "held-out clips were seen" in capsys.readouterr().err
