@@ -22,9 +22,9 @@ def tones(tmp_path, write_sound):
     """Two classes of six clips: 1 s, two of them longer or shorter."""
     for n, file in enumerate(FILES):
         time = np.arange(round({0: 1.5, 7: 0.3}.get(n, 1.0) * 8000)) / 8000
-        write_sound(
-            f"tones/{file}", samples=0.3 * np.sin(2 * np.pi * (2000 if n < 6 else 300) * time)
-        )
+        tone = np.sin(2 * np.pi * (2000 if n < 6 else 300) * time)
+        # Rising, so that no two segments are equal.
+        write_sound(f"tones/{file}", samples=np.linspace(0.001, 0.3, len(time)) * tone)
     return tmp_path / "tones"
 
 
