@@ -78,7 +78,11 @@ class AudioFolder(AudioDataModule):
             self.folds, self.protocol = 1, f"{name}: fixed split of its table"
         else:
             self.folds = folds
-            self.protocol = f"{name}: {folds} folds, stratified, grouped, split seed {split_seed}"
+            grouped = group_pattern is not None or bool(self._rows and "group" in self._rows[0])
+            self.protocol = (
+                f"{name}: {folds} folds, stratified, "
+                f"{'grouped by source' if grouped else 'every file a source'}, seed {split_seed}"
+            )
         if self._rows and "label" not in self._rows[0]:
             self.task = "multilabel"
 

@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import CSVLogger
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.training.modules import Classifier
 from qaudio.training.writer import EntryWriter, Recipe, Run, write_validation
-from qaudio.zoo.catalog import EntryError, locate, read_results
+from qaudio.zoo.catalog import EntryError, locate, read_config, read_results
 from qaudio.zoo.results import Predictions, summarise
 
 LAST = "last.ckpt"
@@ -33,6 +33,8 @@ VOLATILE = (
     "ckpt_path",
     "config",
     "data.root",
+    "data.table",
+    "data.audio",
     "data.fold",
     "data.cache_dir",
     "data.num_workers",
@@ -119,7 +121,7 @@ def test_entry(source: str, arguments: list[str]) -> int:
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     recipe["model"] = {
         "class_path": "qaudio.Classifier",
-        "init_args": {"source": str(folder)},
+        "init_args": {"source": str(folder), "task": read_config(folder)["task"]},
     }
     recipe["seed_everything"] = results["card_seed"]
     recipe["data"].setdefault("init_args", {})["fold"] = results["card_fold"]

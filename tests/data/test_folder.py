@@ -60,6 +60,8 @@ def test_a_source_is_never_on_both_sides(tree, table, fold, way):
         else {"table": table(("file", "label", "group"), *rows)}
     )
     data = small(tree, fold=fold, **given)
+    assert "grouped by source" in data.split.protocol
+    assert "grouped" not in small(tree).split.protocol
     data.setup()
     train, test = ids(data.train_dataloader()), ids(data.test_dataloader())
     assert len(test) == 8

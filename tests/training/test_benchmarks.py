@@ -133,6 +133,8 @@ def test_a_multi_label_set_with_a_fixed_split_gives_an_entry_scored_by_map(run, 
     assert list(predictions.clip) == [FILES[n] for n in (1, 5, 7, 11)]
     assert predictions.label.tolist() == [[1, 1], [1, 1], [0, 1], [0, 1]]
     assert main(["verify", str(entry)]) == 0
+    assert main(["test", str(entry), f"--data.root={tones}", f"--data.table={path}"]) == 0
+    assert str(tones.parent) not in (entry / "recipe.yaml").read_text()
     run("train", "--data.holdout", "validation", **settings)
 
 
