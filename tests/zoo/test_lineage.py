@@ -18,6 +18,12 @@ def test_a_validation_fold_that_the_parent_trained_on_is_refused(parent):
         load_for_split(parent, Split("made", "made", "two made folds", 1, 2, scored=2), 0)
 
 
+def test_a_fixed_splits_validation_part_never_trained_the_parent(parent):
+    fixed = Split("made", "made", "two made folds", 1, folds=1, scored=2)
+    model = load_for_split(parent, fixed, 0)
+    assert torch.equal(model.classifier.weight, tiny(seed=1).classifier.weight)
+
+
 @pytest.fixture
 def parent(tmp_path):
     """An entry that keeps both folds of seed 0, and fold 2 of seed 1; its card names fold 1."""
