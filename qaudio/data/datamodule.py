@@ -262,9 +262,13 @@ class AudioDataModule(LightningDataModule):
         return self._loader("scored") if self.holdout == "validation" else []  # type: ignore[return-value]
 
     def test_dataloader(self) -> DataLoader:
+        self.refuse_unless_testing()
+        return self._loader("scored")
+
+    def refuse_unless_testing(self) -> None:
+        """Raise DataError under holdout="validation", whose test fold must not be scored."""
         if self.holdout == "validation":
             raise DataError("holdout='validation' leaves the test fold alone; use `validate`")
-        return self._loader("scored")
 
 
 @rank_zero_only

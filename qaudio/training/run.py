@@ -78,6 +78,8 @@ def main(subcommand: str, arguments: list[str]) -> int:
         seconds = _fit(cli)
         print(f"{seconds:.0f} s; weights in {_run_folder(cli) / LAST}")
     else:
+        if subcommand == "test":
+            cli.datamodule.refuse_unless_testing()
         evaluate = getattr(cli.trainer, subcommand)
         evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=_checkpoint(cli))
     return 0
