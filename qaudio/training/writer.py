@@ -139,12 +139,16 @@ class EntryWriter:
             return self._record(run, recipe)
 
     def refresh(self) -> dict[str, Any]:
-        """Measure an entry's latency and paired difference anew, without training."""
+        """Bring up to date what can change without training.
+
+        That is latency, the paired difference to the parent, and the count of scored sets.
+        """
         with FileLock(self.folder / ".zoo.lock"):
             results = read_results(self.path)
             assert results is not None
             predictions = Predictions.load(self.path / "predictions.npz")
             results["cost"] = self._cost(load_weights(self.path))
+            results["complete_runs_scored"] = self._count_scored(results["benchmark"], self._sets())
             if results["parent"]:
                 self._compare(results, predictions)
             self._save(load_weights(self.path), results, predictions, self._kept())
@@ -238,8 +242,7 @@ class EntryWriter:
         self, split: Split, recipe: Recipe, seeds: list[int], complete: bool
     ) -> int:
         """Add a finished set of folds to the log of scored sets, and count the benchmark's."""
-        log = self.folder / "scored.json"
-        sets: list[dict[str, str]] = read_json(log) if log.is_file() else []
+        sets = self._sets()
         for seed in seeds if complete else []:
             one = {
                 "benchmark": split.benchmark,
@@ -249,8 +252,20 @@ class EntryWriter:
             }
             if one not in sets:
                 sets.append(one)
-        log.write_text(json.dumps(sets, indent=1) + "\n", encoding="utf-8")
-        return sum(one["benchmark"] == split.benchmark for one in sets)
+        self._log.write_text(json.dumps(sets, indent=1) + "\n", encoding="utf-8")
+        return self._count_scored(split.benchmark, sets)
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "scored.json"
+
+    def _sets(self) -> list[dict[str, str]]:
+        """Every complete set of folds that was ever scored: benchmark, entry, recipe, seed."""
+        return read_json(self._log) if self._log.is_file() else []
+
+    @staticmethod
+    def _count_scored(benchmark: str, sets: list[dict[str, str]]) -> int:
+        return sum(one["benchmark"] == benchmark for one in sets)
 
     def _cost(self, net: AudioModel) -> dict[str, Any]:
         return cost(net, latency=self.latency).to_dict()
