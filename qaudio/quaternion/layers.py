@@ -47,12 +47,21 @@ def quaternion_init_(
     with torch.no_grad():
         # chi with 4 degrees of freedom = norm of four unit normals
         parts = weight.view(4, -1, *weight.shape[1:])
-        modulus = scale * parts.normal_(generator=generator).norm(dim=0)
+        modulus = _modulus(parts.normal_(generator=generator)).mul_(scale)
         phase = torch.empty_like(modulus).uniform_(-math.pi, math.pi, generator=generator)
-        axis = F.normalize(parts[1:].normal_(generator=generator), dim=0)
-        parts[0] = modulus * phase.cos()
-        parts[1:] = axis.mul_(modulus * phase.sin())
+        axis = parts[1:].normal_(generator=generator)
+        length = _modulus(axis).clamp_(min=torch.finfo(weight.dtype).tiny)
+        torch.mul(modulus, phase.cos(), out=parts[0])
+        axis.mul_(modulus.mul_(phase.sin_()).div_(length))
     return weight
+
+
+def _modulus(parts: Tensor) -> Tensor:
+    """Norm over the first axis; many times faster than `Tensor.norm`, whose strides are long."""
+    total = parts[0].square()
+    for part in parts[1:]:
+        total.addcmul_(part, part)
+    return total.sqrt_()
 
 
 class _QuaternionLayer(nn.Module):
