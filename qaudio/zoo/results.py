@@ -177,13 +177,6 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0) -> list[float]:
     return [round(float(bound), DIGITS) for bound in np.percentile(means, [2.5, 97.5])]
 
 
-def confusion(predictions: Predictions, classes: int) -> np.ndarray:
-    """Counts (label, prediction) over all runs: (C, C)."""
-    matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (predictions.label, predictions.logits.argmax(-1)), 1)
-    return matrix
-
-
 def _correct(predictions: Predictions) -> np.ndarray:
     return (predictions.logits.argmax(-1) == predictions.label).astype(np.float64)
 

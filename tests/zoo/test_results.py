@@ -6,7 +6,6 @@ from qaudio.zoo.results import (
     Predictions,
     accuracy,
     bootstrap_interval,
-    confusion,
     mean_average_precision,
     paired_difference,
     summarise,
@@ -133,10 +132,3 @@ def test_paired_difference_uses_shared_runs_only_and_refuses_other_clips():
         paired_difference(made(folds=(3,)), made(folds=(1,)))
     with pytest.raises(ValueError, match="other clips"):
         paired_difference(made(clips=20), made(clips=24))
-
-
-def test_confusion_counts_every_clip():
-    one = made()
-    matrix = confusion(one, 4)
-    assert matrix.sum() == len(one.clip)
-    assert np.trace(matrix) == (one.logits.argmax(-1) == one.label).sum()
