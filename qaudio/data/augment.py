@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -123,12 +124,19 @@ class Mixup:
 
 
 def fit_length(
-    waveform: np.ndarray, samples: int, rng: np.random.Generator | None = None
+    waveform: np.ndarray,
+    samples: int,
+    rng: np.random.Generator | None = None,
+    crop: Literal["start", "center"] = "start",
 ) -> np.ndarray:
-    """Crop or zero-pad (T,) to `samples`: at a random place, or at the end without `rng`."""
+    """Crop or zero-pad (T,) to `samples` at a random place.
+
+    Without `rng` the crop is the start or the center, and zeros go to the end.
+    """
     spare = len(waveform) - samples
     if spare > 0:
-        start = int(rng.integers(spare + 1)) if rng else 0
+        fixed = spare // 2 if crop == "center" else 0
+        start = int(rng.integers(spare + 1)) if rng else fixed
         return waveform[start : start + samples]
     before = int(rng.integers(-spare + 1)) if rng and spare else 0
     return np.pad(waveform, (before, -spare - before))

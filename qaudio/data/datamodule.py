@@ -69,8 +69,9 @@ class AudioDataModule(LightningDataModule):
         holdout: "test" trains on every other fold and scores the test fold; "validation" leaves
             the test fold alone: fold `fold mod folds + 1`, or a fixed split's validation part, is
             scored, the others train. Choose recipes with the latter.
-        seconds: length of training clips (random crop) and of scored clips (from the start);
-            None takes clips whole, one at a time.
+        seconds: length of training clips (random crop) and of scored clips; None takes clips
+            whole, one at a time.
+        crop: which part of a longer clip is scored: "start" or "center".
         segment_hop: seconds from segment to segment: clips are cut, after they were split, into
             segments of `seconds`, which train one by one; a scored clip's logits are the mean over
             its segments. None: one crop of each clip.
@@ -97,6 +98,7 @@ class AudioDataModule(LightningDataModule):
         fold: int = 1,
         holdout: Literal["test", "validation"] = "test",
         seconds: float | None = 5.0,
+        crop: Literal["start", "center"] = "start",
         segment_hop: float | None = None,
         balanced: bool = False,
         batch_size: int = 32,
@@ -109,12 +111,15 @@ class AudioDataModule(LightningDataModule):
         super().__init__()
         if holdout not in ("test", "validation"):
             raise ValueError(f"holdout must be 'test' or 'validation', not {holdout!r}")
+        if crop not in ("start", "center"):
+            raise ValueError(f"crop must be 'start' or 'center', not {crop!r}")
         if segment_hop is not None and (seconds is None or not 0 < segment_hop <= seconds):
             raise ValueError(
                 f"segment_hop must be above 0 and at most seconds ({seconds}), not {segment_hop}"
             )
         self.root, self.fold, self.holdout = Path(root).expanduser(), fold, holdout
-        self.seconds, self.segment_hop, self.balanced = seconds, segment_hop, balanced
+        self.seconds, self.crop = seconds, crop
+        self.segment_hop, self.balanced = segment_hop, balanced
         self.batch_size, self.augment = batch_size, augment
         self.seed, self.sample_rate, self.num_workers = seed, sample_rate, num_workers
         self.cache = AudioCache(cache_dir)
@@ -235,7 +240,7 @@ class AudioDataModule(LightningDataModule):
         seed = global_seed() if self.seed is None else self.seed
         dataset = ClipDataset(
             items, len(self.labels), self.cache, self._rate(), self.seconds, seed, self.augment,
-            train,
+            train, self.crop,
         )  # fmt: skip
         classes = self._items_by_class(items) if train and self.balanced else None
         # A scored clip fills as many rows of a batch as it has segments.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -114,11 +114,12 @@ class ClipDataset(Dataset):
         seed: int,
         augment: WaveformAugment | None = None,
         train: bool = False,
+        crop: Literal["start", "center"] = "start",
     ):
         self.items, self.classes, self.cache = items, classes, cache
         self.sample_rate = sample_rate
         self.samples = None if seconds is None else round(seconds * sample_rate)
-        self.seed, self.augment, self.train = seed, augment, train
+        self.seed, self.augment, self.train, self.crop = seed, augment, train, crop
 
     def __len__(self) -> int:
         return len(self.items)
@@ -147,7 +148,7 @@ class ClipDataset(Dataset):
         if rng is not None and self.augment is not None:
             waveform = self.augment(waveform, rng)
         if self.samples is not None:
-            waveform = fit_length(waveform, self.samples, rng)
+            waveform = fit_length(waveform, self.samples, rng, self.crop)
         return np.asarray(waveform, np.float32)
 
 

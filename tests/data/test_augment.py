@@ -208,7 +208,8 @@ def test_mixup_mixes_the_stated_share():
 def test_fit_length_without_a_generator_crops_and_pads_at_the_end(sound):
     assert np.array_equal(fit_length(sound, 100), sound[:100])
     assert np.array_equal(fit_length(sound, 8000), sound)
-    padded = fit_length(sound, 9000)
+    assert np.array_equal(fit_length(sound, 100, crop="center"), sound[3950:4050])
+    padded = fit_length(sound, 9000, crop="center")
     assert np.array_equal(padded[:8000], sound)
     assert padded.shape == (9000,)
     assert not padded[8000:].any()

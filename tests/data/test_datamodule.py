@@ -165,6 +165,16 @@ def test_epochs_and_seeds_differ_in_order_and_in_augmentation(esc50_tree):
         assert not any(torch.equal(w, theirs[name]) for name, w in by_id(third).items())
 
 
+def test_the_center_of_a_longer_clip_is_scored_when_asked(esc50_tree):
+    whole = next(iter(module(esc50_tree, seconds=None).test_dataloader()))["waveform"]
+    part = module(esc50_tree, seconds=0.25, crop="center", batch_size=1).test_dataloader()
+    size = round(0.25 * RATE)
+    start = (whole.shape[1] - size) // 2
+    assert torch.equal(next(iter(part))["waveform"], whole[:, start : start + size])
+    with pytest.raises(ValueError, match="crop must be"):
+        module(esc50_tree, crop="end")
+
+
 def test_crops_are_drawn_anew_each_epoch(esc50_tree):
     data = module(esc50_tree)
     first = {n: w for b in epoch(data, 0) for n, w in zip(b["id"], b["waveform"], strict=True)}
