@@ -12,6 +12,7 @@ import soundfile
 
 import qaudio
 from qaudio import cli
+from qaudio.commands import browse
 from qaudio.models.registry import ARCHITECTURES
 from qaudio.zoo import catalog
 
@@ -117,7 +118,7 @@ def test_wrong_usage_is_two(run, arguments, tiny_entry, write_sound, monkeypatch
     result = run(*arguments)
     assert result.code == 2
     assert result.out == ""
-    assert "_positive" not in result.err  # a name of ours, not of the user's
+    assert "invalid positive" not in result.err  # a name of ours, not of the user's
     assert result.err.splitlines()[-1].startswith("qaudio")
 
 
@@ -125,7 +126,7 @@ def test_an_interrupt_is_no_traceback(run, monkeypatch):
     def interrupted(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_list", interrupted)
+    monkeypatch.setattr(browse, "_list", interrupted)
     result = run("list")
     assert result.code == 1
     assert result.err == "qaudio: interrupted\n"

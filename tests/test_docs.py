@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qaudio.cli import TRAINING, _parser
+from qaudio.cli import _parser
+from qaudio.commands.training import TRAINING
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "recipes/README.md")

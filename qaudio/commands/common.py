@@ -1,0 +1,57 @@
+"""What the subcommands share: how one is added, and how a failure is told."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+class Commands:
+    """Adds subcommands to a parser, all in one form."""
+
+    def __init__(self, parser: argparse.ArgumentParser):
+        self.subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def __call__(
+        self, name: str, run: Callable[[argparse.Namespace], int], help: str, example: str
+    ) -> Any:
+        """A new subcommand's parser; `run` takes the parsed options and returns the exit code."""
+        sub = self.subparsers.add_parser(
+            name, help=help, description=help, epilog=f"example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        sub.set_defaults(run=run)
+        return sub
+
+
+def positive(text: str) -> int:
+    """An argument type: a whole number above zero."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, not {text!r}")
+    return value
+
+
+def usage(command: str, message: str) -> int:
+    """Tell of wrong usage; the exit code."""
+    print(f"qaudio {command}: {message}; see qaudio {command} --help", file=sys.stderr)
+    return 2
+
+
+def say_failed(error: Exception | str) -> int:
+    """Tell of a failure in one line; the exit code."""
+    print(f"qaudio: {' '.join(str(error).split())}", file=sys.stderr)
+    return 1
+
+
+def say_beside_bar(message: str) -> None:
+    """A line on stderr that leaves a progress bar whole."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        print(f"qaudio: {message}", file=sys.stderr, flush=True)

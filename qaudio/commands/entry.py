@@ -1,0 +1,135 @@
+"""`qaudio verify`, `prune` and `import`: check entries and make them."""
+
+from __future__ import annotations
+
+import argparse
+
+from qaudio.commands.common import Commands, positive, say_failed, usage
+from qaudio.zoo.catalog import DEFAULT_ENTRY, IMPORTERS, EntryError, entries, read_config
+
+
+def register(command: Commands) -> None:
+    """Add the subcommands of this module."""
+    sub = command(
+        "verify", _verify, "check entries: hashes, weights, scores, card",
+        f"qaudio verify {DEFAULT_ENTRY}",
+    )  # fmt: skip
+    sub.add_argument("entry", nargs="*", help="names or folders")
+    sub.add_argument("--all", action="store_true", help="every entry, MODEL_CARDS.md and README")
+    sub.add_argument(
+        "--write", action="store_true", help="with --all: write MODEL_CARDS.md and the table anew"
+    )
+
+    sub = command(
+        "prune", _prune, "remove filters from an entry or architecture, without fine-tuning",
+        "qaudio prune qcnn10_050.esc10 --ratio 0.5 --out my_pruned",
+    )  # fmt: skip
+    sub.add_argument("entry", help="name or folder")
+    sub.add_argument("--out", required=True, help="folder of the new entry")
+    sub.add_argument("--ratio", type=float, help="share of the filters to remove")
+    sub.add_argument("--target-macs", type=float, help="share (≤ 1) or number of MACs to keep")
+    sub.add_argument("--target-params", type=float, help="share or number of parameters to keep")
+    sub.add_argument("--target-latency", type=float, help="share or milliseconds to keep, measured")
+    sub.add_argument("--layers", default="all", help="all, published, blocksA-B or names")
+    sub.add_argument("--criterion", default="l1", help="l1, l2, fpgm, random, … (%(default)s)")
+    sub.add_argument("--allocation", choices=("uniform", "global"), default="uniform")
+    sub.add_argument("--multiple-of", type=positive, default=4)
+    sub.add_argument("--min-channels", type=positive, default=8)
+
+    sub = command(
+        "import", _import, "an entry from a checkpoint file that others published",
+        "qaudio import panns Cnn14_mAP=0.431.pth --arch cnn14 --out cnn14.audioset",
+    )  # fmt: skip
+    sub.add_argument("importer", choices=IMPORTERS, help="whose code wrote it")
+    sub.add_argument("file", help="the .pth file")
+    sub.add_argument(
+        "--arch", required=True, choices=[arch for known in IMPORTERS.values() for arch in known]
+    )
+    sub.add_argument("--out", required=True, help="folder of the new entry")
+    sub.add_argument("--labels", help="AudioSet's class_labels_indices.csv, for class names")
+    sub.add_argument("--license", help="of the weights, such as cc-by-4.0")
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from qaudio.zoo import card
+    from qaudio.zoo.catalog import zoo_folder
+    from qaudio.zoo.entry import verify
+
+    if bool(options.entry) == options.all or (options.write and not options.all):
+        return usage("verify", "give entries, or --all [--write]")
+    failed = 0
+    for name in options.entry or list(entries()):
+        try:
+            print(f"{name}: " + "; ".join(verify(name)), flush=True)
+        except EntryError as error:
+            failed += 1
+            say_failed(error)
+    top = zoo_folder().parent
+    if not options.all or not (top / "pyproject.toml").is_file():
+        return 1 if failed else 0
+    for path, make in (
+        (top / "MODEL_CARDS.md", lambda text: card.index()),
+        (top / "README.md", card.readme_with_table),
+    ):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        made = make(text)
+        if options.write and made != text:
+            path.write_text(made, encoding="utf-8")
+            print(f"{path.name}: written")
+        elif made != text:
+            failed += 1
+            say_failed(EntryError(f"{path.name}: differs from what the entries' results give"))
+        else:
+            print(f"{path.name}: follows from the entries' results")
+    return 1 if failed else 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    targets = {
+        name: getattr(options, name)
+        for name in ("ratio", "target_macs", "target_params", "target_latency")
+    }
+    if sum(value is not None for value in targets.values()) != 1:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in targets)
+        return usage("prune", f"give exactly one of {names}")
+    from qaudio.compress.cost import cost
+    from qaudio.compress.prune import plan, prune
+    from qaudio.zoo.entry import load, save
+
+    model = load(options.entry)
+    chosen = plan(
+        model,
+        **targets,
+        layers=options.layers,
+        criterion=options.criterion,
+        allocation=options.allocation,
+        multiple_of=options.multiple_of,
+        min_channels=options.min_channels,
+    )
+    small = prune(model, chosen)
+    config = read_config(options.entry)
+    folder = save(
+        small, options.out, license=config["license"], extra={"plan.json": chosen.to_json()}
+    )
+    before, after = cost(model), cost(small)
+    print(
+        f"{folder}: {after.params} of {before.params} parameters "
+        f"({after.params / before.params:.1%}), {after.macs / 1e9:.3f} of {before.macs / 1e9:.3f} "
+        f"GMACs ({after.macs / before.macs:.1%}); not fine-tuned"
+    )
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    if options.arch not in IMPORTERS[options.importer]:
+        known = ", ".join(IMPORTERS[options.importer])
+        return usage("import", f"--arch of {options.importer} is one of {known}")
+    from qaudio.zoo.importers import import_published, read_labels
+
+    labels = None if options.labels is None else read_labels(options.labels)
+    folder = import_published(
+        options.file, options.importer, options.arch, options.out,
+        labels=labels, license=options.license,
+    )  # fmt: skip
+    print(f"{folder}: {options.arch}, {'527 class names' if labels else 'no class names'}")
+    return 0

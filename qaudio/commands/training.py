@@ -1,0 +1,44 @@
+"""`qaudio train`, `crossval`, `fit`, `validate` and `test`: LightningCLI's commands."""
+
+from __future__ import annotations
+
+import warnings
+
+from qaudio.commands.common import Commands
+
+TRAINING = {
+    "train": "fit one split, test it, write or extend the entry",
+    "crossval": "train and test every fold that the entry lacks, then aggregate",
+    "fit": "fit only (LightningCLI)",
+    "validate": "score the validation split (LightningCLI)",
+    "test": "score the test split; `qaudio test ENTRY --data.root PATH` checks a recorded score",
+}
+
+
+def register(command: Commands) -> None:
+    """Add the subcommands of this module."""
+    for name, text in TRAINING.items():
+        # Only listed here: main() hands these to LightningCLI.
+        sub = command(
+            name, lambda options: 0, text,
+            f"qaudio {name} --config recipes/esc10/qcnn10_050.yaml --data.root data/ESC-50\n"
+            f"every option: qaudio {name} --config RECIPE --help",
+        )  # fmt: skip
+        sub.add_argument("--config", help="recipe; any of its settings can be overridden")
+        if name == "crossval":
+            sub.add_argument("--folds", help="such as [1,2]; default: all")
+            sub.add_argument("--seeds", help="such as [0,1,2]; default: [0]")
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Hand a command to LightningCLI; returns the exit code."""
+    # Lightning's advice on loaders and checkpoints does not fit small cached sets.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists.*")
+    warnings.filterwarnings("ignore", message=".*across ranks is zero.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+    from qaudio.training.run import main
+
+    return main(name, arguments)
