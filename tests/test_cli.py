@@ -100,6 +100,7 @@ def test_version(run):
         ["verify"],
         ["verify", "a", "--all"],
         ["verify", "a", "--write"],
+        ["compare", "a", "--plot", "a.pdf"],
         ["prune", "a"],
         ["prune", "a", "--out", "b"],
         ["prune", "a", "--out", "b", "--ratio", "0.5", "--target-macs", "0.5"],

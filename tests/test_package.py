@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "zoo": {"quaternion", "frontend", "models", "compress", "zoo", "paths"},
     "data": {"frontend", "data", "paths"},
     "prediction": {"frontend", "models", "data.audio"},
+    "compare": {"zoo", "compare"},
 }
 WITHOUT_LIGHTNING = ("quaternion", "frontend", "models", "compress", "zoo")
 
@@ -142,6 +143,12 @@ def loaded_after(code: str) -> set[str]:
 )
 def test_light_imports_load_no_torch(code):
     assert not loaded_after(code) & {"torch", "numpy", "lightning", "soundfile"}
+
+
+def test_comparing_entries_loads_no_torch():
+    loaded = loaded_after("from qaudio.cli import main; main(['compare'])")
+    assert "numpy" in loaded
+    assert not loaded & {"torch", "lightning", "matplotlib"}
 
 
 def test_loading_an_entry_loads_no_lightning():

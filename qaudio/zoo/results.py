@@ -99,19 +99,40 @@ def mean_average_precision(predictions: Predictions) -> float:
     Raises:
         ValueError: when no class has one.
     """
-    import torch
-    from torchmetrics.functional.classification import binary_average_precision
-
-    present = np.flatnonzero(predictions.label.sum(0) > 0)
-    if not len(present):
+    scores = [score for score in _average_precisions(predictions) if score is not None]
+    if not scores:
         raise ValueError("mAP needs at least one class with a positive clip")
-    logits = torch.from_numpy(predictions.logits.astype(np.float32)).sigmoid()
-    labels = torch.from_numpy(predictions.label.astype(np.int64))
-    scores = [binary_average_precision(logits[:, c], labels[:, c]).item() for c in present]
     return float(np.mean(scores))
 
 
 METRICS = {"accuracy": accuracy, "mAP": mean_average_precision}
+
+
+def scores_by_class(predictions: Predictions, metric: str) -> list[float | None]:
+    """Score of every class over all clips and runs; None for a class that no clip has.
+
+    Where `metric` is accuracy, the share of a class's clips that were found (its recall); where it
+    is mAP, the class's average precision.
+    """
+    if metric == "mAP":
+        return _average_precisions(predictions)
+    correct, label = _correct(predictions), predictions.label
+    return [
+        float(correct[label == c].mean()) if (label == c).any() else None
+        for c in range(predictions.logits.shape[1])
+    ]
+
+
+def _average_precisions(predictions: Predictions) -> list[float | None]:
+    import torch
+    from torchmetrics.functional.classification import binary_average_precision
+
+    logits = torch.from_numpy(predictions.logits.astype(np.float32)).sigmoid()
+    labels = torch.from_numpy(predictions.label.astype(np.int64))
+    return [
+        binary_average_precision(logits[:, c], labels[:, c]).item() if labels[:, c].any() else None
+        for c in range(labels.shape[1])
+    ]
 
 
 def metric_of(task: str) -> str:

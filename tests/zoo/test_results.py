@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, average_precision_score
+from sklearn.metrics import accuracy_score, average_precision_score, recall_score
 
 from qaudio.zoo.results import (
     Predictions,
@@ -8,6 +8,7 @@ from qaudio.zoo.results import (
     bootstrap_interval,
     mean_average_precision,
     paired_difference,
+    scores_by_class,
     summarise,
 )
 
@@ -41,6 +42,20 @@ def test_mean_average_precision_is_scikit_learns_over_classes_with_a_positive():
         one.label[:, present], one.logits[:, present].astype(np.float32), average="macro"
     )
     assert mean_average_precision(one) == pytest.approx(expected, abs=1e-6)
+
+
+def test_scores_by_class_are_scikit_learns():
+    one = made(skill=1.0)
+    expected = recall_score(one.label, one.logits.argmax(-1), average=None)
+    assert scores_by_class(one, "accuracy") == pytest.approx(expected)
+    label = np.eye(5, dtype=int)[one.label]  # a fifth class that no clip has
+    logits = np.pad(one.logits, ((0, 0), (0, 1)))
+    *found, absent = scores_by_class(
+        Predictions(**vars(one) | {"label": label, "logits": logits}), "mAP"
+    )
+    assert absent is None
+    expected = average_precision_score(label[:, :4], one.logits.astype(np.float32), average=None)
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_mean_average_precision_without_positives_is_refused():

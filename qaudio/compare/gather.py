@@ -1,0 +1,343 @@
+"""What is compared: entries' results, in groups whose members may be set beside one another.
+
+Entries may come from other people, so every field that is shown is checked here first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from qaudio.zoo.card import DATASETS
+from qaudio.zoo.catalog import EntryError, locate, read_config, read_results
+from qaudio.zoo.results import METRICS, Predictions, paired_difference, scores_by_class
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """An entry with results.
+
+    Attributes:
+        name: of the entry; with its source where two entries share a name.
+        family: "quaternion" or "real".
+        parent: such as "pruned from qcnn10_050.esc10".
+        complete: whether all folds are there.
+        runs, clips: scored.
+        mean, std, low, high: of the metric, fractions; low and high bound the 95 % interval.
+        bytes: size of the weights.
+        seconds: of sound that MACs and latency are for.
+        latency: milliseconds, on `device`; None where it was not measured.
+        predictions: None where the entry keeps none that can be read.
+    """
+
+    name: str
+    family: str
+    license: str | None
+    parent: str | None
+    benchmark: str
+    protocol: str
+    metric: str
+    complete: bool
+    runs: int
+    clips: int
+    mean: float
+    std: float | None
+    low: float
+    high: float
+    params: float
+    macs: float
+    bytes: float
+    seconds: float
+    latency: float | None
+    device: str | None
+    labels: list[str] | None
+    predictions: Predictions | None = field(repr=False)
+
+    @cached_property
+    def by_class(self) -> list[float | None] | None:
+        """Score of every class, by index; None where there are no predictions."""
+        if self.predictions is None:
+            return None
+        return scores_by_class(self.predictions, self.metric)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that an entry costs.
+
+    Attributes:
+        key: the member's attribute.
+        title: as shown.
+        unit: as shown after a number with an SI prefix.
+        condition: what two values must share to be comparable, in words.
+    """
+
+    key: str
+    title: str
+    unit: str
+    condition: Callable[[Member], str] = lambda member: ""
+
+    def of(self, member: Member) -> float | None:
+        """Its value for a member."""
+        value: float | None = getattr(member, self.key)
+        return value
+
+
+MEASURES = {
+    measure.key: measure
+    for measure in (
+        Measure("params", "parameters", ""),
+        Measure("macs", "MACs", "", lambda m: f"{m.seconds:g} s of sound"),
+        Measure("bytes", "weights", "B"),
+        Measure("latency", "latency", "ms", lambda m: f"{m.seconds:g} s of sound, {m.device}"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Members of one benchmark, protocol and metric, the best first."""
+
+    benchmark: str
+    protocol: str
+    metric: str
+    members: tuple[Member, ...]
+    _pairs: dict[tuple[Member, Member], dict[str, Any] | None] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The benchmark's name in full."""
+        return DATASETS.get(self.benchmark, {}).get("title", self.benchmark)
+
+    def difference(self, one: Member, other: Member) -> dict[str, Any] | None:
+        """`paired_difference` of two members; None unless both were scored on the same clips."""
+        if (one, other) not in self._pairs:
+            found = _paired(one, other)
+            self._pairs[one, other], self._pairs[other, one] = found, _mirrored(found)
+        return self._pairs[one, other]
+
+    def conditions(self, measure: Measure) -> list[str]:
+        """The conditions under which members' values of a measure were found, sorted."""
+        having = [member for member in self.members if measure.of(member) is not None]
+        return sorted({measure.condition(member) for member in having} - {""})
+
+    def fronts(self, measure: Measure) -> list[list[tuple[float, Member]]]:
+        """Values and members that none beats in score and measure at once, the cheapest first.
+
+        One front for each condition, because values of different conditions do not compare.
+        """
+        found = []
+        for condition in self.conditions(measure) or [""]:
+            alike = [
+                (value, member)
+                for member in self.members
+                if (value := measure.of(member)) is not None
+                and measure.condition(member) == condition
+            ]
+            front: list[tuple[float, Member]] = []
+            for value, member in sorted(alike, key=lambda item: (item[0], -item[1].mean)):
+                if not front or member.mean > front[-1][1].mean:
+                    front.append((value, member))
+            found.append(front)
+        return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that was asked for.
+
+    Attributes:
+        groups: by benchmark and protocol.
+        unscored: names of entries without results.
+        faults: (source, message) of what could not be read.
+    """
+
+    groups: list[Group]
+    unscored: list[str]
+    faults: list[tuple[str, str]]
+
+
+def gather(sources: Iterable[str | Path]) -> Comparison:
+    """Read and group entries.
+
+    Args:
+        sources: names, folders, whatever `locate` knows. A folder named twice counts once.
+    """
+    found: dict[Path, tuple[str, Member | None]] = {}
+    faults = []
+    for source in sources:
+        shown = printable(str(source))
+        try:
+            folder = locate(source).resolve()
+            if folder not in found:
+                member, fault = _read(folder, shown)
+                found[folder] = shown, member
+                faults += [(shown, fault)] if fault else []
+        except EntryError as error:
+            faults.append((shown, printable(str(error))))
+    members = _told_apart([(shown, member) for shown, member in found.values() if member])
+    unscored = [shown for shown, member in found.values() if member is None]
+    return Comparison(_grouped(members), unscored, faults)
+
+
+def printable(text: str) -> str:
+    """Text without control characters, line breaks and what no encoding can write."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _told_apart(found: list[tuple[str, Member]]) -> list[Member]:
+    names = [member.name for _, member in found]
+    return [
+        replace(member, name=f"{member.name} ({shown})")
+        if names.count(member.name) > 1 and shown != member.name
+        else member
+        for shown, member in found
+    ]
+
+
+def _grouped(members: list[Member]) -> list[Group]:
+    groups: dict[tuple[str, str, str], list[Member]] = {}
+    for member in members:
+        groups.setdefault((member.benchmark, member.protocol, member.metric), []).append(member)
+    return [
+        Group(*key, tuple(sorted(own, key=lambda member: (-member.mean, member.name))))
+        for key, own in sorted(groups.items())
+    ]
+
+
+def _paired(one: Member, other: Member) -> dict[str, Any] | None:
+    if one.predictions is None or other.predictions is None or one.metric != "accuracy":
+        return None
+    try:
+        return paired_difference(one.predictions, other.predictions)
+    except ValueError:  # other clips, or no run in common
+        return None
+
+
+def _mirrored(difference: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The difference seen from the other side; the bootstrap's draws are the same."""
+    if difference is None:
+        return None
+    low, high = difference["interval95"]
+    return difference | {"mean": -difference["mean"], "interval95": [-high, -low]}
+
+
+def _read(folder: Path, shown: str) -> tuple[Member | None, str | None]:
+    """The entry in a folder, None without results; and what is wrong with its predictions."""
+    config, results = read_config(folder), read_results(folder)
+    if results is None:
+        return None, None
+    facts = _Facts(shown, results)
+    member = _member(config, facts)
+    path, fault = folder / "predictions.npz", None
+    if path.is_file():
+        try:
+            predictions = _checked(Predictions.load(path), member)
+            return replace(member, predictions=predictions), None
+        except ValueError as error:
+            fault = printable(f"{shown}: {error}; compared by its results alone")
+    return member, fault
+
+
+def _member(config: dict[str, Any], facts: _Facts) -> Member:
+    latency = facts.get("cost.latency", dict, optional=True)
+    metric = facts.text("result.metric")
+    if metric not in METRICS:
+        raise facts.wrong("result.metric", metric, f"one of {', '.join(METRICS)}")
+    parent = facts.get("parent", dict, optional=True)
+    labels = config["labels"]
+    return Member(
+        name=facts.text("entry"),
+        family="quaternion" if config["architecture"].startswith("q") else "real",
+        license=None if config["license"] is None else printable(config["license"]),
+        parent=f"{facts.text('parent.how')} {facts.text('parent.name')}"
+        if parent is not None
+        else None,
+        benchmark=facts.text("benchmark"),
+        protocol=facts.text("protocol"),
+        metric=metric,
+        complete=facts.get("complete", bool),
+        runs=len(facts.get("result.runs", dict)),
+        clips=int(facts.number("result.clips")),
+        mean=facts.share("result.mean"),
+        std=facts.share("result.std") if facts.get("result.std", object) is not None else None,
+        low=facts.share("result.interval95.0"),
+        high=facts.share("result.interval95.1"),
+        params=facts.number("cost.params"),
+        macs=facts.number("cost.macs"),
+        bytes=facts.number("cost.bytes"),
+        seconds=facts.number("cost.seconds"),
+        latency=facts.number("cost.latency.milliseconds") if latency is not None else None,
+        device=facts.text("cost.latency.device") if latency is not None else None,
+        labels=None if labels is None else [printable(str(label)) for label in labels],
+        predictions=None,
+    )
+
+
+def _checked(predictions: Predictions, member: Member) -> Predictions:
+    """The predictions, if scores can be computed from them; raises ValueError."""
+    logits, label = predictions.logits, predictions.label
+    shape = logits.shape[:1] if member.metric == "accuracy" else logits.shape
+    classes = len(member.labels) if member.labels else logits.shape[-1]
+    top = logits.shape[-1] if member.metric == "accuracy" else 2
+    if (
+        logits.ndim != 2
+        or logits.dtype.kind != "f"
+        or not len(logits)
+        or logits.shape[1] != classes
+        or label.shape != shape
+        or label.dtype.kind not in "iub"
+        or not ((label >= 0) & (label < top)).all()
+        or predictions.fold.dtype.kind not in "iu"
+        or predictions.seed.dtype.kind not in "iu"
+    ):
+        raise ValueError(f"predictions.npz: not the logits and labels of {classes} classes")
+    return predictions
+
+
+class _Facts:
+    """results.json of an entry, read field by field; raises EntryError naming the field."""
+
+    def __init__(self, shown: str, results: Any):
+        self.shown, self.results = shown, results
+
+    def get(self, path: str, kind: type, optional: bool = False) -> Any:
+        """The value at a dotted path."""
+        value = self.results
+        for key in path.split("."):
+            try:
+                value = value[int(key) if isinstance(value, list) else key]
+            except (KeyError, IndexError, TypeError, ValueError):
+                raise self.wrong(path, "nothing", "a value") from None
+        if not isinstance(value, kind) and not (optional and value is None):
+            raise self.wrong(path, repr(value), kind.__name__)
+        return value
+
+    def text(self, path: str) -> str:
+        """Text that can be shown; never empty."""
+        return printable(self.get(path, str)) or "?"
+
+    def number(self, path: str) -> float:
+        """A positive number."""
+        return self._number(path, 0, math.inf, "a positive number")
+
+    def share(self, path: str) -> float:
+        """A fraction."""
+        return self._number(path, -1e-9, 1, "a number from 0 to 1")
+
+    def _number(self, path: str, above: float, most: float, expected: str) -> float:
+        value = self.get(path, object)
+        plain = isinstance(value, int | float) and not isinstance(value, bool)
+        if not plain or not (above < value <= most) or math.isinf(value):
+            raise self.wrong(path, repr(value), expected)
+        return value
+
+    def wrong(self, path: str, found: str, expected: str) -> EntryError:
+        """An error that says what was found."""
+        return EntryError(
+            f"{self.shown}: results.json: {path}: expected {expected}, found {found[:60]}"
+        )
