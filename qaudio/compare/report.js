@@ -271,8 +271,9 @@ function comparePair(group, one, two, verdict, holder) {
   group.facts.forEach((fact, n) => {
     const row = make(costs, "tr");
     make(row, "th", { scope: "row" }, fact.title);
-    make(row, "td", {}, a.facts[n] || "–");
-    make(row, "td", {}, b.facts[n] || "–");
+    for (const member of [a, b]) {
+      make(row, "td", fact.title === "licence" ? { class: "words" } : {}, member.facts[n] || "–");
+    }
     const alike = fact.key && a.conditions[fact.key] === b.conditions[fact.key];
     const ratio = alike ? a.costs[fact.key] / b.costs[fact.key] : NaN;
     make(row, "td", {}, alike && a.costs[fact.key] !== null && b.costs[fact.key] !== null
@@ -359,4 +360,5 @@ const controls = document.getElementById("controls");
 controls.hidden = false;
 controls.addEventListener("submit", (event) => event.preventDefault());
 controls.addEventListener("input", filter);
+controls.addEventListener("change", filter);
 filter();

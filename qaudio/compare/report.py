@@ -34,6 +34,7 @@ from qaudio.compare.tables import (
 )
 
 FIRST_ASCENDING = ("entry", "licence", *(m.title for m in MEASURES.values()))
+WORDS = ' class="words"'  # may break into lines, as figures may not
 NOTHING = '<span class="none">–</span>'
 
 
@@ -156,7 +157,7 @@ def _table(group: Group) -> str:
         cells.append((member.license, member.license or "not stated"))
         under = f'<span class="sub">{escape(member.parent)}</span>' if member.parent else ""
         columns = "".join(
-            f'<td role="cell" data-title="{escape(title)}" '
+            f'<td role="cell"{WORDS if title == "licence" else ""} data-title="{escape(title)}" '
             f'data-value="{"" if value is None else escape(str(value))}">'
             f"{escape(text) or NOTHING}</td>"
             for title, (value, text) in zip(titles[1:], cells, strict=True)
