@@ -21,6 +21,8 @@ _HOMES = {
     "Plan": "qaudio.compress.prune",
     "cost": "qaudio.compress.cost",
     "Cost": "qaudio.compress.cost",
+    "export_onnx": "qaudio.export",
+    "OnnxModel": "qaudio.runtime",
     "AudioModel": "qaudio.models.base",
     "FrontendConfig": "qaudio.frontend",
     "QConv2d": "qaudio.quaternion.layers",
@@ -45,11 +47,13 @@ if TYPE_CHECKING:
     from qaudio.data.folder import AudioFolder
     from qaudio.data.gtzan import GTZAN
     from qaudio.data.ravdess import RAVDESS
+    from qaudio.export import export_onnx
     from qaudio.frontend import FrontendConfig
     from qaudio.models.base import AudioModel
     from qaudio.models.registry import create_model
     from qaudio.prediction import Prediction, predict
     from qaudio.quaternion.layers import QConv2d, QLinear
+    from qaudio.runtime import OnnxModel
     from qaudio.training.modules import Classifier, PrunedClassifier
     from qaudio.zoo.catalog import list_models
     from qaudio.zoo.entry import load, save, verify

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from qaudio import __version__
-from qaudio.commands import browse, compare, entry, predict, training
+from qaudio.commands import browse, compare, entry, export, predict, training
 from qaudio.commands.common import Commands, say_failed
 from qaudio.zoo.catalog import EntryError
 
@@ -45,6 +45,11 @@ def _guarded(run: Callable[[], int]) -> int:
         return 0
     except (EntryError, ValueError, OSError) as error:
         return say_failed(error)
+    except ModuleNotFoundError as error:
+        if error.name in ("torch", "onnx", "onnxscript", "onnxruntime"):
+            extra = "" if error.name == "torch" else "[onnx]"
+            return say_failed(f"this needs {error.name}: pip install 'qaudio{extra}'")
+        raise
     except Exception as error:
         # Known by name: importing them here would load torch for `qaudio list`.
         if type(error).__name__ in ("AudioError", "DataError", "MisconfigurationException"):
@@ -60,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"qaudio {__version__}")
     commands = Commands(parser)
-    for group in (browse, predict, compare, entry, training):
+    for group in (browse, predict, compare, entry, export, training):
         group.register(commands)
     return parser
 

@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import asdict, dataclass, fields
-from fractions import Fraction
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
+
+from qaudio.resampling import whole_ratio
 
 Kind = Literal["logmel", "delta", "published"]
 
@@ -139,35 +140,17 @@ def _with_deltas(x: Tensor) -> list[Tensor]:
 def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     """Resample along the last axis.
 
-    A ratio whose terms are both above 1000 (44 101 to 32 000 Hz, say) is replaced by the nearest
-    one with a term of at most 1000, less than 0.1 % off in pitch: the exact one would need a
-    filter of gigabytes.
-
     Args:
         waveform: (..., T).
-        source_rate, target_rate: Hz.
+        source_rate, target_rate: Hz; their ratio is taken by `whole_ratio`.
 
     Raises:
         ValueError: for a rate below 100 Hz or above 10 MHz.
     """
-    for rate in (source_rate, target_rate):
-        if not 100 <= rate <= 10_000_000:
-            raise ValueError(f"sample rate {rate} Hz is outside 100 Hz to 10 MHz")
-    down, up = _ratio(source_rate, target_rate)
+    down, up = whole_ratio(source_rate, target_rate)
     if down == up or waveform.shape[-1] == 0:
         return waveform
     return torchaudio.functional.resample(waveform, down, up)
-
-
-def _ratio(source_rate: int, target_rate: int) -> tuple[int, int]:
-    """Small whole numbers in about the ratio of two rates."""
-    slow, fast = sorted((source_rate, target_rate))
-    ratio = Fraction(slow, fast)  # at most 1, so the denominator is the larger term
-    if ratio.denominator > 1000:
-        close = ratio.limit_denominator(1000)
-        ratio = close if close else Fraction(1, round(fast / slow))
-    terms = (ratio.numerator, ratio.denominator)
-    return terms if source_rate < target_rate else terms[::-1]
 
 
 def pad_to(waveform: Tensor, samples: int) -> Tensor:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from qaudio.data.audio import AudioError, display_name, windows, windows_of
-from qaudio.models.base import AudioModel, evaluating
+from qaudio.resampling import check_rate
+from qaudio.runtime import OnnxModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from qaudio.models.base import AudioModel
 
 WHOLE_SECONDS = 30.0  # up to here a sound is run in one piece
 WINDOW_SECONDS, HOP_SECONDS = 10.0, 5.0
@@ -67,7 +73,7 @@ class Analysis:
 
 
 def predict(
-    model: AudioModel,
+    model: AudioModel | OnnxModel,
     audio: str | os.PathLike | np.ndarray | torch.Tensor,
     *,
     sample_rate: int | None = None,
@@ -78,7 +84,7 @@ def predict(
     """The most probable classes of a sound.
 
     Args:
-        model: used in eval mode and left in the mode it was in.
+        model: used in eval mode and left in the mode it was in; or an exported one, without torch.
         audio: path of a file, or samples (T,) or (C, T) in −1…1.
         sample_rate: of samples, Hz; None: the model's. Files bring their own.
         top_k: how many classes.
@@ -98,7 +104,7 @@ def predict(
 
 
 def analyse(
-    model: AudioModel,
+    model: AudioModel | OnnxModel,
     audio: str | os.PathLike | np.ndarray | torch.Tensor,
     *,
     sample_rate: int | None = None,
@@ -119,23 +125,20 @@ def analyse(
     step = (HOP_SECONDS if window is None else length / 2) if hop is None else hop
     if not 0 < step <= length:
         raise ValueError(f"hop must be above 0 and at most the window of {length:g} s, not {step}")
-    if sample_rate is not None and not 100 <= sample_rate <= 10_000_000:
-        raise ValueError(f"sample rate {sample_rate} Hz is outside 100 Hz to 10 MHz")
+    if sample_rate is not None:
+        check_rate(sample_rate)
     whole = WHOLE_SECONDS if window is None else length
     if isinstance(audio, (str, os.PathLike)):
         stream = windows(audio, length, step, whole)
     else:
         rate = model.sample_rate if sample_rate is None else sample_rate
         stream = _tensor_windows(audio, rate, length, step, whole)
-    device = model.classifier.weight.device
     spans: list[tuple[float, float]] = []
     found: list[np.ndarray] = []
-    with evaluating(model), torch.inference_mode():
+    with _scoring(model) as score:
         while group := list(islice(stream, BATCH)):
             rate = group[0][2]
-            waveform = torch.from_numpy(np.stack([samples for _, samples, _ in group]))
-            logits = model(waveform.to(device), rate)
-            probabilities = model.probabilities(logits.float()).cpu().numpy()
+            probabilities = score(np.stack([samples for _, samples, _ in group]), rate)
             if not np.isfinite(probabilities).all():
                 name = display_name(audio) if isinstance(audio, (str, os.PathLike)) else "audio"
                 raise AudioError(f"{name}: its samples are too large to be sound")
@@ -147,14 +150,37 @@ def analyse(
     return Analysis(np.array(spans), np.concatenate(found), labels)
 
 
+@contextmanager
+def _scoring(
+    model: AudioModel | OnnxModel,
+) -> Iterator[Callable[[np.ndarray, int], np.ndarray]]:
+    """Probabilities (B, C) of samples (B, T) at a rate, by a model in eval mode."""
+    if isinstance(model, OnnxModel):
+        yield model.probabilities
+        return
+    import torch  # here: exported models are run without it
+
+    from qaudio.models.base import evaluating
+
+    device = model.classifier.weight.device
+
+    def score(samples: np.ndarray, rate: int) -> np.ndarray:
+        logits = model(torch.from_numpy(samples).to(device), rate)
+        return model.probabilities(logits.float()).cpu().numpy()
+
+    with evaluating(model), torch.inference_mode():
+        yield score
+
+
 def _tensor_windows(
     audio: np.ndarray | torch.Tensor, rate: int, length: float, step: float, whole: float
 ) -> Iterator[tuple[float, np.ndarray, int]]:
-    samples = torch.as_tensor(audio).detach().cpu().float()
+    array = audio if isinstance(audio, np.ndarray) else audio.detach().cpu()
+    samples = np.asarray(array, np.float32)
     if samples.ndim == 2:
-        samples = samples.mean(dim=0)
+        samples = samples.mean(axis=0)
     if samples.ndim != 1 or not len(samples):
-        raise AudioError(f"samples must be (T,) or (C, T) with T > 0, not {tuple(samples.shape)}")
-    if not torch.isfinite(samples).all():
+        raise AudioError(f"samples must be (T,) or (C, T) with T > 0, not {samples.shape}")
+    if not np.isfinite(samples).all():
         raise AudioError("samples hold NaN or infinite values")
-    return windows_of(iter([samples.numpy()]), rate, length, step, whole)
+    return windows_of(iter([samples]), rate, length, step, whole)

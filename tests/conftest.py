@@ -153,3 +153,10 @@ def tiny_model() -> qaudio.AudioModel:
 def tiny_entry(tmp_path, tiny_model) -> Path:
     """An entry folder without results."""
     return qaudio.save(tiny_model, tmp_path / "zoo" / "tiny.made", license="cc0-1.0")
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model as an ONNX file, waveform to logits."""
+    path = tmp_path_factory.mktemp("export") / "tiny.onnx"
+    return qaudio.export_onnx(tiny_model, path, entry="tiny.made", license="cc0-1.0").path

@@ -21,14 +21,18 @@ MODULES = sorted(
 # Parts of the package that another part may import.
 MAY_IMPORT = {
     "quaternion": {"quaternion"},
-    "frontend": set(),
+    "resampling": set(),
+    "frontend": {"resampling"},
     "paths": set(),
     "models": {"quaternion", "frontend", "models"},
     "compress": {"quaternion", "frontend", "models", "compress"},
     "zoo": {"quaternion", "frontend", "models", "compress", "zoo", "paths"},
     "data": {"frontend", "data", "paths"},
-    "prediction": {"frontend", "models", "data.audio"},
     "compare": {"zoo", "compare"},
+    "runtime": {"resampling"},
+    "prediction": {"resampling", "models", "data.audio", "runtime"},
+    "graphs": {"quaternion", "frontend", "models"},
+    "export": {"frontend", "models", "data.audio", "graphs", "runtime"},
 }
 WITHOUT_LIGHTNING = ("quaternion", "frontend", "models", "compress", "zoo")
 

@@ -19,7 +19,13 @@ def register(command: Commands) -> None:
         "qaudio predict your_file.wav --times",
     )  # fmt: skip
     sub.add_argument("files", nargs="*", help="sound files, or folders of them")
-    sub.add_argument("--model", default=DEFAULT_ENTRY, help="entry name or folder (%(default)s)")
+    sub.add_argument(
+        "--model", default=DEFAULT_ENTRY, help="entry, folder, or .onnx file (%(default)s)"
+    )
+    sub.add_argument(
+        "--runtime", choices=("torch", "onnx"),
+        help="onnx: run an exported file, without torch (default: by the model's name)",
+    )  # fmt: skip
     sub.add_argument("--top-k", type=positive, default=5, help="classes to show (%(default)s)")
     sub.add_argument("--window", type=float, help="seconds of each window (10)")
     sub.add_argument("--hop", type=float, help="seconds from window to window (half a window)")
@@ -37,11 +43,14 @@ def _predict(options: argparse.Namespace) -> int:
         return usage("predict", "--window must be 0.05 to 3600 seconds")
     if options.hop is not None and not 0 < options.hop <= (options.window or 10):
         return usage("predict", "--hop must be above 0 and at most the window")
+    exported = options.model.endswith(".onnx")
+    if options.runtime is not None and exported != (options.runtime == "onnx"):
+        wanted = "an entry" if exported else "an .onnx file, which `qaudio export` makes"
+        return usage("predict", f"--runtime {options.runtime} takes {wanted}, as --model")
     from tqdm import tqdm
 
     from qaudio.data.audio import AudioError, display_name, info
     from qaudio.prediction import analyse
-    from qaudio.zoo.entry import load
 
     files = list(options.files)
     if options.demo:
@@ -49,7 +58,7 @@ def _predict(options: argparse.Namespace) -> int:
 
         files.insert(0, str(write_demo("qaudio-demo.wav")))
     paths, failed = _sound_files(files)
-    model = load(options.model)
+    model = _model(options.model, exported)
     several = len(paths) + failed > 1
     # One bar, over files or over the seconds of a single one; none where stderr is no terminal.
     over_files, over_seconds = (None, True) if several else (True, None)
@@ -86,6 +95,16 @@ def _predict(options: argparse.Namespace) -> int:
             for p in rows:
                 print(f"  {p.start:8.2f} {p.end:8.2f}  {p.label} {p.probability:.1%}")
     return 1 if failed else 0
+
+
+def _model(source: str, exported: bool) -> Any:
+    if exported:
+        from qaudio.runtime import OnnxModel
+
+        return OnnxModel(source)
+    from qaudio.zoo.entry import load
+
+    return load(source)
 
 
 def _sound_files(arguments: list[str]) -> tuple[list[str], int]:

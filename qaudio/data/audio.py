@@ -11,9 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
 
-from qaudio.frontend import resample
 from qaudio.paths import cache_folder
 
 CACHE_VERSION = 1
@@ -166,6 +164,10 @@ def read(path: str | os.PathLike) -> tuple[np.ndarray, int]:
 
 def load(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
     """A whole file, mono, at `sample_rate` Hz: (T,) float32. Raises AudioError."""
+    import torch  # here: decoding alone works without it
+
+    from qaudio.frontend import resample
+
     samples, rate = read(path)
     return resample(torch.from_numpy(samples), rate, sample_rate).numpy()
 

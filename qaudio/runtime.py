@@ -1,0 +1,78 @@
+"""Exported models without torch: onnxruntime and numpy alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qaudio.resampling import resample_array
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class OnnxModel:
+    """A file of `qaudio export`, for `qaudio.predict` as an `AudioModel` is.
+
+    Attributes:
+        metadata: what the file says of itself: labels, task, sample_rate, min_samples, frontend,
+            license, entry, and the figures of the export's check.
+
+    Args:
+        path: the .onnx file.
+        threads: None: onnxruntime's choice.
+
+    Raises:
+        ValueError: for a file that is missing or was not exported for this; says which.
+    """
+
+    def __init__(self, path: str | os.PathLike, threads: int | None = None):
+        path = os.fspath(path)
+        if not os.path.isfile(path):
+            raise ValueError(f"{path}: no such file; `qaudio export ENTRY --out FILE` makes one")
+        self.session = session(path, threads)
+        stored = self.session.get_modelmeta().custom_metadata_map
+        if "qaudio_version" not in stored:
+            raise ValueError(
+                f"{path}: was not written by `qaudio export`: its metadata lack labels"
+            )
+        self.metadata: dict[str, Any] = {key: json.loads(text) for key, text in stored.items()}
+        if self.metadata["input"] != "waveform":
+            raise ValueError(f"{path}: takes features; export it without --features to predict")
+        self.sample_rate: int = self.metadata["sample_rate"]
+        self.num_classes: int = self.metadata["num_classes"]
+        self.labels: list[str] | None = self.metadata["labels"]
+
+    def logits(self, waveform: np.ndarray, sample_rate: int | None = None) -> np.ndarray:
+        """Logits (B, classes) of mono waveforms (B, T) in −1…1; None means `self.sample_rate`."""
+        waveform = np.asarray(waveform, np.float32)
+        if sample_rate is not None:
+            waveform = resample_array(waveform, sample_rate, self.sample_rate)
+        missing = self.metadata["min_samples"] - waveform.shape[-1]
+        if missing > 0:
+            waveform = np.pad(waveform, ((0, 0), (0, missing)))
+        return self.session.run(["logits"], {"waveform": waveform})[0]
+
+    def probabilities(self, waveform: np.ndarray, sample_rate: int | None = None) -> np.ndarray:
+        """Softmax or sigmoid of the logits, by the model's task; arguments as `logits`."""
+        logits = self.logits(waveform, sample_rate).astype(np.float64)
+        if self.metadata["task"] == "multilabel":
+            return 0.5 * (1 + np.tanh(logits / 2))
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+
+def session(model: str | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU; raises ValueError for a file that is no ONNX model."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own kinds, which it does not name in public
+        name = model if isinstance(model, str) else "the exported model"
+        raise ValueError(f"{name}: onnxruntime cannot load it ({error})") from None

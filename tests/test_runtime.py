@@ -1,0 +1,154 @@
+"""Exported files without torch: what they predict is what the model predicts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import qaudio
+from qaudio import cli
+
+# Stands before the command in a process of its own: an import of these fails as if not installed.
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchaudio", "lightning", "safetensors", "pooch"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+COMMAND = "from qaudio.cli import main\nsys.exit(main(sys.argv[1:]))"
+
+
+@pytest.fixture
+def path(tiny_export):
+    return tiny_export
+
+
+@pytest.fixture
+def retold(path, tmp_path):
+    """A copy of the file with other metadata."""
+
+    def make(**changes) -> Path:
+        graph = onnx.load(path)
+        told = {prop.key: prop.value for prop in graph.metadata_props}
+        told |= {key: json.dumps(value) for key, value in changes.items()}
+        onnx.helper.set_model_props(graph, {k: v for k, v in told.items() if v != "null"})
+        made = tmp_path / f"{'-'.join(changes)}.onnx"
+        onnx.save(graph, made)
+        return made
+
+    return make
+
+
+def without_torch(code, *arguments):
+    root = str(Path(qaudio.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, "-c", BLOCKED + code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def by_index(predictions):
+    return [p["probability"] for p in sorted(predictions, key=lambda p: p["index"])]
+
+
+def test_the_command_predicts_where_torch_is_not_installed(path, tiny_model, write_sound):
+    files = [
+        write_sound("same.wav", rate=16000, seconds=2, seed=1),
+        write_sound("other.flac", rate=44100, seconds=3, channels=2, seed=2),
+        write_sound("long.wav", rate=8000, seconds=33, seed=3),
+        write_sound("short.wav", rate=8000, seconds=0.001, seed=4),
+    ]
+    result = without_torch(
+        COMMAND, "predict", "--runtime", "onnx", "--model", path, *files, "--json", "--times"
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    for file, line in zip(files, result.stdout.splitlines(), strict=True):
+        document = json.loads(line)
+        assert document["file"] == str(file)
+        expected = [vars(p) for p in qaudio.predict(tiny_model, file)]
+        assert by_index(document["predictions"]) == pytest.approx(by_index(expected), abs=1e-3)
+        assert {p["label"] for p in document["predictions"]} == set(tiny_model.labels)
+        ends = {(p["start"], p["end"]) for p in document["predictions"]}
+        assert ends == {(p["start"], p["end"]) for p in expected}
+    assert len(document["times"]) == 3
+    assert (
+        len({tuple(by_index(json.loads(n)["predictions"])) for n in result.stdout.splitlines()})
+        == 4
+    )
+
+
+def test_the_output_is_that_of_an_entry(path, tiny_entry, write_sound, capsys):
+    sound = write_sound("sound.wav", seconds=4)
+    shown = []
+    for model in (path, tiny_entry):
+        assert cli.main(["predict", "--model", str(model), str(sound), "--times"]) == 0
+        shown.append(capsys.readouterr().out.replace(model.name, "MODEL"))
+    assert shown[0] == shown[1]
+
+
+def test_the_library_loads_no_torch(path, write_sound):
+    code = (
+        "import qaudio; model = qaudio.OnnxModel(sys.argv[1]);"
+        "print(qaudio.predict(model, sys.argv[2])[0].probability > 0); print(*sys.modules)"
+    )
+    result = without_torch(code, path, write_sound("sound.wav"))
+    assert result.stdout.startswith("True")
+    loaded = {name.partition(".")[0] for name in result.stdout.split()}
+    assert "onnxruntime" in loaded
+    assert not loaded & {"torch", "torchaudio", "onnx", "lightning", "scipy"}
+
+
+def test_a_command_that_needs_torch_says_so_in_one_line(tmp_path):
+    result = without_torch(COMMAND, "predict", "--demo")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "pip install" in result.stderr
+
+
+def test_arrays_of_any_rate_and_length(path, tiny_model):
+    model = qaudio.OnnxModel(path, threads=1)
+    for samples, rate in ((100, None), (20000, 22050), (16000, 16000)):
+        x = np.random.default_rng(0).standard_normal((2, samples)).astype(np.float32)
+        with torch.no_grad():
+            expected = tiny_model(torch.from_numpy(x), rate).softmax(-1).numpy()
+        assert model.probabilities(x, rate) == pytest.approx(expected, abs=1e-3)
+
+
+def test_multi_label_files_give_a_probability_for_each_class(path, retold):
+    x = np.random.default_rng(0).standard_normal((1, 16000)).astype(np.float32)
+    logits = qaudio.OnnxModel(path).logits(x)
+    probabilities = qaudio.OnnxModel(retold(task="multilabel")).probabilities(x)
+    assert probabilities == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+
+
+def test_files_that_cannot_predict_are_named(path, retold, tmp_path, capsys):
+    text, other = tmp_path / "text.onnx", retold(qaudio_version=None)
+    text.write_text("not a model")
+    for file, said in (
+        (tmp_path / "missing.onnx", "no such file"),
+        (text, "cannot load"),
+        (other, "not written by `qaudio export`"),
+        (retold(input="features"), "takes features"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            qaudio.OnnxModel(file)
+        assert cli.main(["predict", "--model", str(file), "a.wav"]) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [["--runtime", "onnx"], ["--runtime", "torch", "--model", "a.onnx"]], ids=" ".join
+)
+def test_a_runtime_that_does_not_fit_the_model_is_wrong_usage(options, capsys):
+    assert cli.main(["predict", "a.wav", *options]) == 2
+    assert "--runtime" in capsys.readouterr().err
