@@ -99,8 +99,8 @@ class FrontendGraph(nn.Module):
     """`Frontend` in operators that onnxruntime is quick at: matrix products, time as last axis.
 
     The DFT of n = n1·n2 points is done in two steps (Cooley & Tukey, 1965), each one matrix
-    product over all frames without a transposition. A 10 s clip takes 4 ms by it on two threads
-    where ONNX's STFT operator takes 20 ms, a convolution with the DFT's rows as long.
+    product over all frames without a transposition. In onnxruntime it takes half the time of
+    ONNX's STFT operator or less, and of a convolution with the DFT's rows.
     """
 
     def __init__(self, frontend: Frontend):
