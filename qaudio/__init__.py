@@ -34,7 +34,8 @@ _HOMES = {
     "AudioSet": "qaudio.data.audioset",
     "AudioFolder": "qaudio.data.folder",
     "Classifier": "qaudio.training.modules",
-    "PrunedClassifier": "qaudio.training.modules",
+    "PrunedClassifier": "qaudio.training.compressed",
+    "DistilledClassifier": "qaudio.training.compressed",
 }
 __all__ = ["__version__", *_HOMES]
 
@@ -54,7 +55,8 @@ if TYPE_CHECKING:
     from qaudio.prediction import Prediction, predict
     from qaudio.quaternion.layers import QConv2d, QLinear
     from qaudio.runtime import OnnxModel
-    from qaudio.training.modules import Classifier, PrunedClassifier
+    from qaudio.training.compressed import DistilledClassifier, PrunedClassifier
+    from qaudio.training.modules import Classifier
     from qaudio.zoo.catalog import list_models
     from qaudio.zoo.entry import load, save, verify
 

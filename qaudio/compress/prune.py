@@ -121,8 +121,7 @@ def plan(
     for name, value in (("multiple_of", multiple_of), ("min_channels", min_channels)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive whole number, not {value!r}")
-    component = 4 if model.quaternion else 1
-    if multiple_of % component:
+    if model.quaternion and multiple_of % 4:
         raise ValueError(f"multiple_of must be a multiple of 4 for a quaternion net: {multiple_of}")
     if ratio is not None and not 0 <= ratio < 1:
         raise ValueError(f"ratio is the share removed, 0 <= ratio < 1, not {ratio}")
@@ -141,7 +140,6 @@ def plan(
             "target_latency": lambda: Budget(given[0], LatencyMeter(model), exact=False),
         }[given[0]]()
         chosen = towards(budget, targets[given[0]] or 0.0, widths, allowed, by)
-    after = widths | chosen
     request = {
         "ratio": ratio,
         **targets,
@@ -151,14 +149,48 @@ def plan(
         "min_channels": min_channels,
         "seed": seed,
     }
+    return _keep_highest(model, ranked, chosen, criterion, request, macs)
+
+
+def plan_widths(
+    model: AudioModel,
+    widths: dict[str, int],
+    *,
+    criterion: str = "l1",
+    data: Batches | None = None,
+    seed: int = 0,
+) -> Plan:
+    """A plan for widths that are decided already, as the steps of a gradual pruning have them.
+
+    Args:
+        model: left as it is.
+        widths: real channels by layer name; layers left out stay.
+        criterion, data, seed: as in `plan`.
+    """
+    groups = [group for group in model.channel_groups() if group.name in widths]
+    ranked = scores(model, groups, criterion, data=data, seed=seed)
+    return _keep_highest(model, ranked, widths, criterion, {"widths": widths}, MacMeter(model))
+
+
+def _keep_highest(
+    model: AudioModel,
+    ranked: dict[str, Tensor],
+    widths: dict[str, int],
+    criterion: str,
+    request: dict[str, Any],
+    macs: MacMeter,
+) -> Plan:
+    """The plan that keeps each layer's highest scores at the given widths."""
+    planes = 4 if model.quaternion else 1
+    before, after = dict(model.widths), model.widths | widths
     return Plan(
         architecture=model.architecture,
-        kept={n: sorted(_highest(ranked[n], width // component)) for n, width in chosen.items()},
-        before=widths,
+        kept={n: sorted(_highest(ranked[n], width // planes)) for n, width in widths.items()},
+        before=before,
         after=after,
         criterion=criterion,
         request=request,
-        macs_before=macs(widths),
+        macs_before=macs(before),
         macs_after=macs(after),
     )
 
@@ -185,12 +217,8 @@ def prune(model: AudioModel, plan_or_none: Plan | None = None, **request: Any) -
             f"{model.architecture}"
         )
     _check(model, chosen)
-    groups = {group.name: group for group in model.channel_groups()}
-    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    for name, kept in chosen.kept.items():
-        _slice(model, state, groups[name], torch.tensor(kept))
     small = from_config({**model.config, "widths": chosen.after})
-    small.load_state_dict(state)
+    small.load_state_dict(slice_tensors(model, chosen, model.state_dict()))
     weight = model.classifier.weight
     small = small.to(device=weight.device, dtype=weight.dtype).train(model.training)
     if small.widths != chosen.after or sum(p.numel() for p in small.parameters()) > sum(
@@ -198,6 +226,21 @@ def prune(model: AudioModel, plan_or_none: Plan | None = None, **request: Any) -
     ):
         raise RuntimeError("the pruned network does not have the planned widths")
     return small
+
+
+def slice_tensors(model: AudioModel, plan: Plan, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Cut tensors as a plan cuts the parameters and buffers whose names they bear.
+
+    Args:
+        model: that the plan was made for.
+        plan: what stays.
+        tensors: of the shapes that the model's own have: its state, or an optimizer's moments.
+    """
+    groups = {group.name: group for group in model.channel_groups()}
+    cut = {name: tensor.detach() for name, tensor in tensors.items()}
+    for name, kept in plan.kept.items():
+        _slice(model, cut, groups[name], torch.tensor(kept))
+    return cut
 
 
 def select_groups(model: AudioModel, layers: str | Sequence[str]) -> list[ChannelGroup]:
@@ -263,6 +306,8 @@ def _slice(model: AudioModel, state: dict[str, Tensor], group: ChannelGroup, kep
                 state[name] = state[name][channels.to(state[name].device)]
     for layer in group.consumers:
         quaternion = isinstance(model.get_submodule(layer), (QConv2d, QLinear))
-        weight = state[f"{layer}.weight"]
+        weight = state.get(f"{layer}.weight")
+        if weight is None:
+            continue  # of a frozen layer an optimizer has no moments
         index = (kept if quaternion else channels).to(weight.device)
         state[f"{layer}.weight"] = weight[:, index]

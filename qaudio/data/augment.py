@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,20 +108,23 @@ class Mixup:
         self, features: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Mix features (B, …) and float targets (B, classes) with a permutation of themselves."""
+        mix = self.draw(len(features), generator)
+        return mix(features), mix(targets)
+
+    def draw(self, batch: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+        """One mixture of a batch, to be made of several tensors (B, …) alike."""
         if not self.alpha:
-            return features, targets
-        batch = len(features)
+            return lambda x: x
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         weight = rng.beta(self.alpha, self.alpha, batch)
         weight = np.where(rng.random(batch) < self.probability, np.maximum(weight, 1 - weight), 1)
-        order = torch.from_numpy(rng.permutation(batch)).to(features.device)
-        share = torch.from_numpy(weight).to(features)
+        order, share = torch.from_numpy(rng.permutation(batch)), torch.from_numpy(weight)
 
         def mix(x: Tensor) -> Tensor:
-            w = share.reshape(-1, *[1] * (x.ndim - 1))
-            return w * x + (1 - w) * x[order]
+            w = share.to(x).reshape(-1, *[1] * (x.ndim - 1))
+            return w * x + (1 - w) * x[order.to(x.device)]
 
-        return mix(features), mix(targets)
+        return mix
 
 
 def fit_length(

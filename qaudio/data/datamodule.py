@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -226,6 +227,28 @@ class AudioDataModule(LightningDataModule):
             empty = self.labels[int(np.argmin(counts))]
             raise DataError(f"{self.benchmark}: class {empty!r} has no training clips to weight")
         return torch.from_numpy(len(clips) / (len(counts) * counts)).float()
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a training clip is the same in every epoch: not augmented, not cut at random."""
+        if self.augment is not None:
+            return False
+        if self.seconds is None:
+            return True
+        size = round(self.seconds * self._rate())
+        return all(
+            len(range(self._lengths[clip.id])[segment]) == size
+            for clip, segments in self._items("training")
+            for segment in segments
+        )
+
+    def first_batches(self, count: int = 16) -> list[tuple[Tensor, Tensor]]:
+        """Waveforms (B, T) and labels of the first training batches, as training hears them.
+
+        For pruning criteria that need data.
+        """
+        batches = islice(self.train_dataloader(), count)
+        return [(batch["waveform"], batch["label"]) for batch in batches]
 
     def _items_by_class(self, items: list[Item]) -> list[np.ndarray]:
         members: list[list[int]] = [[] for _ in self.labels]

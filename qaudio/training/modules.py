@@ -1,8 +1,9 @@
-"""LightningModules: train a network, prune one and fine-tune it."""
+"""The LightningModule that trains a network; `compressed.py` has those that make it smaller."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -10,12 +11,12 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from qaudio.compress.prune import prune
 from qaudio.data.augment import Mixup, SpecAugment, global_seed, item_seed, one_hot
 from qaudio.data.datamodule import Split
 from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel
-from qaudio.models.registry import create_model
+from qaudio.models.registry import create_model, from_config
+from qaudio.training.callbacks import averaged
 from qaudio.training.metrics import validation_metric
 from qaudio.zoo.catalog import locate, read_config
 from qaudio.zoo.lineage import load_for_split
@@ -82,6 +83,11 @@ class Classifier(LightningModule):
         return None if self.source is None else (locate(self.source).name, "fine-tuned from")
 
     @property
+    def sources(self) -> list[str]:
+        """Entries that the network learns from: what they were trained on, it has seen too."""
+        return [] if self.source is None else [self.source]
+
+    @property
     def sample_rate(self) -> int:
         """Rate in Hz at which the network takes waveforms."""
         if hasattr(self, "net"):
@@ -113,6 +119,17 @@ class Classifier(LightningModule):
             )
         net = self.build(data.labels, data.split)
         net.eval_seconds = data.seconds
+        self.adopt(net)
+        self.val_metric = validation_metric(self.task, len(data.labels))
+        if self.class_weights:
+            self.loss_weights = data.class_weights()
+
+    def configure_model(self) -> None:
+        """Callbacks that average weights copy the network before Lightning calls `setup`."""
+        self.setup()
+
+    def adopt(self, net: AudioModel) -> None:
+        """Train this network from now on, with the dropout rates that were asked for."""
         rates = {"block_dropout": self.block_dropout, "head_dropout": self.head_dropout}
         for name, rate in rates.items():
             layer = net.get_submodule(name)
@@ -120,9 +137,17 @@ class Classifier(LightningModule):
                 layer.p = rate
         # Lightning keeps the mode it finds, and a loaded entry comes in eval mode.
         self.net = net.to(memory_format=torch.channels_last).train()
-        self.val_metric = validation_metric(self.task, len(data.labels))
-        if self.class_weights:
-            self.loss_weights = data.class_weights()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["widths"] = dict(self.net.widths)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Rebuild the network, and its average, at the widths that pruning in steps had reached."""
+        for module in (self, *averaged(self.trainer)):
+            net, widths = module.net, checkpoint.get("widths", module.net.widths)
+            if widths != net.widths:
+                small = from_config({**net.config, "widths": widths})
+                module.adopt(small.to(net.classifier.weight.device))
 
     def forward(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:
         return self.net(waveform, sample_rate)
@@ -143,12 +168,30 @@ class Classifier(LightningModule):
             targets = one_hot(batch["label"], self.net.num_classes)
             if self.spec_augment is not None:
                 features = self.spec_augment(features, generator)
-            if self.mixup is not None:
-                features, targets = self.mixup(features, targets, generator)
-        loss = self.loss(self.net.classifier(self.net.embed_features(features)), targets)
+            mix = (self.mixup or Mixup()).draw(len(features), generator)
+            features, targets = mix(features), mix(targets)
+        embedding = self.net.embed_features(features)
+        loss = self.training_loss(embedding, targets, batch["waveform"], mix)
         size = len(features)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return loss
+
+    def training_loss(
+        self,
+        embedding: Tensor,
+        targets: Tensor,
+        waveform: Tensor,
+        mix: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Loss of a training batch.
+
+        Args:
+            embedding: of the clips as they were masked and mixed, (B, D).
+            targets: mixed alike, (B, C).
+            waveform: the clips before that, (B, T).
+            mix: how they were mixed.
+        """
+        return self.loss(self.net.classifier(embedding), targets)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of logits (B, C) against float targets (B, C)."""
@@ -175,11 +218,11 @@ class Classifier(LightningModule):
         self.scored.append({"id": batch["id"], "label": batch["label"].cpu(), "logits": logits})
 
     def configure_optimizers(self) -> Any:
-        decayed = [p for p in self.net.parameters() if p.ndim > 1]
-        plain = [p for p in self.net.parameters() if p.ndim <= 1]
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        plain = [p for p in self.parameters() if p.ndim <= 1]
         if self.optimizer_name == "adam":
             optimizer: torch.optim.Optimizer = torch.optim.Adam(
-                self.net.parameters(), lr=self.lr, amsgrad=True
+                self.parameters(), lr=self.lr, amsgrad=True
             )
         else:
             groups = [
@@ -202,58 +245,6 @@ class Classifier(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
-
-
-class PrunedClassifier(Classifier):
-    """Prunes an entry, then fine-tunes what is left.
-
-    For fold k it takes the entry's weights that were trained without fold k, and refuses when
-    there are none.
-
-    Args:
-        source: the entry to prune: name or folder.
-        ratio, target_macs, target_params, target_latency, layers, criterion, allocation,
-            multiple_of, min_channels: as `qaudio.plan` takes them; exactly one of the first four.
-        **training: arguments of `Classifier`.
-    """
-
-    def __init__(
-        self,
-        source: str,
-        *,
-        ratio: float | None = None,
-        target_macs: float | None = None,
-        target_params: float | None = None,
-        target_latency: float | None = None,
-        layers: str = "all",
-        criterion: str = "l1",
-        allocation: Literal["uniform", "global"] = "uniform",
-        multiple_of: int = 4,
-        min_channels: int = 8,
-        **training: Any,
-    ):
-        super().__init__(None, source, **training)
-        targets = (ratio, target_macs, target_params, target_latency)
-        if sum(value is not None for value in targets) != 1:
-            raise ValueError("give exactly one of ratio (removed) and the targets (kept)")
-        self.request: dict[str, Any] = {
-            "ratio": ratio,
-            "target_macs": target_macs,
-            "target_params": target_params,
-            "target_latency": target_latency,
-            "layers": layers,
-            "criterion": criterion,
-            "allocation": allocation,
-            "multiple_of": multiple_of,
-            "min_channels": min_channels,
-        }
-
-    @property
-    def parent(self) -> tuple[str, str] | None:
-        return locate(self.source or "").name, "pruned from"
-
-    def build(self, labels: list[str], split: Split) -> AudioModel:
-        return prune(super().build(labels, split), **self.request)
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:

@@ -249,6 +249,7 @@ def _train(cli: TrainingCLI, recipe: Recipe) -> None:
         wall_seconds=seconds,
         precision=str(cli.trainer.precision),
         parent=cli.model.parent,
+        sources=cli.model.sources,
     )
     results = writer.record(run, recipe)
     key = f"seed{seed}_fold{run.split.fold}"

@@ -46,6 +46,7 @@ class Run:
         wall_seconds: of training.
         precision: of training, as Lightning names it.
         parent: name of the entry it comes from and how ("pruned from"); None from scratch.
+        sources: every entry that it learnt from, by name or folder.
     """
 
     net: AudioModel
@@ -55,6 +56,7 @@ class Run:
     wall_seconds: float
     precision: str
     parent: tuple[str, str] | None
+    sources: list[str]
 
 
 @dataclass(frozen=True)
@@ -219,8 +221,8 @@ class EntryWriter:
             | {name: version(name) for name in LIBRARIES},
         }
         if run.parent:
-            seen = trained_on(locate(run.parent[0], self.folder))
-            results["trained_on"] = sorted({*(seen or []), split.dataset})
+            seen = [trained_on(locate(source, self.folder)) or [] for source in run.sources]
+            results["trained_on"] = sorted({split.dataset}.union(*seen))
             self._compare(results, predictions)
         return results
 

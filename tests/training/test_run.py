@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import FRONTEND
 
 import qaudio
 from qaudio.cli import main
@@ -101,6 +102,38 @@ def test_a_parent_without_the_folds_weights_is_refused(parent, recipe, zoo, caps
     assert main(["crossval", *arguments, "--folds", "[2]"]) == 1
     assert "folds/2.safetensors is missing" in capsys.readouterr().err
     assert not (zoo / "qcnn6_006.esc10_pruned50").exists()
+
+
+def distilled(teacher, **settings) -> dict:
+    arguments = {"teacher": str(teacher), "arch": "qcnn6_006", "frontend": FRONTEND, "lr": 0.01}
+    return {"class_path": "qaudio.DistilledClassifier", "init_args": arguments | settings}
+
+
+def test_a_distilled_entry_has_its_teacher_as_parent(parent, recipe, zoo):
+    arguments = recipe("qcnn6_006.esc10_kd", distilled(parent))
+    assert main(["crossval", *arguments, "--folds", "[1,2]"]) == 0
+    child = zoo / "qcnn6_006.esc10_kd"
+    results = results_of(child)
+    assert results["parent"]["name"] == "qcnn6_006.esc10"
+    assert results["parent"]["how"] == "distilled from"
+    assert results["parent"]["difference"]["clips"] == 12
+    assert results["trained_on"] == ["ESC-50"]
+    assert "distilled from `qcnn6_006.esc10`" in (child / "README.md").read_text()
+    assert qaudio.cost(qaudio.load(child)).params == qaudio.cost(qaudio.load(parent)).params
+    assert main(["verify", str(child)]) == 0
+
+
+def test_no_teacher_teaches_a_fold_that_it_saw(parent, recipe, zoo, esc50_tree, capsys):
+    module = qaudio.DistilledClassifier(str(parent), "qcnn6_006", frontend=FRONTEND)
+    split = qaudio.ESC50(str(esc50_tree), esc10=True, fold=2).split
+    module.build(qaudio.load(parent).labels, split)
+    expected = qaudio.zoo.entry.load_weights(parent, "folds/2.safetensors")
+    assert torch.equal(module._held[0].classifier.weight, expected.classifier.weight)
+    shutil.rmtree(parent / "folds")
+    arguments = recipe("qcnn6_006.esc10_kd", distilled(parent))
+    assert main(["crossval", *arguments, "--folds", "[2]"]) == 1
+    assert "folds/2.safetensors is missing" in capsys.readouterr().err
+    assert not (zoo / "qcnn6_006.esc10_kd").exists()
 
 
 def test_validation_scores_the_next_fold_and_writes_no_entry(recipe, zoo, tmp_path, capsys):

@@ -1,0 +1,138 @@
+"""Callbacks: pruning in steps while training goes on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+from qaudio.compress.prune import Plan, plan, plan_widths, prune, slice_tensors
+from qaudio.data.augment import global_seed
+from qaudio.models.base import AudioModel
+
+
+class StepwisePruning(Callback):
+    """Prunes a little, trains a little, until the widths of the plan in one step are reached.
+
+    The final widths are those that `qaudio.plan` gives for the network as training begins; at
+    each step a layer's width goes an equal part of the way, and the filters that stay are chosen
+    by the weights as they are by then. Moments of the optimizer and averaged weights
+    (`WeightAveraging`) lose the same filters. A checkpoint holds widths and steps done, so a
+    resumed run is the run that was not interrupted.
+
+    Args:
+        request: arguments of `qaudio.plan`.
+        steps: number of steps, each at the start of an epoch, the first before training.
+        share: of the epochs over which the steps are spread; the rest fine-tunes.
+    """
+
+    def __init__(self, request: dict[str, Any], steps: int, share: float = 0.5):
+        if steps < 1 or not 0 < share <= 1:
+            raise ValueError(f"steps must be at least 1 and share in 0…1, not {steps} and {share}")
+        self.request, self.steps, self.share = request, steps, share
+        self.done = 0
+        self.dense: dict[str, int] = {}
+        self.final: dict[str, int] = {}
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if stage != "fit":
+            return
+        if trainer.world_size > 1:
+            raise ValueError("pruning in steps runs on one device: give --trainer.devices 1")
+        epochs = trainer.max_epochs or 0
+        if epochs * self.share < self.steps:
+            raise ValueError(
+                f"{self.steps} steps do not fit into {self.share:g} of {epochs} epochs: at least "
+                f"{math.ceil(self.steps / self.share)} epochs are needed, or fewer steps"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if not self.final:
+            net, data = pl_module.net, self._batches(trainer, pl_module)
+            whole = plan(net, **self.request, data=data, seed=global_seed())
+            self.dense, self.final = dict(net.widths), {n: whole.after[n] for n in whole.kept}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        epochs = trainer.max_epochs or 0
+        if self.done == self.steps or trainer.current_epoch < int(
+            self.done * self.share * epochs / self.steps
+        ):
+            return
+        self.done += 1
+        chosen = plan_widths(
+            pl_module.net,
+            self._widths(pl_module.net.widths),
+            criterion=self.request["criterion"],
+            data=self._batches(trainer, pl_module),
+            seed=global_seed(),
+        )
+        before = pl_module.net
+        for module in (pl_module, *averaged(trainer)):
+            module.adopt(prune(module.net, chosen))
+        for optimizer in trainer.optimizers:
+            follow(optimizer, before, pl_module.net, chosen)
+
+    def _widths(self, present: dict[str, int]) -> dict[str, int]:
+        """Widths of the pruned layers after the step that is due."""
+        if self.done == self.steps:
+            return self.final
+        step, part = self.request["multiple_of"], self.done / self.steps
+        wanted = {
+            name: round((self.dense[name] + part * (final - self.dense[name])) / step) * step
+            for name, final in self.final.items()
+        }
+        return {n: min(present[n], max(width, self.final[n])) for n, width in wanted.items()}
+
+    def _batches(self, trainer: Trainer, pl_module: Any) -> list[tuple[Tensor, Tensor]] | None:
+        if self.request["criterion"] != "taylor":
+            return None
+        batches = trainer.datamodule.first_batches()  # type: ignore[attr-defined]
+        return [(w.to(pl_module.device), label.to(pl_module.device)) for w, label in batches]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done, "dense": self.dense, "final": self.final}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.done, self.dense = state_dict["done"], state_dict["dense"]
+        self.final = state_dict["final"]
+
+
+def averaged(trainer: Trainer) -> list[Any]:
+    """Copies of the module that callbacks keep averages in."""
+    callbacks = [c for c in trainer.callbacks if isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
+    return [c._average_model.module for c in callbacks if c._average_model is not None]
+
+
+def follow(
+    optimizer: torch.optim.Optimizer, before: AudioModel, after: AudioModel, plan: Plan
+) -> None:
+    """Hand an optimizer the parameters of a pruned network, and cut its moments alike.
+
+    Args:
+        optimizer: of `before`'s parameters; others that it has stay.
+        before: the network that the plan was made for.
+        after: the network that the plan gave.
+        plan: what stays.
+    """
+    names: dict[Tensor, str] = {parameter: name for name, parameter in before.named_parameters()}
+    fresh = dict(after.named_parameters())
+    moments: dict[str, dict[str, Tensor]] = {}
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if parameter in names and isinstance(value, Tensor) and value.shape == parameter.shape:
+                moments.setdefault(key, {})[names[parameter]] = value
+    for key, tensors in moments.items():
+        moments[key] = slice_tensors(before, plan, tensors)
+    for group in optimizer.param_groups:
+        for n, parameter in enumerate(group["params"]):
+            if parameter not in names:
+                continue
+            name = names[parameter]
+            fresh[name].requires_grad_(parameter.requires_grad)
+            state = optimizer.state.pop(parameter, {})
+            cut = {key: tensors[name] for key, tensors in moments.items() if name in tensors}
+            group["params"][n], optimizer.state[fresh[name]] = fresh[name], state | cut
