@@ -6,13 +6,14 @@ of the chosen layers, ever smaller as x grows. A budget is met by bisecting x.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from qaudio.compress.cost import macs_by_layer, measure_latency
+from qaudio.compress.cost import latency_ratio, macs_by_layer, measure_latency
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import from_config
 
@@ -195,12 +196,20 @@ class ParamMeter:
 
 
 class LatencyMeter:
-    """Median milliseconds of a 10 s clip on this machine, front-end included."""
+    """Milliseconds of a 10 s clip on this machine, front-end included.
+
+    Each candidate is timed in turns with the unpruned net, whose latency is measured once: a
+    machine that slows down meanwhile does not pass for a slower network.
+    """
 
     def __init__(self, model: AudioModel):
-        self.config, self.device = model.config, model.classifier.weight.device
+        self.model = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        self.whole = measure_latency(self.model, REFERENCE_SECONDS).milliseconds
 
     def __call__(self, widths: Widths) -> float:
-        model = from_config({**self.config, "widths": widths}).to(self.device)
+        if widths == self.model.widths:
+            return self.whole
+        model = from_config({**self.model.config, "widths": widths})
+        model = model.to(self.model.classifier.weight.device)
         model = model.to(memory_format=torch.channels_last)
-        return measure_latency(model, REFERENCE_SECONDS).milliseconds
+        return self.whole * latency_ratio(model, self.model, REFERENCE_SECONDS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -117,6 +119,26 @@ def measure_latency(model: AudioModel, seconds: float) -> Latency:
     )
 
 
+def latency_ratio(model: AudioModel, other: AudioModel, seconds: float) -> float:
+    """Latency of a model over another's on one clip.
+
+    The two are timed in turns, so that what else the machine does falls on both; the median of
+    the pairs' ratios is given.
+    """
+    times: list[list[float]] = []
+    pair = [copy.deepcopy(one).eval() for one in (model, other)]
+    sounds = [_silence(one, seconds) for one in pair]
+    with torch.inference_mode():
+        for _ in range(WARMUP + REPEATS):
+            times.append(
+                [
+                    _time(partial(one, sound), sound.device)
+                    for one, sound in zip(pair, sounds, strict=True)
+                ]
+            )
+    return median(ours / theirs for ours, theirs in times[WARMUP:])
+
+
 def device_name(device: torch.device) -> str:
     """A device in words, with the number of threads where it is a CPU."""
     if device.type == "cuda":
@@ -135,16 +157,16 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _milliseconds(call: Any, device: torch.device) -> float:
-    times = []
-    for n in range(WARMUP + REPEATS):
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if n >= WARMUP:
-            times.append(1000 * (time.perf_counter() - start))
-    return median(times)
+def _milliseconds(call: Callable[[], Any], device: torch.device) -> float:
+    return median([_time(call, device) for _ in range(WARMUP + REPEATS)][WARMUP:])
+
+
+def _time(call: Callable[[], Any], device: torch.device) -> float:
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return 1000 * (time.perf_counter() - start)
 
 
 def _silence(model: AudioModel, seconds: float) -> torch.Tensor:
