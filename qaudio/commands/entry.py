@@ -15,9 +15,9 @@ def register(command: Commands) -> None:
         f"qaudio verify {DEFAULT_ENTRY}",
     )  # fmt: skip
     sub.add_argument("entry", nargs="*", help="names or folders")
-    sub.add_argument("--all", action="store_true", help="every entry, MODEL_CARDS.md and README")
+    sub.add_argument("--all", action="store_true", help="every entry and generated table")
     sub.add_argument(
-        "--write", action="store_true", help="with --all: write MODEL_CARDS.md and the table anew"
+        "--write", action="store_true", help="with --all: write MODEL_CARDS.md and the tables anew"
     )
 
     sub = command(
@@ -54,11 +54,12 @@ def _verify(options: argparse.Namespace) -> int:
     from qaudio.zoo import card
     from qaudio.zoo.catalog import zoo_folder
     from qaudio.zoo.entry import verify
+    from qaudio.zoo.study import Study, study_entries, with_tables
 
     if bool(options.entry) == options.all or (options.write and not options.all):
         return usage("verify", "give entries, or --all [--write]")
     failed = 0
-    for name in options.entry or list(entries()):
+    for name in options.entry or [*entries(), *study_entries()]:
         try:
             print(f"{name}: " + "; ".join(verify(name)), flush=True)
         except EntryError as error:
@@ -70,17 +71,22 @@ def _verify(options: argparse.Namespace) -> int:
     for path, make in (
         (top / "MODEL_CARDS.md", lambda text: card.index()),
         (top / "README.md", card.readme_with_table),
+        (
+            top / "recipes" / "README.md",
+            lambda text: with_tables(text, Study(top / "recipes" / "study.yaml")),
+        ),
     ):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         made = make(text)
         if options.write and made != text:
             path.write_text(made, encoding="utf-8")
-            print(f"{path.name}: written")
+            print(f"{path.relative_to(top)}: written")
         elif made != text:
             failed += 1
-            say_failed(EntryError(f"{path.name}: differs from what the entries' results give"))
+            where = path.relative_to(top)
+            say_failed(EntryError(f"{where}: differs from what the entries' results give"))
         else:
-            print(f"{path.name}: follows from the entries' results")
+            print(f"{path.relative_to(top)}: follows from the entries' results")
     return 1 if failed else 0
 
 

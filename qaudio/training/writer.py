@@ -18,6 +18,7 @@ from filelock import FileLock
 from qaudio.compress.cost import cost, device_name
 from qaudio.data.datamodule import Split
 from qaudio.models.base import AudioModel
+from qaudio.models.registry import from_config
 from qaudio.zoo.catalog import (
     EntryError,
     locate,
@@ -94,6 +95,7 @@ class EntryWriter:
         license: of the weights, as the Hub names it ("cc-by-3.0").
         card_fold: fold whose weights become model.safetensors (of seed 0).
         latency: measure it when an entry is written.
+        weights: False keeps results and predictions alone: for cells of a study.
     """
 
     def __init__(
@@ -104,10 +106,11 @@ class EntryWriter:
         license: str | None = None,
         card_fold: int = 1,
         latency: bool = True,
+        weights: bool = True,
     ):
         self.entry, self.folder = entry, Path(folder)
         self.keep_folds, self.license, self.card_fold = keep_folds, license, card_fold
-        self.latency = latency
+        self.latency, self.weights = latency, weights
 
     @property
     def path(self) -> Path:
@@ -149,11 +152,12 @@ class EntryWriter:
             results = read_results(self.path)
             assert results is not None
             predictions = Predictions.load(self.path / "predictions.npz")
-            results["cost"] = self._cost(load_weights(self.path))
+            net = self._net()
+            results["cost"] = self._cost(net)
             results["complete_runs_scored"] = self._count_scored(results["benchmark"], self._sets())
             if results["parent"]:
                 self._compare(results, predictions)
-            self._save(load_weights(self.path), results, predictions, self._kept())
+            self._save(net, results, predictions, self._kept())
             return results
 
     def _record(self, run: Run, recipe: Recipe) -> dict[str, Any]:
@@ -166,7 +170,7 @@ class EntryWriter:
         is_card = (run.split.fold, run.seed) == (self.card_fold, 0)
         if self.keep_folds:
             kept[fold_file(run.split.fold, run.seed)] = run.net.state_dict()
-        net = run.net if is_card or earlier is None else load_weights(self.path)
+        net = run.net if is_card or earlier is None else self._net()
         card = (run.split.fold, run.seed)
         if earlier is not None and not is_card:
             card = (earlier["card_fold"], earlier["card_seed"])
@@ -272,6 +276,10 @@ class EntryWriter:
     def _cost(self, net: AudioModel) -> dict[str, Any]:
         return cost(net, latency=self.latency).to_dict()
 
+    def _net(self) -> AudioModel:
+        """The entry's network; one of its shape where no weights are kept."""
+        return load_weights(self.path) if self.weights else from_config(read_config(self.path))
+
     def _kept(self) -> dict[str, dict[str, torch.Tensor]]:
         names = [name for name in read_config(self.path)["files"] if name.startswith("folds/")]
         return {name: load_weights(self.path, name).state_dict() for name in names}
@@ -288,7 +296,7 @@ class EntryWriter:
             recipe = (self.path / "recipe.yaml").read_text(encoding="utf-8")
         save(
             net, self.path, results=results, predictions=predictions, recipe=recipe,
-            license=self.license, folds=folds,
+            license=self.license, folds=folds, weights=self.weights,
         )  # fmt: skip
 
 

@@ -44,6 +44,8 @@ def load_weights(folder: Path, weights: str = "model.safetensors") -> AudioModel
     """The network of an entry with one of its files of weights; raises EntryError."""
     config = read_config(folder)
     path = folder / weights
+    if "model.safetensors" not in config["files"]:
+        raise EntryError(f"{folder.name}: holds results without weights; its recipe trains them")
     _check_hash(folder, config, weights)
     try:
         model = from_config(config)
@@ -75,6 +77,7 @@ def save(
     license: str | None = None,
     folds: dict[str, dict[str, torch.Tensor]] | None = None,
     extra: dict[str, str] | None = None,
+    weights: bool = True,
 ) -> Path:
     """Write an entry: all of it, or nothing.
 
@@ -87,6 +90,7 @@ def save(
         license: Hub identifier, such as "cc-by-4.0".
         folds: state dicts to keep beside the model's, by file name.
         extra: texts to store beside them, by file name.
+        weights: False leaves out weights, probe and card: results alone, for cells of a study.
 
     Returns:
         The folder.
@@ -102,12 +106,13 @@ def save(
         raise EntryError(f"{folder}: holds files but is no entry; choose another folder")
 
     def write(new: Path) -> None:
-        weights = {"model.safetensors": model.state_dict()} | (folds or {})
-        for name, state in weights.items():
+        states = {"model.safetensors": model.state_dict()} | (folds or {}) if weights else {}
+        for name, state in states.items():
             (new / name).parent.mkdir(exist_ok=True)
             plain = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
             save_file(plain, new / name, {"format": "pt"})
-        save_file(make_probe(model), new / "probe.safetensors")
+        if weights:
+            save_file(make_probe(model), new / "probe.safetensors")
         config = {
             "schema_version": SCHEMA_VERSION,
             "qaudio_version": __version__,
@@ -122,7 +127,8 @@ def save(
             (new / "recipe.yaml").write_text(recipe, encoding="utf-8")
         if results is not None:
             (new / "results.json").write_text(to_json(results), encoding="utf-8")
-            (new / "README.md").write_text(render(config, results), encoding="utf-8")
+            if weights:
+                (new / "README.md").write_text(render(config, results), encoding="utf-8")
         names = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
         config["files"] = {name: file_hash(new / name) for name in names}
         (new / "config.json").write_text(to_json(config), encoding="utf-8")
@@ -158,15 +164,18 @@ def verify(source: str | Path) -> list[str]:
     for name in sorted(listed):
         _check_hash(folder, config, name)
     done = [f"{len(listed)} files match their sha256"]
-    model = load_weights(folder)
-    for name in sorted(listed):
-        if name.startswith("folds/"):
-            load_weights(folder, name)
-    done.append(f"probe logits within {check_probe(folder, model):.1e} of the stored ones")
+    weights = "model.safetensors" in listed
+    if weights:
+        model = load_weights(folder)
+        for name in sorted(listed):
+            if name.startswith("folds/"):
+                load_weights(folder, name)
+        done.append(f"probe logits within {check_probe(folder, model):.1e} of the stored ones")
     results = read_results(folder)
     if results is not None:
         _check_results(folder, results)
         done.append("results.json follows from predictions.npz")
+    if results is not None and weights:
         plain = {key: value for key, value in config.items() if key != "files"}
         if (folder / "README.md").read_text(encoding="utf-8") != render(plain, results):
             raise EntryError(f"{folder.name}: README.md is not the card that its results give")

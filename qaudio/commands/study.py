@@ -1,0 +1,108 @@
+"""`qaudio study`: run what is missing of a grid of recipes, and make its tables."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qaudio.commands import training
+from qaudio.commands.common import Commands, say_failed, usage
+from qaudio.zoo.catalog import EntryError
+
+if TYPE_CHECKING:
+    from qaudio.zoo.study import Cell, Study
+
+
+def register(command: Commands) -> None:
+    """Add the subcommand."""
+    sub = command(
+        "study", _study, "train what is missing of a grid of recipes, then make its tables",
+        "qaudio study --benchmark esc10 --data.root data/ESC-50 --cells 'kd_*'",
+    )  # fmt: skip
+    sub.add_argument("--config", default="recipes/study.yaml", help="the grid (%(default)s)")
+    sub.add_argument("--benchmark", help="one of the grid's; default: all")
+    sub.add_argument("--cells", default="*", help="names, with * (%(default)s)")
+    sub.add_argument("--data.root", dest="root", help="the benchmark's recordings")
+    sub.add_argument("--folds", help="such as [1,2]; default: all")
+    sub.add_argument("--seeds", help="such as [0,1,2]; default: the grid's")
+    sub.add_argument("--zoo", default="zoo", help="folder of entries (%(default)s)")
+    sub.add_argument("--runs", default="runs", help="logs and unfinished runs (%(default)s)")
+    sub.add_argument("--list", action="store_true", help="say what is there and train nothing")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="change a setting of every cell, such as trainer.max_epochs=1",
+    )  # fmt: skip
+
+
+def _study(options: argparse.Namespace) -> int:
+    import yaml
+
+    from qaudio.zoo.study import Study
+
+    study = Study(options.config)
+    if options.benchmark not in (None, *study.benchmarks):
+        return usage("study", f"--benchmark is one of {', '.join(study.benchmarks)}")
+    if options.root and not options.benchmark:
+        return usage("study", "--data.root needs --benchmark: each has recordings of its own")
+    chosen = [cell for cell in study.cells.values() if fnmatchcase(cell.name, options.cells)]
+    if not chosen:
+        return usage("study", f"--cells {options.cells!r} is none of {', '.join(study.cells)}")
+    folds, seeds = (
+        yaml.safe_load(text) if text else None for text in (options.folds, options.seeds)
+    )
+    failed = 0
+    for benchmark in [options.benchmark] if options.benchmark else study.benchmarks:
+        for cell in chosen:
+            wanted = seeds or cell.seeds or study.seeds
+            missing = _missing(study, cell, benchmark, Path(options.zoo), folds, wanted)
+            print(f"{benchmark} {cell.name}: {'to train' if missing else 'complete'}", flush=True)
+            if options.list or not missing:
+                continue
+            arguments = [
+                *study.arguments(cell, benchmark),
+                f"--seeds={list(wanted)}",
+                f"--writer.folder={options.zoo}",
+                f"--runs={options.runs}",
+                *([f"--folds={folds}"] if folds else []),
+                *([f"--data.root={options.root}"] if options.root else []),
+                *(f"--{change}" for change in options.set),
+            ]
+            try:
+                failed += training.run("crossval", arguments)
+            except (EntryError, ValueError, OSError) as error:
+                failed += 1
+                say_failed(EntryError(f"{benchmark} {cell.name}: {error}"))
+    if not options.list:
+        _write_tables(study, Path(options.zoo))
+    return 1 if failed else 0
+
+
+def _missing(
+    study: Study,
+    cell: Cell,
+    benchmark: str,
+    zoo: Path,
+    folds: list[int] | None,
+    seeds: Sequence[int],
+) -> bool:
+    found = study.results(cell, benchmark, zoo)
+    if found is None:
+        return True
+    if folds is None:
+        return not found["complete"] or bool(set(seeds) - set(found["seeds"]))
+    runs = {f"seed{seed}_fold{fold}" for seed in seeds for fold in folds}
+    return bool(runs - set(found["result"]["runs"]))
+
+
+def _write_tables(study: Study, zoo: Path) -> None:
+    from qaudio.zoo.study import with_tables
+
+    path = study.recipes / "README.md"
+    text = path.read_text(encoding="utf-8")
+    made = with_tables(text, study, zoo)
+    if made != text:
+        path.write_text(made, encoding="utf-8")
+        print(f"{path}: written")

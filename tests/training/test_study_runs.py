@@ -1,0 +1,70 @@
+"""A small study, trained from beginning to end."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from qaudio.cli import main
+from qaudio.training.run import _parse
+from qaudio.zoo.results import Predictions
+from qaudio.zoo.study import END, START, Study
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def study(tmp_path, recipe):
+    """The arguments that run two cells on fold 1: a net, and a student that learns from it."""
+    zoo, folder = tmp_path / "zoo", tmp_path / "recipes" / "esc10"
+    recipe(trainer={"max_epochs": 1})
+    folder.mkdir(parents=True)
+    (tmp_path / "qcnn6_006.esc10.yaml").rename(folder / "net.yaml")
+    teacher = {"class_path": "qaudio.DistilledClassifier", "init_args":
+               {"teacher": str(zoo / "qcnn6_006.esc10"), "source": str(zoo / "qcnn6_006.esc10"),
+                "ratio": 0.5, "min_channels": 4}}  # fmt: skip
+    recipe("taught.esc10", teacher, trainer={"max_epochs": 1})
+    (tmp_path / "taught.esc10.yaml").rename(folder / "taught.yaml")
+    cells = {
+        "net": {"what": "from scratch", "recipe": "net.yaml"},
+        "taught": {"what": "taught", "recipe": "taught.yaml", "set": {"model.loss": "published"},
+                   "against": ["net"]},
+    }  # fmt: skip
+    document = {"benchmarks": ["esc10"], "seeds": [0], "cells": cells,
+                "tables": [{"title": "Both", "cells": ["net", "taught"]}]}  # fmt: skip
+    (folder.parent / "study.yaml").write_text(yaml.safe_dump(document))
+    (folder.parent / "README.md").write_text(f"{START}\n{END}\n")
+    return ["study", "--config", str(folder.parent / "study.yaml"), "--zoo", str(zoo),
+            "--runs", str(tmp_path / "runs"), "--folds", "[1]"]  # fmt: skip
+
+
+def test_what_is_missing_is_trained_and_the_tables_are_made(study, tmp_path, capsys):
+    assert main(study) == 0
+    cell = tmp_path / "zoo" / "study" / "esc10" / "taught"
+    assert Predictions.load(cell / "predictions.npz").runs() == [(0, 1)]
+    assert not list(cell.rglob("*.safetensors"))
+    assert main(["verify", str(cell)]) == 0
+    table = (tmp_path / "recipes" / "README.md").read_text()
+    assert "not run" not in table
+    assert table.count("(1 runs so far)") == 2
+    assert "to `net`" in table
+    capsys.readouterr()
+    assert main(study) == 0
+    assert capsys.readouterr().out.splitlines() == ["esc10 net: complete", "esc10 taught: complete"]
+    assert main([*study[:-1], "[1,2]", "--cells", "taught"]) == 1  # its teacher lacks fold 2
+    assert "folds/2.safetensors is missing" in capsys.readouterr().err
+    # A second fold joins the first, though no weights were kept.
+    assert main([*study[:-1], "[1,2]"]) == 0
+    assert Predictions.load(cell / "predictions.npz").runs() == [(0, 1), (0, 2)]
+    assert main(["verify", str(cell)]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("benchmark", ["esc10", "ravdess"])
+def test_every_shipped_cell_parses(benchmark, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = Study("recipes/study.yaml")
+    for cell in study.cells.values():
+        cli = _parse(study.arguments(cell, benchmark))
+        assert cli.config.writer.entry == study.entry(cell, benchmark)
+        assert cli.datamodule.split.benchmark == benchmark

@@ -1,0 +1,199 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from test_entry import results_of, tiny
+
+import qaudio
+from qaudio.cli import main
+from qaudio.zoo.catalog import EntryError, entries
+from qaudio.zoo.results import Predictions, paired_difference
+from qaudio.zoo.study import END, START, Study, study_entries, with_tables
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = f"before\n{START}\nold\n{END}\nafter\n"
+
+
+def predictions(right: int) -> Predictions:
+    """Nine clips, so many of which are answered rightly."""
+    label = np.arange(9) % 3
+    answer = np.where(np.arange(9) < right, label, (label + 1) % 3)
+    return Predictions.of_run(1, 0, list("abcdefghi"), label, np.eye(3)[answer])
+
+
+@pytest.fixture
+def study(tmp_path) -> Study:
+    cells = {
+        "whole": {"what": "the net", "recipe": "whole.yaml"},
+        "small": {"what": "pruned", "recipe": "small.yaml", "set": {"model.ratio": None,
+                  "model.target_macs": 0.25, "model.source": "whole.{benchmark}"},
+                  "against": ["whole", "later"]},
+        "later": {"what": "another", "recipe": "small.yaml", "set": {"model.lr": 0.1},
+                  "against": ["whole"]},
+    }  # fmt: skip
+    recipes = tmp_path / "recipes"
+    (recipes / "made").mkdir(parents=True)
+    (recipes / "made" / "whole.yaml").write_text("writer: {entry: whole.made}")
+    tables = [{"title": "All", "cells": list(cells)}]
+    (recipes / "study.yaml").write_text(
+        yaml.safe_dump(
+            {"benchmarks": ["made"], "seeds": [0], "cells": cells, "tables": tables},
+            sort_keys=False,
+        )
+    )
+    return Study(recipes / "study.yaml")
+
+
+@pytest.fixture
+def zoo(tmp_path) -> Path:
+    for name, right in (("whole.made", 5), ("study/made/small", 8)):
+        found = predictions(right)
+        results = results_of(found) | {"entry": name}
+        qaudio.save(
+            tiny(), tmp_path / "zoo" / name, results=results, predictions=found,
+            recipe="a recipe", weights="study" not in name,
+        )  # fmt: skip
+    return tmp_path / "zoo"
+
+
+def test_tables_follow_from_results_and_predictions(study, zoo):
+    made = with_tables(DOCUMENT, study, zoo)
+    assert made.startswith(f"before\n{START}\n### made\n\n**All**\n")
+    assert made.endswith(f"\n{END}\nafter\n")
+    assert with_tables(made, study, zoo) == made
+    rows = {
+        row.split("`")[1]: row.split(" | ") for row in made.splitlines() if row.startswith("| `")
+    }
+    assert rows["later"][1] == "not run"
+    assert rows["whole"][1].startswith("55.6 %")
+    assert rows["small"][1].startswith("88.9 %")
+    low, high = paired_difference(predictions(8), predictions(5))["interval95"]
+    expected = f"+33.3 ({100 * low:+.1f} to {100 * high:+.1f}) to `whole` |"
+    assert rows["small"][-1] == expected
+    assert ("Undecided" in made) == (low <= 0 <= high)
+
+
+def test_what_is_undecided_is_said(study, zoo):
+    cell = zoo / "study" / "made" / "small"
+    found = predictions(6)
+    qaudio.save(
+        tiny(), cell, results=results_of(found), predictions=found, recipe="", weights=False
+    )
+    assert "Undecided at 95 %: `small` against `whole`." in study.render(zoo)
+
+
+def test_cells_hold_results_without_weights_that_verify(study, zoo):
+    (cell,) = study_entries(zoo)
+    names = {"config.json", "predictions.npz", "recipe.yaml", "results.json"}
+    assert {path.name for path in cell.iterdir()} == names
+    assert qaudio.verify(cell) == [
+        "3 files match their sha256", "results.json follows from predictions.npz",
+    ]  # fmt: skip
+    with pytest.raises(EntryError, match="holds results without weights"):
+        qaudio.load(cell)
+    results = json.loads((cell / "results.json").read_text())
+    results["result"]["mean"] += 0.1
+    qaudio.save(tiny(), cell, results=results, predictions=predictions(8), recipe="", weights=False)
+    with pytest.raises(EntryError, match=r"result\.mean says"):
+        qaudio.verify(cell)
+
+
+def test_arguments_of_a_cell(study):
+    assert study.arguments(study.cells["small"], "made") == [
+        f"--config={study.recipes}/made/small.yaml", "--model.ratio=null",
+        "--model.target_macs=0.25", "--model.source=whole.made",
+        "--writer.entry=study/made/small", "--writer.weights=false",
+        "--writer.keep_folds=false", "--writer.latency=false",
+    ]  # fmt: skip
+    assert study.arguments(study.cells["whole"], "made") == [
+        f"--config={study.recipes}/made/whole.yaml"
+    ]
+
+
+def test_faults_of_a_study_are_named(study, tmp_path):
+    with pytest.raises(EntryError, match="markers of the study's tables are missing"):
+        with_tables("no markers", study)
+    path = study.recipes / "study.yaml"
+    path.write_text(path.read_text().replace("- later", "- never"))
+    with pytest.raises(EntryError, match="no such cells: never"):
+        Study(path)
+    for text in ("[]", "cells: {a: {}}", "{"):
+        path.write_text(text)
+        with pytest.raises(EntryError, match="not readable as a study"):
+            Study(path)
+
+
+def test_the_shipped_tables_follow_from_the_shipped_results():
+    text = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+    assert with_tables(text, Study(ROOT / "recipes" / "study.yaml")) == text
+    for cell in study_entries():
+        qaudio.verify(cell)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Study:
+    return Study(ROOT / "recipes" / "study.yaml")
+
+
+def config_of(study: Study, cell: str, benchmark: str) -> dict:
+    """The cell's recipe with its changes, as plain YAML."""
+    one = study.cells[cell]
+    config = yaml.safe_load((study.recipes / benchmark / one.recipe).read_text())
+    model = config["model"]["init_args"]
+    for name, value in one.changes.items():
+        section, _, key = name.partition(".")
+        assert section == "model"
+        model[key] = value.format(benchmark=benchmark) if isinstance(value, str) else value
+    return config
+
+
+@pytest.mark.parametrize("benchmark", ["esc10", "ravdess"])
+def test_the_grid_compares_like_with_like(shipped, benchmark):
+    configs = {cell: config_of(shipped, cell, benchmark) for cell in shipped.cells}
+    assert {config["trainer"]["max_epochs"] for config in configs.values()} == {60}
+    assert len({json.dumps(config["data"]) for config in configs.values()}) == 1
+    frontend = configs["unpruned"]["model"]["init_args"]["frontend"]
+
+    def cost(cell):
+        model = configs[cell]["model"]["init_args"]
+        if model.get("arch"):
+            return qaudio.cost(
+                qaudio.create_model(model["arch"], num_classes=10, frontend=model["frontend"])
+            )
+        net = qaudio.create_model("qcnn10_050", num_classes=10, frontend=frontend)
+        names = ("ratio", "target_macs", "layers")  # widths follow from these, whatever ranks
+        request = {name: model[name] for name in names if model.get(name) is not None}
+        return qaudio.cost(qaudio.prune(net, **request))
+
+    whole = cost("unpruned")
+    assert cost("cnn_width").macs == pytest.approx(whole.macs, rel=0.02)
+    assert cost("cnn_params").params == pytest.approx(whole.params, rel=0.02)
+    assert cost("l1_all").macs == pytest.approx(cost("l1_published").macs, rel=0.02)
+    for cell in ("l1_macs25", "kd_pruned", "student"):
+        assert cost(cell).macs == pytest.approx(0.25 * whole.macs, rel=0.03)
+    for group in ("published", "all", "macs25"):
+        same = [
+            dict(configs[cell]["model"]["init_args"])
+            for cell in configs
+            if cell.endswith(f"_{group}") and "kd" not in cell
+        ]
+        assert len(same) >= 3
+        criteria = [one.pop("criterion") for one in same]
+        assert len(set(criteria)) == len(criteria) and "random" in criteria
+        assert all(one == same[0] for one in same)
+
+
+def test_study_refuses_what_is_not_there(tmp_path, study, capsys):
+    config = ["study", "--config", str(study.recipes / "study.yaml")]
+    for arguments, message in (
+        (["--benchmark", "other"], "--benchmark is one of made"),
+        (["--data.root", "x"], "--data.root needs --benchmark"),
+        (["--cells", "z*"], "none of whole, small, later"),
+    ):
+        assert main([*config, *arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*config, "--list", "--zoo", str(tmp_path / "none")]) == 0
+    assert capsys.readouterr().out.count("to train") == 3
+    assert "study" not in "".join(entries())
