@@ -163,8 +163,12 @@ class DistilledClassifier(PrunedClassifier):
 
     @property
     def parent(self) -> tuple[str, str]:
-        how = "pruned and distilled from" if self.prunes else "distilled from"
-        return locate(self.teacher).name, how
+        teacher, start = locate(self.teacher).name, self.source and locate(self.source).name
+        if start is None or (start == teacher and not self.prunes):
+            return teacher, "distilled from"
+        if start == teacher:
+            return teacher, "pruned and distilled from"
+        return teacher, f"{'pruned' if self.prunes else 'fine-tuned'} from {start}, distilled from"
 
     @property
     def sources(self) -> list[str]:

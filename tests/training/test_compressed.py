@@ -389,3 +389,15 @@ def test_pruning_and_distillation_combine(known, esc50_tree):
         assert module.net.widths == qaudio.plan(qaudio.load(source), **PRUNING).after
         assert module.parent == ("known.esc10", "pruned and distilled from")
         assert module.sources == [source, source]
+
+
+def test_the_parent_says_where_a_student_comes_from(known):
+    one, two = known(network()), known(network(), "other.esc10")
+    start = {"arch": None, "frontend": None}
+    for settings, how in (
+        ({}, "distilled from"),
+        ({"source": two} | start, "fine-tuned from other.esc10, distilled from"),
+        ({"source": two, "ratio": 0.5} | start, "pruned from other.esc10, distilled from"),
+    ):
+        assert student(one, **settings).parent == ("known.esc10", how)
+    assert student(one, source=two, **start).sources == [two, one]
