@@ -35,8 +35,7 @@ class StepwisePruning(Callback):
             raise ValueError(f"steps must be at least 1 and share in 0…1, not {steps} and {share}")
         self.request, self.steps, self.share = request, steps, share
         self.done = 0
-        self.dense: dict[str, int] = {}
-        self.final: dict[str, int] = {}
+        self.whole: Plan | None = None
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage != "fit":
@@ -51,10 +50,9 @@ class StepwisePruning(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        if not self.final:
-            net, data = pl_module.net, self._batches(trainer, pl_module)
-            whole = plan(net, **self.request, data=data, seed=global_seed())
-            self.dense, self.final = dict(net.widths), {n: whole.after[n] for n in whole.kept}
+        if self.whole is None:
+            data = self._batches(trainer, pl_module)
+            self.whole = plan(pl_module.net, **self.request, data=data, seed=global_seed())
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         epochs = trainer.max_epochs or 0
@@ -62,11 +60,12 @@ class StepwisePruning(Callback):
             self.done * self.share * epochs / self.steps
         ):
             return
+        assert self.whole is not None
         self.done += 1
         chosen = plan_widths(
             pl_module.net,
-            self._widths(pl_module.net.widths),
-            criterion=self.request["criterion"],
+            self._widths(self.whole, pl_module.net.widths),
+            criterion=self.whole.criterion,
             data=self._batches(trainer, pl_module),
             seed=global_seed(),
         )
@@ -76,29 +75,28 @@ class StepwisePruning(Callback):
         for optimizer in trainer.optimizers:
             follow(optimizer, before, pl_module.net, chosen)
 
-    def _widths(self, present: dict[str, int]) -> dict[str, int]:
+    def _widths(self, whole: Plan, present: dict[str, int]) -> dict[str, int]:
         """Widths of the pruned layers after the step that is due."""
-        if self.done == self.steps:
-            return self.final
-        step, part = self.request["multiple_of"], self.done / self.steps
-        wanted = {
-            name: round((self.dense[name] + part * (final - self.dense[name])) / step) * step
-            for name, final in self.final.items()
-        }
-        return {n: min(present[n], max(width, self.final[n])) for n, width in wanted.items()}
+        multiple, part = whole.request["multiple_of"], self.done / self.steps
+        widths = {}
+        for name in whole.kept:
+            before, after = whole.before[name], whole.after[name]
+            wanted = round((before + part * (after - before)) / multiple) * multiple
+            widths[name] = after if part == 1 else min(present[name], max(wanted, after))
+        return widths
 
     def _batches(self, trainer: Trainer, pl_module: Any) -> list[tuple[Tensor, Tensor]] | None:
-        if self.request["criterion"] != "taylor":
+        if self.request.get("criterion") != "taylor":
             return None
         batches = trainer.datamodule.first_batches()  # type: ignore[attr-defined]
         return [(w.to(pl_module.device), label.to(pl_module.device)) for w, label in batches]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"done": self.done, "dense": self.dense, "final": self.final}
+        return {"done": self.done, "whole": self.whole and self.whole.to_json()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.done, self.dense = state_dict["done"], state_dict["dense"]
-        self.final = state_dict["final"]
+        self.done = state_dict["done"]
+        self.whole = Plan.from_json(state_dict["whole"]) if state_dict["whole"] else None
 
 
 def averaged(trainer: Trainer) -> list[Any]:

@@ -106,6 +106,12 @@ def test_steps_end_at_the_widths_of_the_plan_in_one(known, esc50_tree, target, o
         assert all(later[name] <= earlier[name] for name in later)
 
 
+def test_the_callback_serves_any_classifier(esc50_tree):
+    module = qaudio.Classifier("qcnn6_013", frontend=FRONTEND, lr=0.01)
+    fitted(module, data(esc50_tree), epochs=4, callbacks=[StepwisePruning({"ratio": 0.5}, 2)])
+    assert module.net.widths == qaudio.plan(network("qcnn6_013"), ratio=0.5).after
+
+
 def test_moments_and_weights_lose_the_same_filters(known, esc50_tree):
     net = network("qcnn6_013")
     optimizer = torch.optim.Adam([*net.parameters(), extra := torch.nn.Parameter(torch.ones(2))])
