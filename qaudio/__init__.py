@@ -14,6 +14,8 @@ _HOMES = {
     "load": "qaudio.zoo.entry",
     "save": "qaudio.zoo.entry",
     "verify": "qaudio.zoo.entry",
+    "push": "qaudio.zoo.hub",
+    "pull": "qaudio.zoo.hub",
     "predict": "qaudio.prediction",
     "Prediction": "qaudio.prediction",
     "plan": "qaudio.compress.prune",
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from qaudio.training.modules import Classifier
     from qaudio.zoo.catalog import list_models
     from qaudio.zoo.entry import load, save, verify
+    from qaudio.zoo.hub import pull, push
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from qaudio import __version__
-from qaudio.commands import browse, compare, entry, export, predict, study, training
+from qaudio.commands import browse, compare, entry, export, hub, predict, study, training
 from qaudio.commands.common import Commands, say_failed
 from qaudio.zoo.catalog import EntryError
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"qaudio {__version__}")
     commands = Commands(parser)
-    for group in (browse, predict, compare, entry, export, training, study):
+    for group in (browse, predict, compare, entry, export, hub, training, study):
         group.register(commands)
     return parser
 

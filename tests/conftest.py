@@ -4,6 +4,7 @@ import csv
 import ipaddress
 import os
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import soundfile
 import torch
 
 import qaudio
+from tests.hub import ENDPOINT, TOKEN, hub_on_loopback
+
+os.environ["HF_ENDPOINT"] = ENDPOINT  # huggingface_hub reads it when it is imported
 
 LABELS = ["dog", "rain", "clock_tick"]
 SETTINGS = {"sample_rate": 16000, "n_fft": 512, "hop_length": 160, "n_mels": 32, "f_max": 7500.0}
@@ -160,3 +164,33 @@ def tiny_export(tiny_model, tmp_path_factory) -> Path:
     """The tiny model as an ONNX file, waveform to logits."""
     path = tmp_path_factory.mktemp("export") / "tiny.onnx"
     return qaudio.export_onnx(tiny_model, path, entry="tiny.made", license="cc0-1.0").path
+
+
+@pytest.fixture
+def slept(monkeypatch) -> list[float]:
+    """Seconds that were slept, without sleeping."""
+    seconds: list[float] = []
+    monkeypatch.setattr(time, "sleep", seconds.append)
+    return seconds
+
+
+@pytest.fixture
+def hub_client(monkeypatch, tmp_path, slept):
+    """huggingface_hub online, with a token and an empty cache of its own."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    assert constants.ENDPOINT == ENDPOINT, "huggingface_hub was imported before HF_ENDPOINT was set"
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def hub(hub_client):
+    """An empty Hub on loopback."""
+    with hub_on_loopback() as hub:
+        yield hub

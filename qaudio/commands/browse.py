@@ -11,6 +11,7 @@ from qaudio.commands.common import Commands
 from qaudio.zoo.catalog import (
     DEFAULT_ENTRY,
     entries,
+    entry_name,
     hosted,
     list_models,
     locate,
@@ -31,7 +32,7 @@ def register(command: Commands) -> None:
     sub.add_argument("--json", action="store_true")
 
     sub = command("info", _info, "what is known of an entry", f"qaudio info {DEFAULT_ENTRY}")
-    sub.add_argument("entry", help="name or folder")
+    sub.add_argument("entry", help="name, folder or hf-hub:org/name")
     sub.add_argument("--json", action="store_true")
 
 
@@ -80,7 +81,7 @@ def _info(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"config": config, "results": results}, indent=1))
         return 0
-    print(f"{folder.name}: {config['architecture']}, {config['num_classes']} classes")
+    print(f"{entry_name(folder)}: {config['architecture']}, {config['num_classes']} classes")
     rows = [("licence", config["license"] or "not stated")]
     if (folder / "source.json").is_file():
         source = read_json(folder / "source.json")

@@ -20,7 +20,9 @@ def register(command: Commands) -> None:
     )  # fmt: skip
     sub.add_argument("files", nargs="*", help="sound files, or folders of them")
     sub.add_argument(
-        "--model", default=DEFAULT_ENTRY, help="entry, folder, or .onnx file (%(default)s)"
+        "--model",
+        default=DEFAULT_ENTRY,
+        help="entry (name, folder or hf-hub:org/name) or .onnx file (%(default)s)",
     )
     sub.add_argument(
         "--runtime", choices=("torch", "onnx"),

@@ -17,7 +17,7 @@ from qaudio.models.base import AudioModel
 from qaudio.training.callbacks import StepwisePruning
 from qaudio.training.modules import Classifier
 from qaudio.training.stored import StoredAnswers
-from qaudio.zoo.catalog import EntryError, list_models, locate
+from qaudio.zoo.catalog import EntryError, entry_name, list_models, locate
 from qaudio.zoo.lineage import load_for_split
 
 
@@ -79,7 +79,7 @@ class PrunedClassifier(Classifier):
 
     @property
     def parent(self) -> tuple[str, str] | None:
-        return locate(self.source or "").name, "pruned from"
+        return entry_name(locate(self.source or "")), "pruned from"
 
     def build(self, labels: list[str], split: Split) -> AudioModel:
         net = super().build(labels, split)
@@ -163,7 +163,8 @@ class DistilledClassifier(PrunedClassifier):
 
     @property
     def parent(self) -> tuple[str, str]:
-        teacher, start = locate(self.teacher).name, self.source and locate(self.source).name
+        teacher = entry_name(locate(self.teacher))
+        start = self.source and entry_name(locate(self.source))
         if start is None or (start == teacher and not self.prunes):
             return teacher, "distilled from"
         if start == teacher:
@@ -192,7 +193,7 @@ class DistilledClassifier(PrunedClassifier):
         known = list_models(benchmark=benchmark)
         allowed = f"an entry of {benchmark} ({', '.join(known)})" if known else "one that does"
         raise EntryError(
-            f"{locate(self.teacher).name}: a teacher of {teacher.num_classes} classes "
+            f"{entry_name(locate(self.teacher))}: a teacher of {teacher.num_classes} classes "
             f"({teacher.task}) does not know these {len(labels)} ({self.task}); give {allowed}, or "
             "--model.loss features, which compares embeddings and takes any teacher"
         )

@@ -18,7 +18,7 @@ from qaudio.models.base import AudioModel
 from qaudio.models.registry import create_model, from_config
 from qaudio.training.callbacks import averaged
 from qaudio.training.metrics import validation_metric
-from qaudio.zoo.catalog import locate, read_config
+from qaudio.zoo.catalog import entry_name, locate, read_config
 from qaudio.zoo.lineage import load_for_split
 
 
@@ -80,7 +80,7 @@ class Classifier(LightningModule):
     @property
     def parent(self) -> tuple[str, str] | None:
         """Name of the entry that the network comes from, and how; None from scratch."""
-        return None if self.source is None else (locate(self.source).name, "fine-tuned from")
+        return None if self.source is None else (entry_name(locate(self.source)), "fine-tuned from")
 
     @property
     def sources(self) -> list[str]:

@@ -27,6 +27,7 @@ CONFIG_KEYS: dict[str, type | tuple[type, ...]] = {
     "license": (str, type(None)),
     "files": dict,
 }
+HUB_PREFIX = "hf-hub:"  # of an address on the Hugging Face Hub: hf-hub:org/name[@revision]
 DEFAULT_ENTRY = "qcnn10_050.esc10_pruned50"  # what `qaudio predict FILE` uses
 # Whose code wrote a checkpoint, and the architectures it has: for `qaudio import`.
 IMPORTERS = {"panns": FAMILIES, "qpann": tuple(f"q{family}" for family in FAMILIES)}
@@ -61,37 +62,74 @@ def hosted(section: str = "entries") -> dict[str, dict[str, Any]]:
     return read_json(path)[section] if path.is_file() else {}
 
 
-def locate(source: str | Path, beside: Path | None = None) -> Path:
-    """The folder of an entry given by name or by path.
+def locate(source: str | Path, beside: Path | None = None, **hub: Any) -> Path:
+    """The folder of an entry given by name, by path or by its address on the Hub.
 
-    A checkpoint that others host is downloaded and imported at the first call.
+    A checkpoint that others host is downloaded and imported at the first call; an entry on the Hub
+    is fetched into huggingface_hub's cache.
 
     Args:
-        source: name or folder.
+        source: name, folder, or "hf-hub:org/name[@revision]".
         beside: a folder of entries to look for the name in first.
+        hub: how to fetch from the Hub: see `qaudio.zoo.hub.snapshot`.
 
     Raises:
-        EntryError: when there is none; says what was tried and what exists. When a hosted
-            checkpoint cannot be had; says what to fetch by hand.
+        EntryError: when there is none; says what was tried and what exists. When one that others
+            host, or that is on the Hub, cannot be had; says what to do.
     """
-    if beside is not None and (beside / source / "config.json").is_file():
-        return beside / source
-    known = entries()
-    if str(source) in known:
-        return known[str(source)]
-    folder = Path(source).expanduser()
-    if (folder / "config.json").is_file():
+    if on_hub(source):
+        from qaudio.zoo.hub import snapshot
+
+        return snapshot(str(source), **hub)
+    if hub.get("revision") is not None:
+        raise EntryError(f"{source}: only an entry on the Hub ({HUB_PREFIX}org/name) has revisions")
+    folder = _here(source, beside)
+    if folder is not None:
         return folder
-    if folder.is_dir():
-        raise EntryError(f"{folder}: not an entry, it holds no config.json")
+    if Path(source).expanduser().is_dir():
+        raise EntryError(f"{source}: not an entry, it holds no config.json")
     others = hosted()
     if str(source) in others:
         from qaudio.zoo.hosted import imported
 
         return imported(str(source))
-    close = [name for name in [*known, *others] if str(source) in name]
+    close = [name for name in [*entries(), *others] if str(source) in name]
     hint = f"similar: {', '.join(close)}" if close else "`qaudio list` names the entries there are"
     raise EntryError(f"no entry or folder named {str(source)!r}; {hint}")
+
+
+def at_hand(source: str | Path, beside: Path | None = None) -> Path | None:
+    """As `locate`, of what needs no download; None where there is nothing."""
+    if on_hub(source):
+        try:
+            return locate(source, offline=True)
+        except EntryError:
+            return None
+    return _here(source, beside)
+
+
+def on_hub(source: str | Path) -> bool:
+    """Whether a source is an address on the Hub."""
+    return str(source).startswith(HUB_PREFIX)
+
+
+def entry_name(folder: Path) -> str:
+    """What to call an entry by its folder: in the Hub's cache, its address and not its commit."""
+    if folder.parent.name == "snapshots":
+        organisation, _, name = folder.parents[1].name.removeprefix("models--").partition("--")
+        return f"{HUB_PREFIX}{organisation}/{name}@{folder.name}"
+    return folder.name
+
+
+def _here(source: str | Path, beside: Path | None) -> Path | None:
+    """An entry beside others, one that is shipped, or any folder."""
+    known = entries()
+    if beside is not None and (beside / source / "config.json").is_file():
+        return beside / source
+    if str(source) in known:
+        return known[str(source)]
+    folder = Path(source).expanduser()
+    return folder if (folder / "config.json").is_file() else None
 
 
 def read_json(path: Path) -> Any:
@@ -99,9 +137,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise EntryError(f"{path.parent.name}: {path.name} is missing") from None
+        raise EntryError(f"{entry_name(path.parent)}: {path.name} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise EntryError(f"{path.parent.name}: {path.name} is not readable ({error})") from None
+        raise EntryError(
+            f"{entry_name(path.parent)}: {path.name} is not readable ({error})"
+        ) from None
 
 
 def read_config(source: str | Path) -> dict[str, Any]:
@@ -109,28 +149,29 @@ def read_config(source: str | Path) -> dict[str, Any]:
     folder = locate(source)
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
-        raise EntryError(f"{folder.name}: config.json: expected an object")
+        raise EntryError(f"{entry_name(folder)}: config.json: expected an object")
     version = config.get("schema_version")
     if version != SCHEMA_VERSION:
         raise EntryError(
-            f"{folder.name}: config.json: schema_version is {version!r}, this qaudio reads "
+            f"{entry_name(folder)}: config.json: schema_version is {version!r}, this qaudio reads "
             f"{SCHEMA_VERSION}; a newer qaudio may read it"
         )
     for key, types in CONFIG_KEYS.items():
         if key not in config:
-            raise EntryError(f"{folder.name}: config.json: key {key!r} is missing")
+            raise EntryError(f"{entry_name(folder)}: config.json: key {key!r} is missing")
         if not isinstance(config[key], types) or isinstance(config[key], bool):
             raise EntryError(
-                f"{folder.name}: config.json: {key!r} has the wrong type, found "
+                f"{entry_name(folder)}: config.json: {key!r} has the wrong type, found "
                 f"{type(config[key]).__name__}"
             )
     labels = config["labels"]
     if labels is not None and len(labels) != config["num_classes"]:
         raise EntryError(
-            f"{folder.name}: config.json: {config['num_classes']} classes, {len(labels)} labels"
+            f"{entry_name(folder)}: config.json: {config['num_classes']} classes, "
+            f"{len(labels)} labels"
         )
     if config["task"] not in ("multiclass", "multilabel"):
-        raise EntryError(f"{folder.name}: config.json: unknown task {config['task']!r}")
+        raise EntryError(f"{entry_name(folder)}: config.json: unknown task {config['task']!r}")
     return config
 
 

@@ -17,24 +17,43 @@ from safetensors.torch import load_file, save_file
 
 from qaudio.models.base import AudioModel, evaluating
 from qaudio.models.registry import from_config
-from qaudio.zoo.catalog import SCHEMA_VERSION, EntryError, locate, read_config, read_results
+from qaudio.zoo.catalog import (
+    SCHEMA_VERSION,
+    EntryError,
+    at_hand,
+    entry_name,
+    locate,
+    read_config,
+    read_results,
+)
 from qaudio.zoo.results import Predictions, paired_difference, summarise
 
+NOT_OURS = (".git", ".gitattributes", ".cache")  # what git and the Hub's client put into a folder
 PROBE_TOLERANCE = 1e-3  # of the logits' range, between machines and library versions
 
 
-def load(source: str | Path, *, num_classes: int | None = None) -> AudioModel:
+def load(
+    source: str | Path,
+    *,
+    num_classes: int | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> AudioModel:
     """A pretrained network, in eval mode.
 
     Args:
-        source: entry name ("qcnn10_050.esc10_pruned50") or folder. Checkpoints that others host
-            ("cnn14.audioset") are downloaded at first use.
+        source: entry name ("qcnn10_050.esc10_pruned50"), folder, or address on the Hugging Face Hub
+            ("hf-hub:your-name/entry", "hf-hub:your-name/entry@revision"). Checkpoints that others
+            host ("cnn14.audioset") are downloaded at first use, entries on the Hub when they are
+            new or have changed.
         num_classes: put a fresh classifier of this size on it, to fine-tune.
+        revision: branch, tag or commit on the Hub, where the source names none.
+        cache_dir: for what comes from the Hub, in place of huggingface_hub's own cache.
 
     Raises:
         EntryError: names the file, what was expected and what was found.
     """
-    model = load_weights(locate(source))
+    model = load_weights(locate(source, revision=revision, cache_dir=cache_dir))
     if num_classes is not None:
         model.reset_classifier(num_classes)
     return model
@@ -50,7 +69,7 @@ def load_weights(folder: Path, weights: str = "model.safetensors") -> AudioModel
     try:
         model = from_config(config)
     except (ValueError, TypeError) as error:
-        raise EntryError(f"{folder.name}: config.json: {error}") from None
+        raise EntryError(f"{entry_name(folder)}: config.json: {error}") from None
     try:
         state = load_file(path)
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -58,12 +77,12 @@ def load_weights(folder: Path, weights: str = "model.safetensors") -> AudioModel
         for name in sorted(expected.keys() | found.keys()):
             if expected.get(name) != found.get(name):
                 raise EntryError(
-                    f"{folder.name}: {weights}: tensor {name}: expected shape "
+                    f"{entry_name(folder)}: {weights}: tensor {name}: expected shape "
                     f"{expected.get(name, 'none')}, found {found.get(name, 'none')}"
                 )
         model.load_state_dict(state)
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise EntryError(f"{folder.name}: {weights} is not readable ({error})") from None
+        raise EntryError(f"{entry_name(folder)}: {weights} is not readable ({error})") from None
     return model.eval()
 
 
@@ -102,8 +121,7 @@ def save(
     from qaudio.zoo.card import render
 
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-        raise EntryError(f"{folder}: holds files but is no entry; choose another folder")
+    refuse_other(folder)
 
     def write(new: Path) -> None:
         states = {"model.safetensors": model.state_dict()} | (folds or {}) if weights else {}
@@ -154,13 +172,16 @@ def verify(source: str | Path) -> list[str]:
 
     folder = locate(source)
     config = read_config(folder)
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    present = {path.as_posix() for path in files if path.parts[0] not in NOT_OURS}
     listed = set(config["files"])
     if not (folder / "folds").is_dir():  # wheels and downloads may leave them out, all of them
         listed = {name for name in listed if not name.startswith("folds/")}
     if present - {"config.json"} != listed:
         wrong = sorted((present - {"config.json"}) ^ listed)
-        raise EntryError(f"{folder.name}: files missing or not in config.json: {', '.join(wrong)}")
+        raise EntryError(
+            f"{entry_name(folder)}: files missing or not in config.json: {', '.join(wrong)}"
+        )
     for name in sorted(listed):
         _check_hash(folder, config, name)
     done = [f"{len(listed)} files match their sha256"]
@@ -178,7 +199,9 @@ def verify(source: str | Path) -> list[str]:
     if results is not None and weights:
         plain = {key: value for key, value in config.items() if key != "files"}
         if (folder / "README.md").read_text(encoding="utf-8") != render(plain, results):
-            raise EntryError(f"{folder.name}: README.md is not the card that its results give")
+            raise EntryError(
+                f"{entry_name(folder)}: README.md is not the card that its results give"
+            )
         done.append("README.md is the card of these results")
     return done
 
@@ -202,12 +225,14 @@ def check_probe(folder: Path, model: AudioModel) -> float:
         if expected.shape != found.shape:
             raise ValueError(f"{tuple(expected.shape)} logits for a model of {tuple(found.shape)}")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise EntryError(f"{folder.name}: probe.safetensors is not usable ({error})") from None
+        raise EntryError(
+            f"{entry_name(folder)}: probe.safetensors is not usable ({error})"
+        ) from None
     spread = float(expected.max() - expected.min()) or 1.0
     difference = float((expected - found).abs().max()) / spread
     if not difference <= PROBE_TOLERANCE:
         raise EntryError(
-            f"{folder.name}: the weights give other logits than probe.safetensors holds "
+            f"{entry_name(folder)}: the weights give other logits than probe.safetensors holds "
             f"(off by {difference:.1e} of their range, allowed {PROBE_TOLERANCE:.0e})"
         )
     return difference
@@ -223,17 +248,18 @@ def _check_results(folder: Path, results: dict[str, Any]) -> None:
         predictions = Predictions.load(folder / "predictions.npz")
         again = summarise(predictions, results["result"]["metric"])
     except (ValueError, KeyError, TypeError) as error:
-        raise EntryError(f"{folder.name}: results cannot be computed anew ({error})") from None
+        raise EntryError(
+            f"{entry_name(folder)}: results cannot be computed anew ({error})"
+        ) from None
     _compare(folder, "result", results["result"], again)
     parent = results.get("parent")
     if parent and parent.get("difference"):
-        try:
-            theirs = Predictions.load(locate(parent["name"], folder.parent) / "predictions.npz")
-        except EntryError:
+        theirs = at_hand(parent["name"], folder.parent)
+        if theirs is None:
             return
         _compare(
             folder, "parent.difference", parent["difference"],
-            paired_difference(predictions, theirs),
+            paired_difference(predictions, Predictions.load(theirs / "predictions.npz")),
         )  # fmt: skip
 
 
@@ -243,7 +269,7 @@ def _compare(folder: Path, where: str, stated: Any, computed: Any) -> None:
             _compare(folder, f"{where}.{key}", stated.get(key), computed.get(key))
     elif stated != computed:
         raise EntryError(
-            f"{folder.name}: results.json: {where} says {stated!r}, predictions.npz gives "
+            f"{entry_name(folder)}: results.json: {where} says {stated!r}, predictions.npz gives "
             f"{computed!r}"
         )
 
@@ -251,13 +277,14 @@ def _compare(folder: Path, where: str, stated: Any, computed: Any) -> None:
 def _check_hash(folder: Path, config: dict[str, Any], name: str) -> None:
     path, expected = folder / name, config["files"].get(name)
     if expected is None:
-        raise EntryError(f"{folder.name}: {name} is not listed in config.json")
+        raise EntryError(f"{entry_name(folder)}: {name} is not listed in config.json")
     if not path.is_file():
-        raise EntryError(f"{folder.name}: {name} is missing")
+        raise EntryError(f"{entry_name(folder)}: {name} is missing")
     found = file_hash(path)
     if found != expected:
         raise EntryError(
-            f"{folder.name}: {name} was changed: sha256 {found[:12]}…, expected {expected[:12]}…"
+            f"{entry_name(folder)}: {name} was changed: sha256 {found[:12]}…, "
+            f"expected {expected[:12]}…"
         )
 
 
@@ -270,6 +297,12 @@ def file_hash(path: Path) -> str:
 def to_json(document: dict[str, Any]) -> str:
     """The one way entries write JSON."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def refuse_other(folder: Path) -> None:
+    """Raise EntryError where a folder holds something else than an entry."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise EntryError(f"{folder}: holds files but is no entry; choose another folder")
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:

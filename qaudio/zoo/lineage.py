@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaudio.zoo.catalog import EntryError, locate, read_results, trained_on
+from qaudio.zoo.catalog import EntryError, entry_name, locate, read_results, trained_on
 from qaudio.zoo.entry import load_weights
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
     """An entry's network with weights that never saw the split's held-out fold.
 
     Args:
-        source: entry name or folder.
+        source: entry name, folder, or address on the Hub.
         split: what is about to be trained.
         seed: of the run; a parent's weights of the same seed are taken.
 
@@ -35,27 +35,28 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
             were trained without this fold, made its folds by another protocol, or does not say
             what it was trained on.
     """
-    folder = locate(source)
+    folder = locate(source, folds=True)
+    name = entry_name(folder)
     seen = trained_on(folder)
     if seen is None:
         raise LeakError(
-            f"{folder.name}: no results.json says what it was trained on, so fold {split.fold} of "
+            f"{name}: no results.json says what it was trained on, so fold {split.fold} of "
             f"{split.benchmark} may have been seen"
         )
     if split.dataset not in seen:
         return load_weights(folder)
     results = read_results(folder)
     if results is None:
-        raise LeakError(f"{folder.name}: was trained on {split.dataset} by others, all of it")
+        raise LeakError(f"{name}: was trained on {split.dataset} by others, all of it")
     if results["dataset"] != split.dataset or results["protocol"] != split.protocol:
         raise LeakError(
-            f"{folder.name}: trained on {split.dataset}, but its folds are those of "
+            f"{name}: trained on {split.dataset}, but its folds are those of "
             f"{results['protocol']!r}, not of {split.protocol!r}: held-out clips were seen"
         )
     # A fixed split's validation part never trained, so there a parent's weights may be scored.
     if split.scored != split.fold and split.folds > 1:
         raise LeakError(
-            f"{folder.name}: its weights without fold {split.fold} were trained on fold "
+            f"{name}: its weights without fold {split.fold} were trained on fold "
             f"{split.scored}, which is to be scored: a derived entry cannot be validated that way"
         )
     weights = fold_file(split.fold, seed)
@@ -64,6 +65,6 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
     if (results["card_fold"], results["card_seed"]) == (split.fold, seed):
         return load_weights(folder)
     raise LeakError(
-        f"{folder.name}: {weights} is missing, and its other weights saw fold {split.fold}: train "
+        f"{name}: {weights} is missing, and its other weights saw fold {split.fold}: train "
         f"that fold of the parent first (`qaudio crossval`, writer.keep_folds true, seed {seed})"
     )

@@ -1,0 +1,475 @@
+"""Entries on the Hugging Face Hub: an entry's folder is a repository, file by file.
+
+huggingface_hub does the talking; it is imported when one of these functions is called. Whose
+account is used is its matter too (`hf auth login`, or HF_TOKEN): no token passes through here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from qaudio.zoo.catalog import HUB_PREFIX, EntryError, locate, read_config, read_json, read_results
+from qaudio.zoo.download import log
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+MAIN = "main"
+TIMEOUT = 15.0  # seconds to wait for the answer to a question
+WAITS = (1.0, 4.0, 10.0)  # seconds before each new attempt, where the Hub does not say
+LONGEST_WAIT = 60.0  # where it does say
+T = TypeVar("T")
+
+
+class Pushed(NamedTuple):
+    """What `push` did.
+
+    Attributes:
+        source: the pushed revision, as `load` and `pull` take it.
+        url: of the commit, or of the pull request.
+        changed: False where the repository held this very entry already.
+    """
+
+    source: str
+    url: str
+    changed: bool
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+) -> Pushed:
+    """Publish an entry as a repository on the Hub, in one commit.
+
+    Nothing is sent of an entry that does not verify. What the repository holds already is not sent
+    again, so a push can be repeated until it went through; files of an earlier entry that this one
+    lacks are removed, other files in the repository stay.
+
+    Args:
+        folder: entry name or folder.
+        repo_id: "your-name/entry"; made where it does not exist.
+        private: make the repository a private one.
+        create_pr: open a pull request; the repository's main branch stays as it is.
+        revision: branch to commit to, made where it does not exist; default: main.
+
+    Raises:
+        EntryError: when the entry does not verify, or has no licence, results, recipe or card; when
+            the Hub refuses or cannot be reached. Says what to do.
+    """
+    from qaudio.zoo.entry import verify
+
+    check_repo(repo_id)
+    if create_pr and revision is not None:
+        raise EntryError("a pull request is made for the main branch: leave out the revision")
+    folder = locate(folder)
+    _refuse_unpublishable(folder)
+    verify(folder)
+    with _told(repo_id, revision):
+        return _patiently(lambda: _push(folder, repo_id, private, create_pr, revision))
+
+
+def pull(
+    source: str,
+    out: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """Fetch an entry from the Hub: all its files, each compared with the sha256 that it states.
+
+    Args:
+        source: "hf-hub:org/name", or "hf-hub:org/name@revision".
+        out: folder to put a copy into, replaced when it is an entry; None: the cache alone.
+        revision: branch, tag or commit, where the source names none.
+        cache_dir: in place of huggingface_hub's own cache.
+
+    Returns:
+        The entry's folder.
+
+    Raises:
+        EntryError: when it cannot be had, or is no entry. Says what to do.
+    """
+    from qaudio.zoo.entry import refuse_other, replace_folder
+
+    if out is not None:
+        refuse_other(Path(out))
+    cached = snapshot(source, revision=revision, cache_dir=cache_dir, folds=True)
+    if out is None:
+        return cached
+    names = ["config.json", *_listed(cached / "config.json", source)]
+
+    def copy(new: Path) -> None:
+        for name in names:
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(cached / name, new / name)
+
+    replace_folder(Path(out), copy)
+    return Path(out)
+
+
+def snapshot(
+    source: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    folds: bool = False,
+    offline: bool = False,
+) -> Path:
+    """The folder of an entry of the Hub in huggingface_hub's cache, fetched where need be.
+
+    Where the Hub cannot be reached, the revision that was fetched last is taken, with a line that
+    says so.
+
+    Args:
+        source: "hf-hub:org/name[@revision]".
+        revision: branch, tag or commit, where the source names none.
+        cache_dir: in place of huggingface_hub's own cache.
+        folds: fetch the weights of the single folds too, where the entry has some.
+        offline: take what the cache holds, ask nobody.
+
+    Raises:
+        EntryError: when it cannot be had, is no entry, or differs from its own checksums.
+    """
+    import huggingface_hub as hub
+
+    repo, revision = split_source(source, revision)
+    wanted = revision or MAIN
+
+    def cached_commit() -> str | None:
+        found = hub.try_to_load_from_cache(repo, "config.json", cache_dir, wanted)
+        return Path(found).parent.name if isinstance(found, str) else None
+
+    with _told(repo, revision):
+        commit, known = wanted, cached_commit()
+        if not COMMIT.fullmatch(wanted):
+            commit, offline = _resolve(repo, wanted, known, offline)
+
+        def fetch(name: str, again: bool = False) -> Path:
+            return Path(
+                hub.hf_hub_download(
+                    repo, name, revision=commit, cache_dir=cache_dir, force_download=again,
+                    local_files_only=offline, library_name="qaudio",
+                )
+            )  # fmt: skip
+
+        config = _patiently(lambda: fetch("config.json"))
+        folder = config.parent
+        for name, sha256 in _listed(config, source).items():
+            if folds or not name.startswith("folds/"):
+                _fetch_whole(fetch, name, sha256, repo, offline)
+        if not offline and commit not in (wanted, known):
+            # Only now, with every file here, does the cache take this revision for the newest.
+            hub.hf_hub_download(repo, "config.json", revision=wanted, cache_dir=cache_dir)
+    return folder
+
+
+def split_source(source: str, revision: str | None = None) -> tuple[str, str | None]:
+    """Repository and revision of "hf-hub:org/name[@revision]"; raises EntryError."""
+    repo, at, named = str(source).removeprefix(HUB_PREFIX).partition("@")
+    if not str(source).startswith(HUB_PREFIX):
+        raise EntryError(f"{source}: write it as {HUB_PREFIX}org/name, or {HUB_PREFIX}org/name@rev")
+    check_repo(repo)
+    if at and not named:
+        raise EntryError(f"{source}: no revision after the @")
+    if named and revision is not None and revision != named:
+        raise EntryError(f"{source}: names revision {named}, and {revision} was asked for as well")
+    return repo, named or revision
+
+
+def check_repo(repo_id: str) -> None:
+    """Raise EntryError unless it has the form of a repository's name."""
+    if not REPO.fullmatch(repo_id):
+        raise EntryError(f"{repo_id!r} is not the name of a repository: write your-name/entry")
+
+
+def _refuse_unpublishable(folder: Path) -> None:
+    config = read_config(folder)
+    lacking = [name for name in ("results.json", "predictions.npz", "recipe.yaml", "README.md")
+               if name not in config["files"]]  # fmt: skip
+    if not config["license"]:
+        lacking.insert(0, "a licence (writer.license, or save(license=…))")
+    if lacking:
+        raise EntryError(f"{folder.name}: is not fit to publish: it lacks {', '.join(lacking)}")
+
+
+def _push(folder: Path, repo: str, private: bool, create_pr: bool, revision: str | None) -> Pushed:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    from qaudio import __version__
+
+    api = HfApi(library_name="qaudio", library_version=__version__)
+    # None, not False: an organisation may make its repositories private unasked.
+    api.create_repo(repo, private=private or None, exist_ok=True)
+    before = api.model_info(repo, timeout=TIMEOUT)
+    if private and before.private is False:
+        raise EntryError(
+            f"{repo} exists and is public: make it private in its settings first, or push without "
+            "asking for a private one"
+        )
+    if revision is not None:
+        api.create_branch(repo, branch=revision, exist_ok=True)
+        before = api.model_info(repo, revision=revision, timeout=TIMEOUT)
+    content = (folder / "config.json").read_bytes()
+    if create_pr:
+        earlier = _same_pull_request(api, repo, content)
+        if earlier is not None:
+            return earlier
+    names = ["config.json", *read_config(folder)["files"]]
+    stale = _names_in(_remote_config(api, repo, revision)) - set(names)
+    if stale:
+        stale &= set(api.list_repo_files(repo, revision=revision))
+    operations: list[Any] = [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name)
+        for name in names
+        if (folder / name).is_file()  # folds may be left out
+    ]
+    operations += [CommitOperationDelete(path_in_repo=name) for name in sorted(stale)]
+    results = read_results(folder)
+    assert results is not None
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        commit = api.create_commit(
+            repo, operations, revision=revision, create_pr=create_pr,
+            commit_message=f"{results['entry']} by qaudio {__version__}",
+        )  # fmt: skip
+    for remark in remarks:
+        log.warning("%s: %s", repo, _one_line(remark.message))
+    url = commit.pr_url or f"{api.endpoint}/{repo}/tree/{commit.oid}"
+    return Pushed(f"{HUB_PREFIX}{repo}@{commit.oid}", url, commit.oid != before.sha)
+
+
+def _same_pull_request(api: HfApi, repo: str, content: bytes) -> Pushed | None:
+    """An open pull request that holds this very entry: an earlier push, answered or not."""
+    for one in api.get_repo_discussions(
+        repo, discussion_type="pull_request", discussion_status="open"
+    ):
+        branch = f"refs/pr/{one.num}"
+        if _remote_config(api, repo, branch) == content:
+            commit = api.model_info(repo, revision=branch, timeout=TIMEOUT).sha
+            return Pushed(f"{HUB_PREFIX}{repo}@{commit}", one.url, False)
+    return None
+
+
+def _remote_config(api: HfApi, repo: str, revision: str | None) -> bytes | None:
+    """config.json as the repository has it; None where it has none."""
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            path = api.hf_hub_download(repo, "config.json", revision=revision, cache_dir=cache)
+            return Path(path).read_bytes()
+        except RemoteEntryNotFoundError:
+            return None
+
+
+def _names_in(config: bytes | None) -> set[str]:
+    """Files that a config lists; none where it is not an entry's."""
+    try:
+        found = json.loads(config or b"{}")
+        return set(found.get("files", {}))
+    except (ValueError, AttributeError, TypeError):
+        return set()
+
+
+def _resolve(repo: str, wanted: str, known: str | None, offline: bool) -> tuple[str, bool]:
+    """The commit that a branch or tag stands for, and whether only the cache could be asked."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(library_name="qaudio")
+    why = "nobody was to be asked"
+    if not offline:
+        try:
+            ask = lambda: api.model_info(repo, revision=wanted, timeout=TIMEOUT).sha  # noqa: E731
+            return (ask() if known else _patiently(ask)) or wanted, False
+        except Exception as error:
+            if not _passes(error):
+                raise
+            why = _reason(error, repo, None)
+    if known is None:
+        raise EntryError(f"{HUB_PREFIX}{repo}@{wanted} is not in the cache: {why}")
+    if not offline:
+        log.warning(
+            "%s%s: %s; taking the cache's copy of %s, commit %s",
+            HUB_PREFIX, repo, why.partition(":")[0], wanted, known[:12],
+        )  # fmt: skip
+    return known, True
+
+
+def _listed(config: Path, source: str) -> dict[str, str]:
+    """Files and checksums that an entry's config.json lists; raises EntryError."""
+    found = read_json(config)
+    files = found.get("files") if isinstance(found, dict) else None
+    if not isinstance(files, dict) or "schema_version" not in found:
+        raise EntryError(f"{source}: is no qaudio entry: its config.json lists no files of one")
+    for name in files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+            raise EntryError(f"{source}: config.json lists {name!r}, which lies outside the entry")
+    return files
+
+
+def _fetch_whole(
+    fetch: Callable[..., Path], name: str, sha256: str, repo: str, offline: bool
+) -> None:
+    """Fetch a file; where the cache's copy is not what config.json states, fetch it anew."""
+    from qaudio.zoo.entry import file_hash
+
+    path = _patiently(lambda: fetch(name))
+    if file_hash(path) != sha256 and not offline:
+        path = _patiently(lambda: fetch(name, again=True))
+    if file_hash(path) == sha256:
+        return
+    if name == "README.md":  # whoever owns a repository may edit its card in the browser
+        log.warning("%s%s: README.md is not the card that was pushed", HUB_PREFIX, repo)
+        return
+    raise EntryError(
+        f"{HUB_PREFIX}{repo}: {name} is not the file that config.json lists (sha256); "
+        + ("go online and pull it again" if offline else "push the entry again, or tell its owner")
+    )
+
+
+def _patiently(attempt: Callable[[], T]) -> T:
+    """Call until it works, with a pause after each failure that may pass; raises the last one."""
+    for wait in WAITS:
+        try:
+            return attempt()
+        except Exception as error:
+            if not _passes(error) or _is_offline(error):
+                raise
+            pause = _retry_after(error)
+            if pause is None:
+                pause = wait
+            elif pause > LONGEST_WAIT:
+                raise
+            log.warning("%s; trying again in %g s", _what_failed(error), pause)
+            time.sleep(pause)
+    return attempt()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """huggingface_hub wraps what went wrong in "not found in the cache"."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    wrapped = isinstance(error, LocalEntryNotFoundError) or "Force download" in str(error)
+    return error.__cause__ if wrapped and error.__cause__ is not None else error
+
+
+def _status(error: BaseException) -> int | None:
+    response = getattr(_cause(error), "response", None)
+    return None if response is None else int(response.status_code)
+
+
+def _is_offline(error: BaseException) -> bool:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return isinstance(_cause(error), OfflineModeIsEnabled)
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether the same call may work later: no connection, too many requests, a failing server."""
+    from huggingface_hub.errors import HTTPError
+
+    status = _status(error)
+    if status is not None:
+        return status in (408, 409, 412, 429) or status >= 500
+    cause = _cause(error)
+    # JSONDecodeError: a failing server's page in place of an answer. OSError: a file cut short.
+    cut_short = isinstance(cause, OSError) and "Consistency check failed" in str(cause)
+    return isinstance(cause, (HTTPError, json.JSONDecodeError)) or cut_short or _is_offline(error)
+
+
+def _retry_after(error: BaseException) -> float | None:
+    """Seconds that the Hub asks to wait."""
+    response = getattr(_cause(error), "response", None)
+    value = "" if response is None else response.headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else None
+
+
+def _what_failed(error: BaseException) -> str:
+    status = _status(error)
+    if status is not None:
+        return f"the Hub answers {status}"
+    if isinstance(_cause(error), json.JSONDecodeError):
+        return "the Hub's answer cannot be read"
+    if _is_offline(error):
+        return "HF_HUB_OFFLINE is set"
+    return "the Hub cannot be reached, or the connection broke"
+
+
+def _reason(error: BaseException, repo: str, revision: str | None) -> str:
+    """What went wrong and what to do, in a line."""
+    from huggingface_hub import errors
+
+    cause, status, what = _cause(error), _status(error), _what_failed(error)
+    said = getattr(cause, "server_message", None)
+    said = f" ({_one_line(said)})" if said else ""
+    if isinstance(cause, errors.GatedRepoError):
+        return f"{repo} is gated: ask for access on its page, then `hf auth login`"
+    if isinstance(cause, errors.RepositoryNotFoundError):
+        return (
+            f"the Hub shows no repository {repo} ({status}): check the name; a private one needs "
+            "`hf auth login`, or HF_TOKEN, with access to it"
+        )
+    if isinstance(cause, errors.RevisionNotFoundError):
+        return f"{repo} has no revision {revision or MAIN!r}: see its branches, tags and commits"
+    if isinstance(cause, errors.RemoteEntryNotFoundError):
+        return f"{repo} is no whole qaudio entry: {_one_line(said) or 'a file'} is missing"
+    if status == 401:
+        return f"the Hub does not know you (401){said}: `hf auth login`, or set HF_TOKEN"
+    if status == 403:
+        return f"your token may not do this to {repo} (403){said}: use one with write access"
+    if status == 429:
+        pause = _retry_after(error)
+        when = "later" if pause is None else f"in {pause:g} s"
+        return f"too many requests (429){said}: try again {when}"
+    if status is not None and status >= 500:
+        return f"{what}{said}: try again later; what came so far is kept, nothing is half done"
+    if status is not None:
+        return f"{what}{said}"
+    if _is_offline(error):
+        return f"{what}: unset it to reach the Hub"
+    if isinstance(cause, errors.LocalEntryNotFoundError):
+        return "the cache holds only a part of it: pull it once with a connection"
+    if _passes(error):
+        return f"{what}: try again; what came so far is kept"
+    return _one_line(cause)
+
+
+@contextmanager
+def _told(repo: str, revision: str | None) -> Iterator[None]:
+    """Turn what huggingface_hub raises into one clear line without a token in it."""
+    from huggingface_hub import get_token
+    from huggingface_hub.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its remarks run over several lines; ours tell the same
+    try:
+        yield
+    except EntryError:
+        raise
+    except Exception as error:
+        message = _reason(error, repo, revision)
+        token = get_token()
+        message = message.replace(token, "…") if token else message
+        raise EntryError(message if repo in message else f"{repo}: {message}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
