@@ -99,7 +99,7 @@ def test_version(run):
         ["predict", "a.wav", "--hop", "20"],
         ["verify"],
         ["verify", "a", "--all"],
-        ["verify", "a", "--write"],
+        ["verify", "hf-hub:your-name/a", "--write"],
         ["compare", "a", "--plot", "a.pdf"],
         ["prune", "a"],
         ["prune", "a", "--out", "b"],

@@ -91,7 +91,7 @@ def _info(options: argparse.Namespace) -> int:
     settings = config["frontend"]
     rows.append(("front-end", ", ".join(f"{key} {value}" for key, value in settings.items())))
     if results:
-        from qaudio.zoo.card import facts
+        from qaudio.zoo.tables import facts
 
         rows += facts(results)
     for name, value in rows:

@@ -17,7 +17,9 @@ def register(command: Commands) -> None:
     sub.add_argument("entry", nargs="*", help="names or folders")
     sub.add_argument("--all", action="store_true", help="every entry and generated table")
     sub.add_argument(
-        "--write", action="store_true", help="with --all: write MODEL_CARDS.md and the tables anew"
+        "--write",
+        action="store_true",
+        help="write cards anew; with --all MODEL_CARDS.md and the tables too",
     )
 
     sub = command(
@@ -51,16 +53,20 @@ def register(command: Commands) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from qaudio.zoo import card
-    from qaudio.zoo.catalog import zoo_folder
-    from qaudio.zoo.entry import verify
+    from qaudio.zoo import tables
+    from qaudio.zoo.catalog import on_hub, zoo_folder
+    from qaudio.zoo.entry import renew_card, verify
     from qaudio.zoo.study import Study, study_entries, with_tables
 
-    if bool(options.entry) == options.all or (options.write and not options.all):
-        return usage("verify", "give entries, or --all [--write]")
+    if bool(options.entry) == options.all:
+        return usage("verify", "give entries, or --all")
+    if options.write and any(map(on_hub, options.entry)):
+        return usage("verify", "--write needs a folder: qaudio pull … --out DIR gives one")
     failed = 0
     for name in options.entry or [*entries(), *study_entries()]:
         try:
+            if options.write and renew_card(name):
+                print(f"{name}: card written")
             print(f"{name}: " + "; ".join(verify(name)), flush=True)
         except EntryError as error:
             failed += 1
@@ -69,8 +75,8 @@ def _verify(options: argparse.Namespace) -> int:
     if not options.all or not (top / "pyproject.toml").is_file():
         return 1 if failed else 0
     for path, make in (
-        (top / "MODEL_CARDS.md", lambda text: card.index()),
-        (top / "README.md", card.readme_with_table),
+        (top / "MODEL_CARDS.md", lambda text: tables.index()),
+        (top / "README.md", tables.readme_with_table),
         (
             top / "recipes" / "README.md",
             lambda text: with_tables(text, Study(top / "recipes" / "study.yaml")),

@@ -1,142 +1,131 @@
-"""Model cards and the zoo's tables, generated from config.json and results.json alone."""
+"""Model cards, generated from an entry's config.json, results.json and predictions.npz alone.
+
+The metadata is dumped here and not by huggingface_hub's ModelCardData, because a card is made
+anew byte for byte years later: the tests hold that ModelCard reads it and gives it back the same.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from qaudio.zoo.catalog import EntryError, entries, read_json
-
-TABLE_START, TABLE_END = "<!-- zoo table: generated -->", "<!-- end of zoo table -->"
-
-DATASETS: dict[str, dict[str, str]] = {
-    "esc10": {
-        "title": "ESC-10",
-        "about": "ten classes of environmental sounds, 40 clips of five seconds each, the "
-        "subset of ESC-50 that its author released under CC BY",
-        "limits": "It has seen 400 clips of ten classes and gives one of these for every sound, "
-        "whatever it is: probabilities do not say that a sound is none of them. The clips come "
-        "from freesound.org and are short, mostly clean and cut around one event; field "
-        "recordings, mixtures and other microphones are outside what was measured.",
-        "citation": "K. J. Piczak, *ESC: Dataset for Environmental Sound Classification*, "
-        "ACM Multimedia 2015",
-        "license": "CC BY 3.0",
-    },
-    "esc50": {
-        "title": "ESC-50",
-        "about": "fifty classes of environmental sounds, 40 clips of five seconds each",
-        "limits": "It has seen 2000 clips of fifty classes and gives one of these for every sound, "
-        "whatever it is. The clips come from freesound.org and are short, mostly clean and cut "
-        "around one event; field recordings, mixtures and other microphones are outside what was "
-        "measured.",
-        "citation": "K. J. Piczak, *ESC: Dataset for Environmental Sound Classification*, "
-        "ACM Multimedia 2015",
-        "license": "CC BY-NC 3.0",
-    },
-    "gtzan": {
-        "title": "GTZAN",
-        "about": "ten genres of music, 100 clips of 30 seconds each, cut into segments whose "
-        "logits are averaged",
-        "limits": "GTZAN holds repeated, mislabelled and distorted clips (Sturm, arXiv 1306.1461); "
-        "scores on its fault-filtered split and on ten folds are not comparable with one another, "
-        "nor with splits that share songs or artists between training and test. One of ten genres "
-        "is given for any sound.",
-        "citation": "G. Tzanetakis, P. Cook, *Musical Genre Classification of Audio Signals*, "
-        "IEEE Transactions on Speech and Audio Processing 10(5), 2002",
-        "license": "no licence stated; research use",
-    },
-    "gtzan_sample": {
-        "title": "GTZAN sample (100 clips)",
-        "about": "ten clips of each of GTZAN's ten genres, cut into segments whose logits are "
-        "averaged",
-        "limits": "A tenth of GTZAN: its scores are not GTZAN's and not comparable with any. "
-        "100 clips tell whether training works, not how well genres are told apart, and GTZAN's "
-        "faults (repeats, mislabels; Sturm, arXiv 1306.1461) are in them.",
-        "citation": "G. Tzanetakis, P. Cook, *Musical Genre Classification of Audio Signals*, "
-        "IEEE Transactions on Speech and Audio Processing 10(5), 2002",
-        "license": "no licence stated; research use",
-    },
-    "audioset": {
-        "title": "AudioSet",
-        "about": "527 classes of sound, several in each clip of ten seconds, from YouTube videos",
-        "limits": "Copies of AudioSet lack videos that are gone, each copy others: scores on "
-        "different copies differ for that reason alone, and the ids that were scored stand in "
-        "`predictions.npz`. Labels are weak (of ten seconds, not of moments), incomplete, and of "
-        "uneven quality from class to class; mAP is the mean over classes with a positive clip.",
-        "citation": "J. F. Gemmeke et al., *Audio Set: An Ontology and Human-Labeled Dataset for "
-        "Audio Events*, ICASSP 2017",
-        "license": "labels CC BY 4.0; the videos' own licences vary",
-    },
-    "ravdess": {
-        "title": "RAVDESS speech",
-        "about": "24 actors speaking two sentences in eight emotions",
-        "limits": "Acted emotions of 24 North American actors in two sentences: not a measure of "
-        "what people feel, and not fit for decisions about people.",
-        "citation": "S. R. Livingstone, F. A. Russo, *The Ryerson Audio-Visual Database of "
-        "Emotional Speech and Song*, PLoS ONE 13(5), 2018",
-        "license": "CC BY-NC-SA 4.0",
-    },
-}
-PAPERS = (
-    "A. Singh, V. Abrol, M. D. Plumbley, *Compressing Quaternion Convolutional Neural Networks "
-    "for Audio Classification*, IEEE TASLP 34, 2026",
-    "Q. Kong et al., *PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern "
-    "Recognition*, IEEE/ACM TASLP 28, 2020",
+from qaudio.zoo.benchmarks import DATASETS, about, papers
+from qaudio.zoo.catalog import HUB_PREFIX
+from qaudio.zoo.confusion import FILE as PICTURE
+from qaudio.zoo.confusion import pictured
+from qaudio.zoo.results import Predictions, confused_with, scores_by_class
+from qaudio.zoo.tables import (
+    facts,
+    index,
+    interval,
+    percent,
+    points,
+    readme_with_table,
+    spread,
+    table,
 )
 
+__all__ = [
+    "DATASETS",
+    "FORMAT",
+    "documents",
+    "facts",
+    "index",
+    "percent",
+    "points",
+    "readme_with_table",
+    "render",
+    "table",
+]
 
-def render(config: dict[str, Any], results: dict[str, Any]) -> str:
-    """The card of an entry, README.md, from its config and results."""
-    name, data = results["entry"], _dataset(results["benchmark"])
+FORMAT = 2  # of the card's text, in config.json; a change of the text is a new one
+FOLDED = 20  # a table of more classes than that is folded away
+
+
+def documents(
+    config: dict[str, Any], results: dict[str, Any], predictions: Predictions | None
+) -> dict[str, str]:
+    """The texts of an entry that follow from its results, by file name."""
+    made = {"README.md": render(config, results, predictions)}
+    if results.get("hub_benchmark"):
+        made[f".eval_results/{results['benchmark']}.yaml"] = _eval_results(results)
+    return made
+
+
+def render(
+    config: dict[str, Any], results: dict[str, Any], predictions: Predictions | None = None
+) -> str:
+    """The card of an entry, README.md.
+
+    Args:
+        config: content of config.json.
+        results: content of results.json.
+        predictions: what they were computed from; without them the card has no table of classes.
+    """
+    name, data = results["entry"], about(results["benchmark"])
     parts = [
         _metadata(config, results),
         f"# {name}",
         _summary(config, results),
+        "## Model details",
+        _details(config, results),
+        "## What it is for",
+        f"For {data['use']}; as a start for fine-tuning on sounds of your own; for comparing "
+        f"networks by size and speed. Not for {data['not_for']}.",
         "## Use",
-        _usage(name, config),
+        _usage(name),
         "## Results",
-        _results(results),
+        _results(config, results, predictions),
         "## Size and cost",
         _cost(results),
-        "## How it was trained",
+        "## How it was trained, and how to do it again",
         _training(results),
-        "## Limits",
+        "## Limits and biases",
         data["limits"],
         "## Licence",
         f"Weights: {config['license'] or 'not stated'}. They were trained on {data['title']} "
         f"({data['license']}). Code: Apache-2.0.",
-        "## Citation",
-        "\n".join(f"- {paper}" for paper in (*PAPERS, data["citation"])),
     ]
+    cited = papers(config["architecture"], results["benchmark"])
+    if cited:
+        parts += ["## Citation", "```bibtex\n" + "\n\n".join(cited) + "\n```"]
     return "\n\n".join(parts) + "\n"
 
 
-def _dataset(benchmark: str) -> dict[str, str]:
-    plain = {"title": benchmark, "about": "your own recordings", "limits": "Not assessed."}
-    return DATASETS.get(benchmark, plain | {"citation": benchmark, "license": "not stated"})
-
-
 def _metadata(config: dict[str, Any], results: dict[str, Any]) -> str:
-    result, data = results["result"], _dataset(results["benchmark"])
+    result, data, parent = results["result"], about(results["benchmark"]), results["parent"]
+    tags = ["audio", "audio-classification", config["architecture"], results["benchmark"]]
+    if config["architecture"].startswith("q"):
+        tags.insert(2, "quaternion")
+    if parent:
+        tags.append(parent["how"].partition(" ")[0])  # pruned, distilled, fine-tuned
     metadata: dict[str, Any] = {
+        "license": config["license"],
         "library_name": "qaudio",
         "pipeline_tag": "audio-classification",
-        "tags": ["audio", "audio-classification", "quaternion", config["architecture"]],
+        "tags": tags,
+        "datasets": [data["hub"]] if "hub" in data else None,
         "metrics": [result["metric"]],
+        "base_model": _repository(parent["name"]) if parent else None,
         "model-index": [
             {
                 "name": results["entry"],
                 "results": [
                     {
                         "task": {"type": "audio-classification", "name": "Audio classification"},
-                        "dataset": {"type": results["benchmark"], "name": data["title"]},
+                        "dataset": {
+                            "name": data["title"],
+                            "type": data.get("hub", results["benchmark"]),
+                            "config": results["benchmark"],
+                            "split": results["protocol"],
+                        },
                         "metrics": [
                             {
                                 "type": result["metric"],
                                 "value": result["mean"],
-                                "name": f"{result['metric']} ({results['protocol']})",
+                                "name": f"{result['metric']}, mean over folds",
                             }
                         ],
                     }
@@ -144,44 +133,97 @@ def _metadata(config: dict[str, Any], results: dict[str, Any]) -> str:
             }
         ],
     }
-    if config["license"]:
-        metadata = {"license": config["license"]} | metadata
-    if results["parent"]:
-        metadata["base_model"] = results["parent"]["name"]
-    text = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000)
+    known = {key: value for key, value in metadata.items() if value is not None}
+    text = yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=float("inf"))
     return f"---\n{text}---"
 
 
+def _repository(name: str) -> str:
+    """An entry's name as the Hub knows it."""
+    return name.removeprefix(HUB_PREFIX).partition("@")[0]
+
+
+def _eval_results(results: dict[str, Any]) -> str:
+    """The score for the leaderboard of a benchmark that the recipe names on the Hub."""
+    entry = {
+        "dataset": {
+            "id": results["hub_benchmark"]["dataset_id"],
+            "task_id": results["hub_benchmark"]["task_id"],
+        },
+        "value": results["result"]["mean"],
+        "notes": results["protocol"],
+    }
+    return yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)
+
+
+def _family(config: dict[str, Any]) -> str:
+    arch = config["architecture"]
+    convolutional = any(family in arch for family in ("cnn", "resnet"))
+    return ("quaternion " if arch.startswith("q") else "") + ("CNN" if convolutional else "network")
+
+
 def _summary(config: dict[str, Any], results: dict[str, Any]) -> str:
-    data, parent = _dataset(results["benchmark"]), results["parent"]
-    family = "quaternion CNN" if config["architecture"].startswith("q") else "CNN"
+    data, parent, result = about(results["benchmark"]), results["parent"], results["result"]
     how = f" It is {parent['how']} `{parent['name']}`." if parent else ""
-    labels = config["labels"]
-    known = f" Classes: {', '.join(labels)}." if labels and len(labels) <= 60 else ""
     return (
-        f"A {family} (`{config['architecture']}`) for {data['title']}: {data['about']}.{how}"
-        f" Waveform in, logits out; any sample rate and length.{known}"
+        f"A {_family(config)} (`{config['architecture']}`) for {data['title']}: {data['about']}."
+        f"{how} {percent(result['mean'])} {result['metric']} with "
+        f"{results['cost']['params']:,} parameters. Waveform in, logits out; any sample rate and "
+        "length."
     )
 
 
-def _usage(name: str, config: dict[str, Any]) -> str:
+def _details(config: dict[str, Any], results: dict[str, Any]) -> str:
+    front, cost, labels = config["frontend"], results["cost"], config["labels"]
+    kind = {"delta": "log-mel with deltas along time as the other three channels",
+            "published": "log-mel with deltas as QPANN computed them"}  # fmt: skip
+    lines = [
+        f"- **Type:** {_family(config)}, audio classification and embeddings",
+        f"- **Parameters:** {cost['params']:,}; **MACs:** {cost['macs'] / 1e9:.3f} G for "
+        f"{cost['seconds']:g} s",
+        f"- **Input:** mono waveform at {front['sample_rate']} Hz; other rates are resampled and "
+        "channels mixed inside",
+        f"- **Front-end, part of the model:** {kind.get(front.get('kind'), 'log-mel')}, "
+        f"{front.get('n_mels', 64)} mel bins",
+        f"- **Output:** logits of {config['num_classes']} classes"
+        + (f": {', '.join(labels)}" if labels and len(labels) <= 60 else ""),
+        f"- **Recordings seen, with its parents:** {', '.join(results['trained_on'])}",
+    ]
+    if results["parent"]:
+        lines.append(
+            f"- **{results['parent']['how'].capitalize()}:** `{results['parent']['name']}`"
+        )
+    return "\n".join(lines)
+
+
+def _usage(name: str) -> str:
     return f"""```python
 import qaudio
 
+# A name, a folder, or an address on the Hub: "hf-hub:your-name/{name}"
 model = qaudio.load("{name}")
 for prediction in qaudio.predict(model, "your_file.wav"):
     print(prediction.label, prediction.probability)
+
+logits = model(waveform, sample_rate=44100)  # (T,), (B, T) or (B, C, T) -> (B, classes)
+vectors = model.embed(waveform, sample_rate=44100)
 ```
 
-The network works at {config["frontend"]["sample_rate"]} Hz; other rates are resampled."""
+To fine-tune it on your own recordings, a folder for each class:
+
+```bash
+qaudio train --config recipes/folder/finetune.yaml --data.root my_sounds --model.source {name}
+```"""
 
 
-def _results(results: dict[str, Any]) -> str:
-    result = results["result"]
+def _results(
+    config: dict[str, Any], results: dict[str, Any], predictions: Predictions | None
+) -> str:
+    result, metric = results["result"], results["result"]["metric"]
     rows = [f"| {fold} | {percent(score)} |" for fold, score in result["folds"].items()]
     text = [
-        f"{result['metric'].capitalize() if result['metric'] != 'mAP' else 'mAP'} "
-        f"**{percent(result['mean'])}**{_spread(result)}, 95 % interval over clips "
+        f"{metric.capitalize() if metric != 'mAP' else 'mAP'} "
+        f"**{percent(result['mean'])}**{spread(result)}, 95 % interval over clips "
         f"{interval(result['interval95'])}; {results['protocol']}, {result['clips']} clips, "
         f"seeds {', '.join(map(str, results['seeds']))}.",
         f"Epoch: {results['epoch_choice']}. Complete runs of this benchmark scored on its test "
@@ -197,13 +239,42 @@ def _results(results: dict[str, Any]) -> str:
             f"{points(difference['mean'])} points, 95 % interval "
             f"{points(difference['interval95'][0])} to {points(difference['interval95'][1])}."
         )
-    text.append("\n".join(["| fold | " + result["metric"] + " |", "|---|---|", *rows]))
+    text.append("\n".join(["| fold | " + metric + " |", "|---|---|", *rows]))
+    if predictions is not None:
+        text.append(_classes(config, predictions, metric))
+    if predictions is not None and pictured(config, results):
+        text.append(
+            f"![Confusion matrix: a row for each true class, in percent of its clips]({PICTURE})"
+        )
     text.append(
         f"`model.safetensors` holds the weights of fold {results['card_fold']}, seed "
         f"{results['card_seed']}, which never saw that fold, so that its score can be computed "
-        f"again: `qaudio test {results['entry']} --data.root PATH`."
+        f"again: `qaudio test {results['entry']} --data.root PATH`. Every score above follows from "
+        f"`predictions.npz`: `qaudio verify {results['entry']}`."
     )
     return "\n\n".join(text)
+
+
+def _classes(config: dict[str, Any], predictions: Predictions, metric: str) -> str:
+    """A row for each class: clips, score, and what it is most often taken for."""
+    scores = scores_by_class(predictions, metric)
+    names = config["labels"] or [f"class {n}" for n in range(len(scores))]
+    single = metric == "accuracy"
+    confused = confused_with(predictions) if single else []
+    lines = ["| class | clips | " + (f"{metric} | most often taken for |" if single else "AP |")]
+    lines.append("|---|---|---|---|" if single else "|---|---|---|")
+    for n, (name, score) in enumerate(zip(names, scores, strict=True)):
+        held = predictions.label == n if single else predictions.label[:, n] > 0
+        clips = len(np.unique(predictions.clip[held]))
+        cells = [name, str(clips), "" if score is None else percent(score)]
+        if single:
+            other, share = confused[n]
+            cells.append("" if other is None else f"{names[other]} ({percent(share)})")
+        lines.append(f"| {' | '.join(cells)} |")
+    text = "\n".join(lines)
+    if len(scores) <= FOLDED:
+        return text
+    return f"<details><summary>Class by class</summary>\n\n{text}\n\n</details>"
 
 
 def _cost(results: dict[str, Any]) -> str:
@@ -229,126 +300,14 @@ def _cost(results: dict[str, Any]) -> str:
 
 def _training(results: dict[str, Any]) -> str:
     training, recipe = results["training"], results["recipe"]
-    commit = recipe["commit"] or "not committed"
+    libraries = ", ".join(f"{name} {one}" for name, one in results["versions"].items())
+    seconds = training["wall_seconds"]
+    time = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
     return (
-        f"```\n{recipe['command']}\n```\n\n"
-        f"Recipe at commit `{commit}`, trained with the code of commit "
-        f"`{results['git_commit'] or 'unknown'}`; {training['wall_seconds'] / 60:.0f} minutes in "
-        f"all for {len(results['result']['runs'])} runs on {training['device']}, "
-        f"{training['precision']}. The whole recipe is in `recipe.yaml`."
+        f"```bash\n{recipe['command']}\n```\n\n"
+        f"Recipe at commit `{recipe['commit'] or 'not committed'}`, trained with the code of "
+        f"commit `{results['git_commit'] or 'unknown'}`; {time} in all for "
+        f"{len(results['result']['runs'])} runs on {training['device']}, {training['precision']}. "
+        "The whole recipe, every default written out, is [recipe.yaml](recipe.yaml)."
+        + (f" Versions: {libraries}." if libraries else "")
     )
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def points(difference: float) -> str:
-    return f"{100 * difference:+.1f}"
-
-
-def interval(bounds: list[float]) -> str:
-    return f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f} %"
-
-
-def _spread(result: dict[str, Any]) -> str:
-    return "" if result["std"] is None else f" ± {100 * result['std']:.1f} (over folds)"
-
-
-def _missing(results: dict[str, Any]) -> str:
-    """A remark on runs that are still to come."""
-    return "" if results["complete"] else f" ({len(results['result']['runs'])} runs so far)"
-
-
-def facts(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a terminal shows of an entry's results: name and value."""
-    result, cost, parent = results["result"], results["cost"], results["parent"]
-    rows = [
-        (result["metric"], percent(result["mean"]) + _spread(result) + _missing(results)),
-        ("95 % interval", f"{interval(result['interval95'])}, over {result['clips']} clips"),
-        ("protocol", f"{results['protocol']}, seeds {', '.join(map(str, results['seeds']))}"),
-        ("parameters", f"{cost['params']:,} ({cost['bytes'] / 1e6:.2f} MB)"),
-        ("MACs", f"{cost['macs'] / 1e9:.3f} G for {cost['seconds']:g} s"),
-    ]
-    if cost["latency"]:
-        latency = cost["latency"]
-        rows.append(("latency", f"{latency['milliseconds']:.1f} ms ({latency['device']})"))
-    if parent:
-        rows.append(("parent", f"{parent['how']} {parent['name']}"))
-        if parent.get("difference"):
-            paired = parent["difference"]
-            low, high = (points(bound) for bound in paired["interval95"])
-            rows.append(("difference", f"{points(paired['mean'])} points ({low} to {high})"))
-    return rows
-
-
-def table(results: list[dict[str, Any]], link: str) -> str:
-    """Markdown table of entries; `link` is put before each name."""
-    head = "| entry | score | 95 % interval | parameters | MACs (10 s) | latency (10 s) | parent |"
-    rows = [head, "|---|---|---|---|---|---|---|"]
-    for one in results:
-        result, cost, parent = one["result"], one["cost"], one["parent"]
-        latency = f"{cost['latency']['milliseconds']:.1f} ms" if cost["latency"] else ""
-        difference = ""
-        if parent:
-            difference = parent["name"]
-            if parent.get("difference"):
-                paired = parent["difference"]
-                low, high = (points(bound) for bound in paired["interval95"])
-                difference += f" ({points(paired['mean'])}; {low} to {high})"
-        spread = _spread(result).removesuffix(" (over folds)") + _missing(one)
-        cells = [
-            f"[{one['entry']}]({link}{one['entry']}/README.md)",
-            percent(result["mean"]) + spread,
-            interval(result["interval95"]),
-            f"{cost['params']:,}",
-            f"{cost['macs'] / 1e9:.3f} G",
-            latency,
-            difference,
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def index(folder: Path | None = None) -> str:
-    """MODEL_CARDS.md: every entry with results, benchmark by benchmark and protocol by protocol."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for path in _entry_folders(folder):
-        if (path / "results.json").is_file():
-            one = read_json(path / "results.json")
-            found.setdefault((one["benchmark"], one["protocol"]), []).append(one)
-    parts = [
-        "# Model cards",
-        "Generated from each entry's `results.json` by `qaudio verify --all --write`. Scores are "
-        "means over folds ± their standard deviation; intervals are 95 % over clips; the last "
-        "column is the paired difference to the parent in points with its interval.",
-    ]
-    for (benchmark, protocol), members in sorted(found.items()):
-        members.sort(key=lambda one: -one["result"]["mean"])
-        devices = {m["cost"]["latency"]["device"] for m in members if m["cost"]["latency"]}
-        parts.append(f"## {_dataset(benchmark)['title']}: {protocol}")
-        parts.append(table(members, "zoo/"))
-        if devices:
-            parts.append(f"Latency, batch 1, front-end included: {'; '.join(sorted(devices))}.")
-    return "\n\n".join(parts) + "\n"
-
-
-def readme_with_table(text: str, folder: Path | None = None) -> str:
-    """A README with the table between its two markers made anew; raises EntryError without them."""
-    if TABLE_START not in text or TABLE_END not in text:
-        raise EntryError("README.md: the markers of the zoo's table are missing")
-    members = [
-        read_json(path / "results.json")
-        for path in _entry_folders(folder)
-        if (path / "results.json").is_file()
-    ]
-    members.sort(key=lambda one: (one["benchmark"], -one["result"]["mean"]))
-    before, rest = text.split(TABLE_START, 1)
-    after = rest.split(TABLE_END, 1)[1]
-    return f"{before}{TABLE_START}\n{table(members, 'zoo/')}\n{TABLE_END}{after}"
-
-
-def _entry_folders(folder: Path | None) -> list[Path]:
-    if folder is None:
-        return list(entries().values())
-    return [path.parent for path in sorted(folder.glob("*/config.json"))]

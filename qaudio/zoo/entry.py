@@ -118,7 +118,8 @@ def save(
         EntryError: when the folder holds something else.
     """
     from qaudio import __version__
-    from qaudio.zoo.card import render
+    from qaudio.zoo import generated
+    from qaudio.zoo.card import FORMAT
 
     folder = Path(folder)
     refuse_other(folder)
@@ -146,7 +147,8 @@ def save(
         if results is not None:
             (new / "results.json").write_text(to_json(results), encoding="utf-8")
             if weights:
-                (new / "README.md").write_text(render(config, results), encoding="utf-8")
+                config["card_format"] = FORMAT
+                generated.write(new, config, results, predictions)
         names = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
         config["files"] = {name: file_hash(new / name) for name in names}
         (new / "config.json").write_text(to_json(config), encoding="utf-8")
@@ -168,7 +170,7 @@ def verify(source: str | Path) -> list[str]:
     Raises:
         EntryError: at the first thing that does not hold.
     """
-    from qaudio.zoo.card import render
+    from qaudio.zoo import generated
 
     folder = locate(source)
     config = read_config(folder)
@@ -194,16 +196,58 @@ def verify(source: str | Path) -> list[str]:
         done.append(f"probe logits within {check_probe(folder, model):.1e} of the stored ones")
     results = read_results(folder)
     if results is not None:
-        _check_results(folder, results)
+        predictions = _check_results(folder, results)
         done.append("results.json follows from predictions.npz")
     if results is not None and weights:
-        plain = {key: value for key, value in config.items() if key != "files"}
-        if (folder / "README.md").read_text(encoding="utf-8") != render(plain, results):
-            raise EntryError(
-                f"{entry_name(folder)}: README.md is not the card that its results give"
-            )
-        done.append("README.md is the card of these results")
+        done.append(generated.check(folder, config, results, predictions))
     return done
+
+
+def renew_card(source: str | Path) -> bool:
+    """Write an entry's card anew, from its config, results and predictions; nothing else changes.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        EntryError: when results or predictions are not those that config.json lists, or do not
+            agree: a card is not made of what does not verify.
+    """
+    from qaudio.zoo import generated
+    from qaudio.zoo.card import FORMAT
+
+    folder = locate(source)
+    config, results = read_config(folder), read_results(folder)
+    if results is None or "model.safetensors" not in config["files"]:
+        return False
+    for name in ("results.json", "predictions.npz"):
+        _check_hash(folder, config, name)
+    predictions = _check_results(folder, results)
+    try:
+        for name in generated.names(config):
+            _check_hash(folder, config, name)
+        if config.get("card_format") == FORMAT:
+            generated.check(folder, config, results, predictions)
+            return False
+    except EntryError:
+        pass  # not the card that it should be: that is what this is for
+    keep = [name for name in config["files"] if name not in generated.names(config)]
+
+    def write(new: Path) -> None:
+        for name in keep:
+            if (folder / name).is_file():  # folds may be left out
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, new / name)
+        renewed = {key: value for key, value in config.items() if key != "files"}
+        renewed["card_format"] = FORMAT
+        written = generated.write(new, renewed, results, predictions)
+        files = {name: config["files"][name] for name in keep}
+        files |= {name: file_hash(new / name) for name in written}
+        renewed["files"] = dict(sorted(files.items()))
+        (new / "config.json").write_text(to_json(renewed), encoding="utf-8")
+
+    replace_folder(folder, write)
+    return True
 
 
 def make_probe(model: AudioModel) -> dict[str, torch.Tensor]:
@@ -243,7 +287,8 @@ def _eval_logits(model: AudioModel, waveform: torch.Tensor) -> torch.Tensor:
         return model(waveform.to(model.classifier.weight.device)).float().cpu()
 
 
-def _check_results(folder: Path, results: dict[str, Any]) -> None:
+def _check_results(folder: Path, results: dict[str, Any]) -> Predictions:
+    """Compute every score anew; the predictions. Raises EntryError where one differs."""
     try:
         predictions = Predictions.load(folder / "predictions.npz")
         again = summarise(predictions, results["result"]["metric"])
@@ -256,11 +301,12 @@ def _check_results(folder: Path, results: dict[str, Any]) -> None:
     if parent and parent.get("difference"):
         theirs = at_hand(parent["name"], folder.parent)
         if theirs is None:
-            return
+            return predictions
         _compare(
             folder, "parent.difference", parent["difference"],
             paired_difference(predictions, Predictions.load(theirs / "predictions.npz")),
         )  # fmt: skip
+    return predictions
 
 
 def _compare(folder: Path, where: str, stated: Any, computed: Any) -> None:

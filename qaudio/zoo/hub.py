@@ -10,26 +10,22 @@ import json
 import re
 import shutil
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qaudio.zoo.catalog import HUB_PREFIX, EntryError, locate, read_config, read_json, read_results
 from qaudio.zoo.download import log
+from qaudio.zoo.hub_faults import MAIN, one_line, passes, patiently, reason, told
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
-MAIN = "main"
+
 TIMEOUT = 15.0  # seconds to wait for the answer to a question
-WAITS = (1.0, 4.0, 10.0)  # seconds before each new attempt, where the Hub does not say
-LONGEST_WAIT = 60.0  # where it does say
-T = TypeVar("T")
 
 
 class Pushed(NamedTuple):
@@ -79,8 +75,8 @@ def push(
     folder = locate(folder)
     _refuse_unpublishable(folder)
     verify(folder)
-    with _told(repo_id, revision):
-        return _patiently(lambda: _push(folder, repo_id, private, create_pr, revision))
+    with told(repo_id, revision):
+        return patiently(lambda: _push(folder, repo_id, private, create_pr, revision))
 
 
 def pull(
@@ -154,7 +150,7 @@ def snapshot(
         found = hub.try_to_load_from_cache(repo, "config.json", cache_dir, wanted)
         return Path(found).parent.name if isinstance(found, str) else None
 
-    with _told(repo, revision):
+    with told(repo, revision):
         commit, known = wanted, cached_commit()
         if not COMMIT.fullmatch(wanted):
             commit, offline = _resolve(repo, wanted, known, offline)
@@ -167,7 +163,7 @@ def snapshot(
                 )
             )  # fmt: skip
 
-        config = _patiently(lambda: fetch("config.json"))
+        config = patiently(lambda: fetch("config.json"))
         folder = config.parent
         for name, sha256 in _listed(config, source).items():
             if folds or not name.startswith("folds/"):
@@ -248,7 +244,7 @@ def _push(folder: Path, repo: str, private: bool, create_pr: bool, revision: str
             commit_message=f"{results['entry']} by qaudio {__version__}",
         )  # fmt: skip
     for remark in remarks:
-        log.warning("%s: %s", repo, _one_line(remark.message))
+        log.warning("%s: %s", repo, one_line(remark.message))
     url = commit.pr_url or f"{api.endpoint}/{repo}/tree/{commit.oid}"
     return Pushed(f"{HUB_PREFIX}{repo}@{commit.oid}", url, commit.oid != before.sha)
 
@@ -295,11 +291,11 @@ def _resolve(repo: str, wanted: str, known: str | None, offline: bool) -> tuple[
     if not offline:
         try:
             ask = lambda: api.model_info(repo, revision=wanted, timeout=TIMEOUT).sha  # noqa: E731
-            return (ask() if known else _patiently(ask)) or wanted, False
+            return (ask() if known else patiently(ask)) or wanted, False
         except Exception as error:
-            if not _passes(error):
+            if not passes(error):
                 raise
-            why = _reason(error, repo, None)
+            why = reason(error, repo, None)
     if known is None:
         raise EntryError(f"{HUB_PREFIX}{repo}@{wanted} is not in the cache: {why}")
     if not offline:
@@ -329,9 +325,9 @@ def _fetch_whole(
     """Fetch a file; where the cache's copy is not what config.json states, fetch it anew."""
     from qaudio.zoo.entry import file_hash
 
-    path = _patiently(lambda: fetch(name))
+    path = patiently(lambda: fetch(name))
     if file_hash(path) != sha256 and not offline:
-        path = _patiently(lambda: fetch(name, again=True))
+        path = patiently(lambda: fetch(name, again=True))
     if file_hash(path) == sha256:
         return
     if name == "README.md":  # whoever owns a repository may edit its card in the browser
@@ -341,135 +337,3 @@ def _fetch_whole(
         f"{HUB_PREFIX}{repo}: {name} is not the file that config.json lists (sha256); "
         + ("go online and pull it again" if offline else "push the entry again, or tell its owner")
     )
-
-
-def _patiently(attempt: Callable[[], T]) -> T:
-    """Call until it works, with a pause after each failure that may pass; raises the last one."""
-    for wait in WAITS:
-        try:
-            return attempt()
-        except Exception as error:
-            if not _passes(error) or _is_offline(error):
-                raise
-            pause = _retry_after(error)
-            if pause is None:
-                pause = wait
-            elif pause > LONGEST_WAIT:
-                raise
-            log.warning("%s; trying again in %g s", _what_failed(error), pause)
-            time.sleep(pause)
-    return attempt()
-
-
-def _cause(error: BaseException) -> BaseException:
-    """huggingface_hub wraps what went wrong in "not found in the cache"."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    wrapped = isinstance(error, LocalEntryNotFoundError) or "Force download" in str(error)
-    return error.__cause__ if wrapped and error.__cause__ is not None else error
-
-
-def _status(error: BaseException) -> int | None:
-    response = getattr(_cause(error), "response", None)
-    return None if response is None else int(response.status_code)
-
-
-def _is_offline(error: BaseException) -> bool:
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    return isinstance(_cause(error), OfflineModeIsEnabled)
-
-
-def _passes(error: BaseException) -> bool:
-    """Whether the same call may work later: no connection, too many requests, a failing server."""
-    from huggingface_hub.errors import HTTPError
-
-    status = _status(error)
-    if status is not None:
-        return status in (408, 409, 412, 429) or status >= 500
-    cause = _cause(error)
-    # JSONDecodeError: a failing server's page in place of an answer. OSError: a file cut short.
-    cut_short = isinstance(cause, OSError) and "Consistency check failed" in str(cause)
-    return isinstance(cause, (HTTPError, json.JSONDecodeError)) or cut_short or _is_offline(error)
-
-
-def _retry_after(error: BaseException) -> float | None:
-    """Seconds that the Hub asks to wait."""
-    response = getattr(_cause(error), "response", None)
-    value = "" if response is None else response.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
-
-
-def _what_failed(error: BaseException) -> str:
-    status = _status(error)
-    if status is not None:
-        return f"the Hub answers {status}"
-    if isinstance(_cause(error), json.JSONDecodeError):
-        return "the Hub's answer cannot be read"
-    if _is_offline(error):
-        return "HF_HUB_OFFLINE is set"
-    return "the Hub cannot be reached, or the connection broke"
-
-
-def _reason(error: BaseException, repo: str, revision: str | None) -> str:
-    """What went wrong and what to do, in a line."""
-    from huggingface_hub import errors
-
-    cause, status, what = _cause(error), _status(error), _what_failed(error)
-    said = getattr(cause, "server_message", None)
-    said = f" ({_one_line(said)})" if said else ""
-    if isinstance(cause, errors.GatedRepoError):
-        return f"{repo} is gated: ask for access on its page, then `hf auth login`"
-    if isinstance(cause, errors.RepositoryNotFoundError):
-        return (
-            f"the Hub shows no repository {repo} ({status}): check the name; a private one needs "
-            "`hf auth login`, or HF_TOKEN, with access to it"
-        )
-    if isinstance(cause, errors.RevisionNotFoundError):
-        return f"{repo} has no revision {revision or MAIN!r}: see its branches, tags and commits"
-    if isinstance(cause, errors.RemoteEntryNotFoundError):
-        return f"{repo} is no whole qaudio entry: {_one_line(said) or 'a file'} is missing"
-    if status == 401:
-        return f"the Hub does not know you (401){said}: `hf auth login`, or set HF_TOKEN"
-    if status == 403:
-        return f"your token may not do this to {repo} (403){said}: use one with write access"
-    if status == 429:
-        pause = _retry_after(error)
-        when = "later" if pause is None else f"in {pause:g} s"
-        return f"too many requests (429){said}: try again {when}"
-    if status is not None and status >= 500:
-        return f"{what}{said}: try again later; what came so far is kept, nothing is half done"
-    if status is not None:
-        return f"{what}{said}"
-    if _is_offline(error):
-        return f"{what}: unset it to reach the Hub"
-    if isinstance(cause, errors.LocalEntryNotFoundError):
-        return "the cache holds only a part of it: pull it once with a connection"
-    if _passes(error):
-        return f"{what}: try again; what came so far is kept"
-    return _one_line(cause)
-
-
-@contextmanager
-def _told(repo: str, revision: str | None) -> Iterator[None]:
-    """Turn what huggingface_hub raises into one clear line without a token in it."""
-    from huggingface_hub import get_token
-    from huggingface_hub.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # its remarks run over several lines; ours tell the same
-    try:
-        yield
-    except EntryError:
-        raise
-    except Exception as error:
-        message = _reason(error, repo, revision)
-        token = get_token()
-        message = message.replace(token, "…") if token else message
-        raise EntryError(message if repo in message else f"{repo}: {message}") from None
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())

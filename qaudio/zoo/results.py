@@ -135,6 +135,21 @@ def _average_precisions(predictions: Predictions) -> list[float | None]:
     ]
 
 
+def confused_with(predictions: Predictions) -> list[tuple[int | None, float]]:
+    """For each class, the other one that its clips are most often taken for, and how often.
+
+    Over all clips and runs; the lowest index of equals; (None, 0) where that never happens.
+    """
+    given, classes = predictions.logits.argmax(-1), predictions.logits.shape[1]
+    found: list[tuple[int | None, float]] = []
+    for c in range(classes):
+        held = given[predictions.label == c]
+        counts = np.bincount(held[held != c], minlength=classes)
+        other = int(counts.argmax())
+        found.append((other, float(counts[other] / len(held))) if counts[other] else (None, 0.0))
+    return found
+
+
 def metric_of(task: str) -> str:
     """Name of the metric that a task is scored by."""
     return "accuracy" if task == "multiclass" else "mAP"

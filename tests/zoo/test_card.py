@@ -1,12 +1,20 @@
 import copy
+import json
+import re
 
+import numpy as np
 import pytest
 import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from test_entry import results_of
 from test_results import made
 
-from qaudio.zoo.card import facts, readme_with_table, render, table
-from qaudio.zoo.catalog import EntryError
+from qaudio.zoo.benchmarks import DATASETS, papers
+from qaudio.zoo.card import documents, render
+from qaudio.zoo.catalog import EntryError, entries, read_config, read_results
+from qaudio.zoo.results import Predictions, confused_with, scores_by_class
+from qaudio.zoo.tables import facts, index, readme_with_table, table
 
 CONFIG = {
     "architecture": "qcnn10_050",
@@ -15,6 +23,14 @@ CONFIG = {
     "frontend": {"sample_rate": 32000},
     "license": "cc-by-3.0",
 }
+# Identifiers that the Hub knows and that weights here may carry:
+# huggingface.co/docs/hub/repositories-licenses.
+HUB_LICENCES = {
+    "apache-2.0", "mit", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0",
+    "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0",
+    "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "other", "unknown",
+}  # fmt: skip
+SHIPPED = [name for name, folder in entries().items() if (folder / "results.json").is_file()]
 
 
 @pytest.fixture
@@ -92,3 +108,125 @@ def test_the_readmes_table_is_replaced_between_its_markers(results, tmp_path):
     assert made_anew.startswith("a\n") and made_anew.endswith("\nz\n")
     with pytest.raises(EntryError, match="markers"):
         readme_with_table("no markers", tmp_path)
+
+
+def predictions_of(results):
+    """Three classes: the first always right, the second taken for the third half of the time."""
+    label = np.arange(24) % 3
+    given = np.where((label == 1) & (np.arange(24) % 2 == 0), 2, label)
+    return Predictions.of_run(1, 0, [f"{n:02}" for n in range(24)], label, np.eye(3)[given])
+
+
+def test_each_class_has_its_score_and_what_it_is_taken_for(results):
+    text = render(CONFIG | {"labels": ["dog", "rain", "saw"]}, results, predictions_of(results))
+    assert "| dog | 8 | 100.0 % |  |" in text
+    assert "| rain | 8 | 50.0 % | saw (50.0 %) |" in text
+    assert "![Confusion matrix" in text
+
+
+def test_scores_by_class_are_those_of_an_independent_count(results):
+    found, predictions = made(), made().logits.argmax(-1)
+    for c, (score, (other, share)) in enumerate(
+        zip(scores_by_class(found, "accuracy"), confused_with(found), strict=True)
+    ):
+        own = [int(g) for g, label in zip(predictions, found.label, strict=True) if label == c]
+        assert score == pytest.approx(own.count(c) / len(own))
+        wrong = [g for g in own if g != c]
+        assert share == pytest.approx(max(map(wrong.count, wrong), default=0) / len(own))
+        assert (other is None) == (not wrong)
+
+
+def test_many_classes_are_folded_away(results):
+    names = [f"c{n}" for n in range(30)]
+    label = np.arange(60) % 30
+    many = Predictions.of_run(1, 0, [str(n) for n in range(60)], label, np.eye(30)[label])
+    text = render(CONFIG | {"labels": names, "num_classes": 30}, results, many)
+    assert "<details><summary>Class by class</summary>\n\n| class" in text
+
+
+def test_several_classes_a_clip_have_average_precisions(results):
+    label = np.eye(3, dtype=int)[np.arange(12) % 3]
+    several = Predictions.of_run(1, 0, [str(n) for n in range(12)], label, label * 2.0 - 1)
+    results["result"]["metric"] = "mAP"
+    text = render(CONFIG | {"labels": ["dog", "rain", "saw"]}, results, several)
+    assert "| class | clips | AP |" in text
+    assert "| rain | 4 | 100.0 % |" in text
+    assert "![Confusion" not in text
+
+
+# What the Hub's own library makes of the cards.
+
+
+def check_card(text):
+    """Read with errors on, and written again as it was."""
+    card = ModelCard(text, ignore_metadata_errors=False)
+    assert str(card) == text
+    metadata = yaml.safe_load(text.split("---\n")[1])
+    data = ModelCardData(**metadata, ignore_metadata_errors=False)
+    assert data.to_dict() == metadata
+    name, found = model_index_to_eval_results(metadata["model-index"])
+    assert eval_results_to_model_index(name, found) == metadata["model-index"]
+    return card.data, found
+
+
+def test_the_hubs_library_reads_the_card_and_gives_it_back(results):
+    results["parent"]["name"] = "hf-hub:your-name/parent@" + "0" * 40
+    config = CONFIG | {"labels": ["dog", "rain", "saw"]}
+    data, (found,) = check_card(render(config, results, predictions_of(results)))
+    assert (found.metric_type, found.metric_value) == ("accuracy", results["result"]["mean"])
+    assert (found.dataset_name, found.dataset_type) == ("ESC-10", "ashraq/esc50")
+    assert found.task_type == data.pipeline_tag == "audio-classification"
+    assert data.base_model == "your-name/parent"
+    assert data.datasets == ["ashraq/esc50"]
+    assert {"quaternion", "pruned"} <= set(data.tags)
+    assert data.library_name == "qaudio"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_cards_read_on_the_hub(name):
+    text = (entries()[name] / "README.md").read_text(encoding="utf-8")
+    data, (found,) = check_card(text)
+    assert data.license in HUB_LICENCES
+    assert found.metric_value == read_results(name)["result"]["mean"]
+    for heading in ("Model details", "What it is for", "Use", "Results", "Size and cost",
+                    "Limits and biases", "Licence", "Citation"):  # fmt: skip
+        assert f"\n## {heading}\n" in text
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (entries()[name] / link).is_file()
+    assert all(label in text for label in read_config(name)["labels"])
+
+
+def test_scores_for_a_leaderboard_only_where_the_recipe_names_one(results):
+    from huggingface_hub._eval_results import parse_eval_result_entries
+
+    assert list(documents(CONFIG, results, None)) == ["README.md"]
+    results["hub_benchmark"] = {"dataset_id": "your-name/sounds", "task_id": "default"}
+    made = documents(CONFIG, results, None)
+    (entry,) = parse_eval_result_entries(yaml.safe_load(made[".eval_results/esc10.yaml"]))
+    assert (entry.dataset_id, entry.task_id) == ("your-name/sounds", "default")
+    assert entry.value == results["result"]["mean"]
+
+
+@pytest.mark.parametrize("benchmark", DATASETS)
+def test_every_benchmark_says_what_its_data_is_fit_for(benchmark):
+    facts = DATASETS[benchmark]
+    assert all(facts[key] for key in ("title", "about", "use", "not_for", "limits", "license"))
+    cited = papers("qcnn10_050", benchmark)
+    assert len(cited) == 4
+    for entry in cited:
+        assert entry.startswith("@") and entry.count("{") == entry.count("}")
+        assert re.search(r"author +=", entry) and re.search(r"year +=", entry)
+    assert len(papers("timm:mobilenetv3_small_100", benchmark)) == 1
+
+
+def test_the_index_has_every_column(results, tmp_path):
+    folder = tmp_path / "one.esc10"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"license": "cc-by-3.0"}')
+    (folder / "results.json").write_text(json.dumps(results))
+    text = index(tmp_path)
+    assert "## ESC-10: ESC-50 official 5 folds" in text
+    head, line, row = re.findall(r"^\|.*\|$", text, re.M)
+    assert head.count("|") == line.count("|") == row.count("|") == 10
+    assert "zoo/qcnn10_050.esc10_pruned50/README.md" in row
+    assert row.endswith(f"| {results['cost']['bytes']:,} | cc-by-3.0 |")

@@ -6,8 +6,9 @@ import pytest
 
 import qaudio
 from qaudio.cli import main
-from qaudio.zoo.card import index, readme_with_table
+from qaudio.zoo.card import FORMAT
 from qaudio.zoo.catalog import DEFAULT_ENTRY, entries, read_config, read_results
+from qaudio.zoo.tables import index, readme_with_table
 
 ROOT = Path(__file__).resolve().parents[2]
 ESC50 = ROOT.parent / "shared" / "data" / "ESC-50"
@@ -24,6 +25,7 @@ def test_every_result_is_complete_and_names_its_sources(name):
     config, results = read_config(name), read_results(name)
     assert config["license"]
     assert config["eval_seconds"]
+    assert config["card_format"] == FORMAT  # so that `verify` makes the card anew
     assert results["complete"]
     assert results["entry"] == name
     assert results["recipe"]["commit"]
