@@ -44,6 +44,7 @@ VOLATILE = (
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "writer.folder",
+    "writer.push_to",
 )
 
 
@@ -74,6 +75,7 @@ def main(subcommand: str, arguments: list[str]) -> int:
             _validated(cli)
         else:
             _train(cli, _recipe(cli, arguments, "train"))
+            _publish(_writer(cli))
     elif subcommand == "fit":
         seconds = _fit(cli)
         print(f"{seconds:.0f} s; weights in {_run_folder(cli) / LAST}")
@@ -111,6 +113,7 @@ def crossval(arguments: list[str]) -> int:
         print(f"mean over {len(rows)} validation folds: {mean:.4f} ({path})")
     else:
         _print_results(writer.refresh())
+        _publish(writer)
     return 0
 
 
@@ -256,6 +259,14 @@ def _train(cli: TrainingCLI, recipe: Recipe) -> None:
     result = results["result"]
     print(f"{writer.entry} {key}: {result['metric']} {result['runs'][key]:.4f} ({seconds:.0f} s)")
     (_run_folder(cli) / LAST).unlink(missing_ok=True)
+
+
+def _publish(writer: EntryWriter) -> None:
+    pushed = writer.publish()
+    if pushed is None and writer.push_to is not None:
+        print(f"{writer.entry}: pushed once the other folds are there")
+    if pushed is not None:
+        print(f"{pushed.source}: {'pushed' if pushed.changed else 'there already'}, {pushed.url}")
 
 
 def _validated(cli: TrainingCLI) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shlex
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from qaudio.zoo.catalog import (
     trained_on,
 )
 from qaudio.zoo.entry import load_weights, save, to_json
+from qaudio.zoo.hub import Pushed, check_repo, push
 from qaudio.zoo.lineage import fold_file
 from qaudio.zoo.results import Predictions, metric_of, paired_difference, summarise
 
@@ -96,6 +98,14 @@ class EntryWriter:
         card_fold: fold whose weights become model.safetensors (of seed 0).
         latency: measure it when an entry is written.
         weights: False keeps results and predictions alone: for cells of a study.
+        hub_dataset, hub_task: id of the benchmark's dataset on the Hub and of the task in it, where
+            that dataset keeps a leaderboard: the score is written for it (`.eval_results/`).
+        push_to: repository on the Hugging Face Hub ("your-name/entry") to publish the entry in,
+            once every fold is there.
+
+    Raises:
+        EntryError: when `push_to` is no repository's name or comes without a licence, or one of
+            `hub_dataset` and `hub_task` without the other.
     """
 
     def __init__(
@@ -107,10 +117,20 @@ class EntryWriter:
         card_fold: int = 1,
         latency: bool = True,
         weights: bool = True,
+        hub_dataset: str | None = None,
+        hub_task: str | None = None,
+        push_to: str | None = None,
     ):
+        if (hub_dataset is None) != (hub_task is None):
+            raise EntryError("writer.hub_dataset and writer.hub_task go together")
+        if push_to is not None:
+            check_repo(push_to)
+            if not license:  # said before hours of training, not after
+                raise EntryError("writer.push_to needs writer.license: the licence of the weights")
         self.entry, self.folder = entry, Path(folder)
         self.keep_folds, self.license, self.card_fold = keep_folds, license, card_fold
-        self.latency, self.weights = latency, weights
+        self.latency, self.weights, self.push_to = latency, weights, push_to
+        self.hub_benchmark = hub_dataset and {"dataset_id": hub_dataset, "task_id": hub_task}
 
     @property
     def path(self) -> Path:
@@ -159,6 +179,24 @@ class EntryWriter:
                 self._compare(results, predictions)
             self._save(net, results, predictions, self._kept())
             return results
+
+    def publish(self) -> Pushed | None:
+        """Push the entry to where the recipe says, once every fold is there; else None.
+
+        Raises:
+            EntryError: when that fails. The entry stays as it is; the message holds the command
+                that pushes it.
+        """
+        results = read_results(self.path) if self.push_to else None
+        if self.push_to is None or results is None or not results["complete"]:
+            return None
+        try:
+            return push(self.path, self.push_to)
+        except EntryError as error:
+            command = f"qaudio push {shlex.quote(str(self.path))} {self.push_to}"
+            raise EntryError(
+                f"{self.path}: written, but not pushed: {error}; then run `{command}`"
+            ) from None
 
     def _record(self, run: Run, recipe: Recipe) -> dict[str, Any]:
         predictions = run.predictions
@@ -224,6 +262,8 @@ class EntryWriter:
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in LIBRARIES},
         }
+        if self.hub_benchmark:
+            results["hub_benchmark"] = self.hub_benchmark
         if run.parent:
             seen = [trained_on(locate(source, self.folder)) or [] for source in run.sources]
             results["trained_on"] = sorted({split.dataset}.union(*seen))
