@@ -11,6 +11,10 @@ SMALL = (
     "cnn6_025", "cnn10_025", "cnn14_013", "resnet38_013",
     "qcnn6_025", "qcnn10_025", "qcnn14_013", "qresnet38_013",
 )  # fmt: skip
+# What is built with timm; its own test networks stand for their larger kin.
+TRANSFORMERS = ("ast_tiny",)
+IMAGE_NETWORKS = ("timm:mobilenetv3_small_100", "timm:test_efficientnet", "timm:test_convnext")
+EVERY = (*SMALL, *TRANSFORMERS, *IMAGE_NETWORKS)
 
 
 def small_model(arch: str, num_classes: int = 7, seed: int = 0, **settings) -> AudioModel:
@@ -20,6 +24,8 @@ def small_model(arch: str, num_classes: int = 7, seed: int = 0, **settings) -> A
     nets would hardly answer to their input.
     """
     torch.manual_seed(seed)
+    if arch in TRANSFORMERS:
+        settings.setdefault("widths", {f"blocks.{n}.mlp.fc1": 48 for n in range(12)})
     model = create_model(arch, num_classes=num_classes, **settings).eval()
     norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     for norm in norms:
@@ -27,7 +33,8 @@ def small_model(arch: str, num_classes: int = 7, seed: int = 0, **settings) -> A
         nn.init.normal_(norm.bias, std=0.3)
         norm.momentum = 1.0
         norm.train()
-    nn.init.normal_(model.fc1.bias, std=0.1)
+    if hasattr(model, "fc1"):
+        nn.init.normal_(model.fc1.bias, std=0.1)
     with torch.no_grad():
         model(sounds(4, 16000))
     for norm in norms:

@@ -13,11 +13,20 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from qaudio.models.base import AudioModel
 
 WARMUP, REPEATS = 3, 15
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """FLOPs of attention on tensors of these shapes, (B, heads, tokens, dimensions) each."""
+    return sdpa_flop_count(query, key, value)
+
+
+# The one form of attention that torch's counter misses.
+ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
 
 
 @dataclass(frozen=True)
@@ -92,16 +101,22 @@ def macs_by_layer(model: AudioModel, seconds: float) -> dict[str, int]:
     network = _Network(copy.deepcopy(model).eval())
     with torch.inference_mode():
         features = model.features(_silence(model, seconds))
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=ON_CPU) as counter:
             network(features)
-    # Names are "_Network.model.LAYER"; a layer's count includes those below it.
+    # Names are "_Network.model.LAYER"; a layer's count includes those below it, which is taken off.
     flops = {
         name.removeprefix("_Network.model."): sum(by_operator.values())
         for name, by_operator in counter.get_flop_counts().items()
         if name.startswith("_Network.model.")
     }
-    leaves = {n for n in flops if not any(other.startswith(f"{n}.") for other in flops)}
-    counted = {name: flops[name] // 2 for name in flops if name in leaves}
+    counted = dict(flops)
+    for name, own in flops.items():
+        above = name.rpartition(".")[0]
+        while above and above not in flops:
+            above = above.rpartition(".")[0]
+        if above:
+            counted[above] -= own
+    counted = {name: own // 2 for name, own in counted.items() if own}
     if 2 * sum(counted.values()) != counter.get_total_flops():
         raise RuntimeError("operators outside the layers were counted; the sum would miss them")
     return counted

@@ -93,8 +93,8 @@ def plan(
         target_params: parameters to keep: a share (≤ 1) or a number.
         target_latency: latency to keep: a share (≤ 1) or milliseconds, of a 10 s clip on this
             machine, measured for each width tried.
-        layers: "all" (every convolution), "published" (the papers' blocks), "blocks4-6",
-            "block4", or names of layers, as a list or separated by commas.
+        layers: "all" (every convolution; the MLPs of a transformer), "published" (the papers'
+            blocks), "blocks4-6", "block4", or names of layers, as a list or separated by commas.
         criterion: one of `qaudio.compress.importance.CRITERIA`.
         allocation: "uniform", every chosen layer loses the same share; "global", the lowest
             scores over all chosen layers go, each over its layer's mean.
@@ -249,6 +249,8 @@ def select_groups(model: AudioModel, layers: str | Sequence[str]) -> list[Channe
     if layers == "all":
         return [group for group in groups if group.prunable]
     if layers == "published":
+        if not model.published_blocks:
+            raise ValueError(f"no paper prunes {model.architecture}: say 'all' or name layers")
         return [group for group in groups if group.block in model.published_blocks]
     names = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else layers
     if not names:

@@ -40,7 +40,8 @@ class AudioModel(nn.Module):
     """Base class: front-end, backbone, classifier.
 
     Subclasses implement `embed_features` and `channel_groups`, set `self.classifier` (an
-    `nn.Linear` on the embedding) and `self.min_frames`.
+    `nn.Linear` on the embedding), `self.min_frames` and `self.head_dropout` (on the embedding),
+    and `self.block_dropout` where their blocks have one.
 
     Attributes:
         labels: class names, or None.
@@ -51,6 +52,7 @@ class AudioModel(nn.Module):
     """
 
     classifier: nn.Linear
+    head_dropout: nn.Dropout
     min_frames: int = 1
     published_blocks: tuple[int, ...] = ()
 
@@ -149,6 +151,28 @@ class AudioModel(nn.Module):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax or sigmoid of logits, by `task`."""
         return logits.softmax(-1) if self.task == "multiclass" else logits.sigmoid()
+
+
+class MelNorm(nn.BatchNorm1d):
+    """BatchNorm over mel bins, or over (channel, mel bin) for front-ends that want it.
+
+    Shape:
+        (B, channels, frames, mels) -> the same, channels last in memory.
+    """
+
+    def __init__(self, frontend: Frontend):
+        super().__init__(frontend.norm_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, frames, mels = x.shape
+        if self.num_features == mels:
+            flat = x.permute(0, 3, 1, 2).reshape(batch, mels, channels * frames)
+            x = super().forward(flat).reshape(batch, mels, channels, frames).permute(0, 2, 3, 1)
+        else:
+            flat = x.permute(0, 1, 3, 2).reshape(batch, channels * mels, frames)
+            x = super().forward(flat).reshape(batch, channels, mels, frames).permute(0, 1, 3, 2)
+        # The faster layout of convolutions on CPUs and tensor cores alike.
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 def check_classes(num_classes: int) -> None:

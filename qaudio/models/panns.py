@@ -5,12 +5,11 @@ Kong et al., *PANNs*, TASLP 28:2880 (2020).
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qaudio.frontend import FrontendConfig
-from qaudio.models.base import AudioModel, ChannelGroup
+from qaudio.models.base import AudioModel, ChannelGroup, MelNorm
 from qaudio.quaternion import QConv2d, QLinear
 
 
@@ -74,7 +73,7 @@ class PannsModel(AudioModel):
                 f"not {frontend.kind!r}"
             )
         self.conv: type = QConv2d if quaternion else nn.Conv2d
-        self.bn0 = nn.BatchNorm1d(self.frontend.norm_features)
+        self.bn0 = MelNorm(self.frontend)
         self.block_dropout = nn.Dropout(0.2)
         self.head_dropout = nn.Dropout(0.5)
 
@@ -102,22 +101,10 @@ class PannsModel(AudioModel):
         raise NotImplementedError
 
     def embed_features(self, features: Tensor) -> Tensor:
-        x = self.trunk(self._normalise(features)).mean(dim=3)  # (B, C, frames')
+        x = self.trunk(self.bn0(features)).mean(dim=3)  # (B, C, frames')
         x = x.amax(dim=2) + x.mean(dim=2)
         return self.head_dropout(F.relu(self.fc1(self.head_dropout(x))))
 
     def channel_groups(self) -> list[ChannelGroup]:
         embedding = ChannelGroup("fc1", ("fc1",), (), ("classifier",), prunable=False)
         return [*self.trunk_groups(), embedding]
-
-    def _normalise(self, x: Tensor) -> Tensor:
-        """bn0 over mel bins, or over (channel, mel bin) for front-ends that want it."""
-        batch, channels, frames, mels = x.shape
-        if self.frontend.norm_features == mels:
-            flat = x.permute(0, 3, 1, 2).reshape(batch, mels, channels * frames)
-            x = self.bn0(flat).reshape(batch, mels, channels, frames).permute(0, 2, 3, 1)
-        else:
-            flat = x.permute(0, 1, 3, 2).reshape(batch, channels * mels, frames)
-            x = self.bn0(flat).reshape(batch, channels, mels, frames).permute(0, 1, 3, 2)
-        # The faster layout of convolutions on CPUs and tensor cores alike.
-        return x.contiguous(memory_format=torch.channels_last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,24 +11,41 @@ if TYPE_CHECKING:
     from qaudio.frontend import FrontendConfig
     from qaudio.models.base import AudioModel
 
-# Known without importing torch, so that `qaudio list` stays quick.
+# Known without importing torch or timm, so that `qaudio list` stays quick.
 FAMILIES = ("cnn6", "cnn10", "cnn14", "resnet38")
-ARCHITECTURES = tuple(sorted([*FAMILIES, *(f"q{family}" for family in FAMILIES)]))
+TRANSFORMERS = ("ast_tiny", "ast_small", "ast_base")
+# Of timm's networks, those that stand for a family at a size beside which a QCNN is of interest.
+IMAGE_NETWORKS = (
+    "timm:convnext_atto",
+    "timm:convnext_tiny",
+    "timm:efficientnet_b0",
+    "timm:mobilenetv3_large_100",
+    "timm:mobilenetv3_small_100",
+)
+ARCHITECTURES = (
+    *sorted([*FAMILIES, *(f"q{family}" for family in FAMILIES)]),
+    *TRANSFORMERS,
+    *IMAGE_NETWORKS,
+)
 _NAME = re.compile(rf"(?P<q>q?)(?P<family>{'|'.join(FAMILIES)})(?:_(?P<width>\d{{3}}))?")
+_TRANSFORMER = re.compile(rf"(?:{'|'.join(TRANSFORMERS)})(?:_s(?P<stride>[1-9]|1[0-6]))?")
 MAX_WIDTH = 65536
 
 
 def parse_architecture(name: str) -> tuple[str, bool, float]:
-    """Family, quaternion or not, and width multiplier of a name such as "qcnn10_050".
+    """Family, quaternion or not, and width multiplier of a CNN's name such as "qcnn10_050".
 
     Raises:
         ValueError: for an unknown name; lists the known ones.
     """
     match = _NAME.fullmatch(name)
     if not match or match["width"] == "000":
+        close = difflib.get_close_matches(name, ARCHITECTURES, n=3)
+        similar = f"similar: {', '.join(close)}; " if close else ""
         raise ValueError(
-            f"unknown architecture {name!r}; known: {', '.join(ARCHITECTURES)}, each with an "
-            "optional width in percent, as in qcnn10_050"
+            f"unknown architecture {name!r}; {similar}known: {', '.join(ARCHITECTURES)}; CNNs with "
+            "an optional width in percent, as in qcnn10_050; transformers with an optional stride "
+            "of their patches, as in ast_tiny_s10; timm:NAME for any other of timm's networks"
         )
     return match["family"], bool(match["q"]), int(match["width"] or 100) / 100
 
@@ -42,7 +60,9 @@ def create_model(
     """A freshly initialised network.
 
     Args:
-        arch: one of `ARCHITECTURES`, with an optional width in percent: "qcnn10_050".
+        arch: one of `ARCHITECTURES`; a CNN with an optional width in percent ("qcnn10_050"), a
+            transformer with an optional stride of its 16×16 patches, which then overlap
+            ("ast_tiny_s10"), or any of timm's image networks ("timm:mobilenetv3_small_100").
         num_classes: outputs.
         frontend: settings, whole or in part; those left out are PANNs', and the kind is "logmel"
             for real nets and "delta" for quaternion ones.
@@ -52,10 +72,12 @@ def create_model(
         ValueError: for an unknown architecture, front-end setting or layer, or a bad width.
     """
     from qaudio.frontend import FrontendConfig
-    from qaudio.models import cnn, resnet
     from qaudio.models.base import check_classes
 
-    family, quaternion, multiplier = parse_architecture(arch)
+    image, transformer = arch.startswith("timm:"), _TRANSFORMER.fullmatch(arch)
+    family, quaternion, multiplier = ("", False, 1.0)
+    if not (image or transformer):
+        family, quaternion, multiplier = parse_architecture(arch)
     check_classes(num_classes)
     kind = "delta" if quaternion else "logmel"
     if frontend is None:
@@ -64,12 +86,28 @@ def create_model(
         frontend = FrontendConfig.from_dict({"kind": kind} | frontend)
     else:
         frontend = replace(frontend)
-    residual = family == "resnet38"
-    dense = resnet.dense_widths(multiplier) if residual else cnn.dense_widths(family, multiplier)
-    widths = dense if widths is None else _checked(arch, dict(widths), dense, quaternion)
-    if residual:
-        return resnet.ResNet(arch, num_classes, frontend, widths, quaternion)
-    return cnn.CNN(arch, family, num_classes, frontend, widths, quaternion)
+
+    def given(dense: dict[str, int]) -> dict[str, int]:
+        return dense if widths is None else _checked(arch, dict(widths), dense, quaternion)
+
+    if image:
+        from qaudio.models.image import ImageBackbone
+
+        given({})
+        return ImageBackbone(arch, num_classes, frontend)
+    if transformer:
+        from qaudio.models import transformer as ast
+
+        size, stride = arch.split("_")[1], int(transformer["stride"] or ast.PATCH)
+        own = given(ast.dense_widths(size))
+        return ast.AST(arch, size, stride, num_classes, frontend, own)
+    from qaudio.models import cnn, resnet
+
+    if family == "resnet38":
+        own = given(resnet.dense_widths(multiplier))
+        return resnet.ResNet(arch, num_classes, frontend, own, quaternion)
+    own = given(cnn.dense_widths(family, multiplier))
+    return cnn.CNN(arch, family, num_classes, frontend, own, quaternion)
 
 
 def from_config(config: dict[str, Any]) -> AudioModel:

@@ -132,9 +132,12 @@ class Classifier(LightningModule):
         """Train this network from now on, with the dropout rates that were asked for."""
         rates = {"block_dropout": self.block_dropout, "head_dropout": self.head_dropout}
         for name, rate in rates.items():
-            layer = net.get_submodule(name)
-            if rate is not None and isinstance(layer, nn.Dropout):
-                layer.p = rate
+            if rate is None:
+                continue
+            layer = getattr(net, name, None)
+            if not isinstance(layer, nn.Dropout):
+                raise ValueError(f"{net.architecture} has no {name}: leave --model.{name} out")
+            layer.p = rate
         # Lightning keeps the mode it finds, and a loaded entry comes in eval mode.
         self.net = net.to(memory_format=torch.channels_last).train()
 

@@ -33,7 +33,7 @@ from qaudio.zoo.hub import Pushed, check_repo, push
 from qaudio.zoo.lineage import fold_file
 from qaudio.zoo.results import Predictions, metric_of, paired_difference, summarise
 
-LIBRARIES = ("torch", "torchaudio", "lightning", "torchmetrics", "numpy", "soundfile")
+LIBRARIES = ("torch", "torchaudio", "lightning", "torchmetrics", "timm", "numpy", "soundfile")
 EPOCH_CHOICE = "fixed in advance by the recipe; the last epoch's weights are scored"
 
 

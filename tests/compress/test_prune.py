@@ -32,7 +32,7 @@ def logits_masked(model, kept: dict[str, list[int]], clips: torch.Tensor) -> tor
     for layer, indices in kept.items():
         mask = torch.zeros(planes, model.widths[layer] // planes)
         mask[:, indices] = 1
-        mask = mask.flatten() if layer == "fc1" else mask.flatten()[:, None, None]
+        mask = mask.flatten() if layer.endswith("fc1") else mask.flatten()[:, None, None]
         group = next(group for group in model.channel_groups() if group.name == layer)
         for before_relu in group.norms or group.producers:
             masked.get_submodule(before_relu).register_forward_hook(
@@ -97,6 +97,46 @@ def test_residual_channels_are_masked_together(arch, request_, clips) -> None:
         assert (expected - dense).abs().max() > 1e-3 * dense.abs().max()
         assert_close(pruned(clips), expected)
     assert cost(pruned).macs == chosen.macs_after
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{"ratio": 0.5}, {"ratio": 0.9, "layers": "blocks2-3"}, {"target_macs": 0.8},
+     {"target_params": 0.6, "allocation": "global"}],
+    ids=str,
+)  # fmt: skip
+def test_a_transformer_loses_hidden_units_of_its_mlps(request_, clips) -> None:
+    model = small_model("ast_tiny")
+    for block in model.blocks:
+        torch.nn.init.normal_(block.mlp.fc1.bias, std=0.5)
+        torch.nn.init.normal_(block.mlp.fc1.weight, std=0.2)
+    chosen = plan(model, **request_)
+    pruned = prune(model, chosen)
+    with torch.no_grad():
+        dense = model(clips)
+        expected = logits_masked(model, chosen.kept, clips)
+        assert (expected - dense).abs().max() > 1e-2 * dense.abs().max()
+        assert_close(pruned(clips), expected)
+    for n, block in enumerate(pruned.blocks):
+        assert block.mlp.fc1.out_features == chosen.after[f"blocks.{n}.mlp.fc1"]
+    assert cost(pruned).macs == chosen.macs_after < chosen.macs_before
+    if share := request_.get("target_params"):
+        assert cost(pruned).params == pytest.approx(share * cost(model).params, rel=0.01)
+    assert same_state(prune(pruned, ratio=0), pruned)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"layers": "published"}, "no paper prunes ast_tiny: say 'all' or name layers"),
+        ({"criterion": "bn_scale"}, "blocks.0.mlp.fc1 has no BatchNorm"),
+        ({"layers": "block13"}, "ast_tiny has no layers 'block13'"),
+    ],
+    ids=str,
+)
+def test_what_a_transformer_lacks_is_refused(request_, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(small_model("ast_tiny"), ratio=0.5, **request_)
 
 
 @pytest.mark.parametrize("arch", ARCHS)

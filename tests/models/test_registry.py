@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from qaudio.frontend import FrontendConfig
+from qaudio.models.image import timm_name
 from qaudio.models.registry import (
     ARCHITECTURES,
     FAMILIES,
@@ -11,8 +12,10 @@ from qaudio.models.registry import (
 )
 from tests.networks import same_state
 
+CNNS = tuple(arch for arch in ARCHITECTURES if arch.lstrip("q") in FAMILIES)
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+
+@pytest.mark.parametrize("arch", CNNS)
 def test_every_known_name_is_built_with_its_width(arch) -> None:
     model = create_model(f"{arch}_006", num_classes=3)
     assert model.architecture == f"{arch}_006"
@@ -25,7 +28,76 @@ def test_every_known_name_is_built_with_its_width(arch) -> None:
 
 
 def test_the_families_and_their_quaternion_twins_are_known() -> None:
-    assert set(ARCHITECTURES) == {f"{q}{family}" for family in FAMILIES for q in ("", "q")}
+    assert set(CNNS) == {f"{q}{family}" for family in FAMILIES for q in ("", "q")}
+
+
+@pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch not in CNNS])
+def test_networks_made_with_timm_are_known(arch) -> None:
+    if arch.startswith("timm:"):
+        assert timm_name(arch) == arch.removeprefix("timm:")
+    else:
+        widths = create_model(arch, num_classes=3).widths
+        width = {"ast_tiny": 192, "ast_small": 384, "ast_base": 768}[arch]
+        assert widths == {f"blocks.{n}.mlp.fc1": 4 * width for n in range(12)}
+
+
+def test_a_transformers_patches_overlap_where_its_name_says_so() -> None:
+    plain, close = (create_model(arch, num_classes=2) for arch in ("ast_tiny", "ast_tiny_s10"))
+    assert plain.patches.stride == (16, 16) and close.patches.stride == (10, 10)
+    assert plain.grid == (63, 4) and close.grid == (100, 6)  # ten seconds by 64 mels, all covered
+    sound = create_model("ast_tiny", num_classes=2, frontend={"n_mels": 128, "hop_length": 640})
+    assert sound.grid == (32, 8)
+
+
+@torch.no_grad()
+def test_a_transformers_positions_follow_the_clips_length() -> None:
+    model = create_model("ast_tiny", num_classes=2).eval()
+    seen = []
+    model.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    torch.nn.init.zeros_(model.patches.weight)
+    torch.nn.init.zeros_(model.patches.bias)
+    time = torch.linspace(-1, 1, 63)[:, None, None]  # a table that rises along time
+    model.positions.copy_(time.expand(63, 4, 192).reshape(1, 252, 192))
+    for seconds, columns in ((10, 63), (3, 19), (31, 194)):
+        model(torch.zeros(1, 32000 * seconds))
+        rising = seen[-1].reshape(columns, 4, 192)[:, 0, 0]
+        assert (rising.diff() > 0).all()
+        assert rising[0] < -0.9 and rising[-1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("timm:nope", "timm .* has no network 'nope'; timm.list_models"),
+        ("timm:mobilenetv3_smal", "similar: timm:mobilenetv3_small_"),
+        ("timm:", "has no network ''; timm.list_models"),
+        ("timm:hf-hub:timm/resnet18.a1_in1k", "has no network"),
+        ("timm:resnet18.a1_in1k", "names pretrained weights; give timm:resnet18"),
+        ("timm:vit_tiny_patch16_224", "does not take clips of any length .*ast_tiny"),
+        ("ast_big", "unknown architecture 'ast_big'; similar: ast_tiny"),
+        ("ast_tiny_s17", "unknown architecture 'ast_tiny_s17'"),
+        ("ast_tiny_s0", "unknown architecture"),
+        ("qcn10", "unknown architecture 'qcn10'; similar: qcnn10"),
+    ],
+)
+def test_a_mistaken_name_is_answered_with_similar_ones(name, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model(name, num_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("arch", "settings", "message"),
+    [
+        ("timm:test_convnext", {"frontend": {"n_mels": 16}}, "n_mels of at least 32, not 16"),
+        ("timm:test_convnext", {"widths": {"stem": 8}}, "missing or unknown: .*stem"),
+        ("ast_tiny", {"frontend": {"n_mels": 15}}, "n_mels of at least 16, not 15"),
+        ("ast_tiny", {"widths": {"blocks.0.mlp.fc1": 8}}, "missing or unknown: .*blocks.1.mlp"),
+        ("ast_tiny", {"num_classes": 0}, "num_classes must be a positive integer"),
+    ],
+)
+def test_what_networks_made_with_timm_cannot_be_is_refused(arch, settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model(arch, **({"num_classes": 2} | settings))
 
 
 def test_names_are_read() -> None:

@@ -116,6 +116,19 @@ def test_contradictory_arguments_are_refused(arguments, message):
         qaudio.Classifier(**arguments)
 
 
+def test_dropout_rates_reach_the_network(esc50_tree):
+    for arch in ("qcnn6_006", "ast_tiny"):
+        module = qaudio.Classifier(arch, frontend=FRONTEND, block_dropout=0.1, head_dropout=0.3)
+        trainer(0).fit(module, data(esc50_tree))
+        assert (module.net.block_dropout.p, module.net.head_dropout.p) == (0.1, 0.3)
+
+
+def test_a_rate_for_a_dropout_that_is_not_there_is_refused(esc50_tree):
+    module = qaudio.Classifier("timm:test_convnext", frontend=FRONTEND, block_dropout=0.1)
+    with pytest.raises(ValueError, match=r"no block_dropout: leave --model\.block_dropout out"):
+        trainer(0).fit(module, data(esc50_tree))
+
+
 @pytest.mark.parametrize("arguments", [{}, {"ratio": 0.5, "target_macs": 0.5}])
 def test_pruning_takes_exactly_one_target(arguments):
     with pytest.raises(ValueError, match="exactly one of ratio"):

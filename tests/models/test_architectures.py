@@ -1,0 +1,152 @@
+"""What every architecture promises: qaudio's own, the transformer and timm's networks."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import qaudio
+from qaudio.frontend import pad_to
+from qaudio.models.registry import from_config
+from tests.networks import EVERY, IMAGE_NETWORKS, noise, same_state, small_model, sounds
+
+PRUNABLE = tuple(arch for arch in EVERY if arch not in IMAGE_NETWORKS)
+SHALLOW = ("cnn6_025", "qcnn6_025", "timm:test_convnext")  # compiled in a second or two
+every = pytest.mark.parametrize("arch", EVERY)
+
+
+@every
+def test_every_parameter_gets_a_gradient(arch) -> None:
+    model = small_model(arch).train()
+    loss = nn.functional.cross_entropy(model(noise(4, 16000)), torch.arange(4))
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+@every
+def test_batch_of_one_equals_the_batch_of_32(arch) -> None:
+    model, x = small_model(arch), sounds(32, 16000)
+    with torch.no_grad():
+        whole = model(x)
+        single = torch.cat([model(x[n : n + 1]) for n in (0, 13, 31)])
+    scale = whole.abs().max().item()
+    assert whole.std(dim=0).min() > 0.01 * scale  # else equality says nothing
+    torch.testing.assert_close(single, whole[[0, 13, 31]], rtol=0, atol=3e-5 * scale)
+
+
+@every
+def test_batch_of_one_trains(arch) -> None:
+    model = small_model(arch).train()
+    for samples in (32, 32000):
+        logits = model(noise(1, samples))
+        logits.square().sum().backward()
+        assert logits.shape == (1, 7) and logits.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@every
+def test_clips_of_any_length(arch) -> None:
+    model = small_model(arch)
+    for seconds in (0.001, 0.5, 3, 10, 31):
+        x = noise(1, round(32000 * seconds))
+        with torch.no_grad():
+            logits = model(x)
+            assert logits.shape == (1, 7) and logits.isfinite().all()
+            if x.shape[1] < model.min_samples:
+                assert torch.equal(logits, model(pad_to(x, model.min_samples)))
+
+
+@every
+def test_evaluation_is_deterministic(arch) -> None:
+    model, x = small_model(arch), noise(1, 16000)
+    with torch.no_grad():
+        assert torch.equal(model(x), model(x))
+
+
+@every
+def test_the_stated_minimum_of_frames_is_enough(arch) -> None:
+    model = small_model(arch)
+    features = noise(1, model.frontend.channels, model.min_frames, 64)
+    with torch.no_grad():
+        assert model.embed_features(features).isfinite().all()
+
+
+@every
+def test_the_embedding_is_what_the_classifier_takes(arch) -> None:
+    model, x = small_model(arch), noise(2, 16000)
+    with torch.no_grad():
+        embedding = model.embed(x)
+        assert embedding.shape == (2, model.classifier.in_features)
+        assert torch.equal(model.classifier(embedding), model(x))
+        model.reset_classifier(3, ["x", "y", "z"])
+        assert torch.equal(model.embed(x), embedding)
+        assert model(x).shape == (2, 3)
+
+
+@every
+def test_saved_and_loaded_it_gives_the_same_logits(arch, tmp_path) -> None:
+    model = small_model(arch, frontend={"n_fft": 512, "f_max": 12000.0})
+    model.labels, model.task, model.eval_seconds = list("abcdefg"), "multilabel", 5.0
+    assert from_config(json.loads(json.dumps(model.config))).config == model.config
+    loaded = qaudio.load(qaudio.save(model, tmp_path / "entry"))
+    assert loaded.config == model.config and same_state(loaded, model)
+    with torch.no_grad():
+        assert torch.equal(loaded(noise(2, 16000)), model(noise(2, 16000)))
+
+
+@pytest.mark.parametrize("arch", PRUNABLE)
+def test_pruned_saved_and_loaded_it_gives_the_same_logits(arch, tmp_path) -> None:
+    small = qaudio.prune(small_model(arch), ratio=0.5, min_channels=4)
+    loaded = qaudio.load(qaudio.save(small, tmp_path / "entry"))
+    assert loaded.widths == small.widths
+    with torch.no_grad():
+        assert torch.equal(loaded(noise(2, 16000)), small(noise(2, 16000)))
+
+
+@pytest.mark.parametrize("arch", IMAGE_NETWORKS)
+def test_timms_networks_are_not_pruned(arch) -> None:
+    model = small_model(arch)
+    for call in (qaudio.plan, qaudio.prune):
+        with pytest.raises(ValueError, match=f"{arch} cannot be pruned: .* ast_.*not timm's"):
+            call(model, ratio=0.5)
+
+
+@pytest.mark.parametrize(
+    "arch", [pytest.param(a, marks=() if a in SHALLOW else pytest.mark.slow) for a in EVERY]
+)
+def test_it_compiles_in_one_graph(arch) -> None:
+    model = small_model(arch)
+    with torch.no_grad():
+        features = model.features(noise(2, 16000))
+        torch._dynamo.reset()
+        compiled = torch.compile(model.embed_features, backend="aot_eager", fullgraph=True)
+        expected = model.embed_features(features)
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(compiled(features), expected, rtol=0, atol=1e-4 * scale)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["cnn6_025", "qcnn6_025"])
+def test_inductor_gives_the_same_logits(arch) -> None:
+    model, x = small_model(arch), noise(2, 16000)
+    with torch.no_grad():
+        torch._dynamo.reset()
+        compiled = torch.compile(model, backend="inductor")
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@every
+def test_dropout_has_the_names_that_training_sets(arch) -> None:
+    model, x = small_model(arch), noise(1, 16000)
+    names = ["head_dropout"] if arch in IMAGE_NETWORKS else ["head_dropout", "block_dropout"]
+    layers = [model.get_submodule(name) for name in names]
+    for layer in layers:
+        layer.train().p = 0.0
+    for layer in layers:
+        layer.p = 0.5
+        with torch.no_grad():
+            assert not torch.equal(model.embed(x), model.embed(x))
+        layer.p = 0.0
