@@ -193,6 +193,12 @@ def trained_on(source: str | Path) -> list[str] | None:
     return None
 
 
+def held_out(source: str | Path) -> str | None:
+    """What the trainers of an imported checkpoint kept for testing, where its source says so."""
+    path = locate(source) / "source.json"
+    return read_json(path).get("held_out") if path.is_file() else None
+
+
 def list_models(
     pattern: str = "*", *, pretrained: bool = False, benchmark: str | None = None
 ) -> list[str]:

@@ -16,6 +16,8 @@ from qaudio.zoo.catalog import IMPORTERS, EntryError
 from qaudio.zoo.entry import file_hash, save, to_json
 
 AUDIOSET_CLASSES, AUDIOSET_SECONDS = 527, 10.0
+# What PANNs and QPANN trained on, and what they kept for testing, as `qaudio.AudioSet` names it.
+TRAINED_ON, HELD_OUT = "AudioSet", "AudioSet evaluation list"
 
 # Constants of the published front-ends; ours are made from its settings.
 _FRONTEND = ("spectrogram_extractor.", "logmel_extractor.")
@@ -62,7 +64,7 @@ def import_published(
     model.task, model.eval_seconds, model.labels = "multilabel", AUDIOSET_SECONDS, labels
     facts = {
         "file": path.name, "size": path.stat().st_size, "sha256": file_hash(path),
-        "importer": importer, "trained_on": ["AudioSet"],
+        "importer": importer, "trained_on": [TRAINED_ON], "held_out": HELD_OUT,
     }  # fmt: skip
     extra = {"source.json": to_json({**facts, **(source or {})})}
     return save(model.eval(), folder, license=license, extra=extra)

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from test_entry import results_of, tiny
 
 import qaudio
 from qaudio.data.datamodule import Split
+from qaudio.zoo.importers import HELD_OUT, TRAINED_ON
 from qaudio.zoo.lineage import LeakError, fold_file, load_for_split
 from qaudio.zoo.results import Predictions
 
@@ -76,3 +79,25 @@ def test_an_entry_without_a_record_is_refused(tmp_path):
     entry = qaudio.save(tiny(), tmp_path / "unknown")
     with pytest.raises(LeakError, match=r"no results\.json says what it was trained on"):
         load_for_split(entry, split(), 0)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """An entry as the importers leave it: where it comes from, and no results."""
+    source = {"trained_on": [TRAINED_ON], "held_out": HELD_OUT}
+    return qaudio.save(tiny(), tmp_path / "published", extra={"source.json": json.dumps(source)})
+
+
+def test_a_published_checkpoint_is_scored_on_the_list_that_it_was_tested_on(published):
+    data = qaudio.AudioSet("nowhere", train="full")
+    assert data.split.dataset == TRAINED_ON
+    model = load_for_split(published, data.split, 0)
+    assert torch.equal(model.classifier.weight, tiny().classifier.weight)
+
+
+def test_a_published_checkpoint_saw_everything_else(published):
+    validation = qaudio.AudioSet("nowhere", holdout="validation").split
+    folds = Split("audioset", TRAINED_ON, "AudioSet 5 folds", 1, 5, scored=1)
+    for seen in (validation, folds):
+        with pytest.raises(LeakError, match="all of it but AudioSet evaluation list"):
+            load_for_split(published, seen, 0)
