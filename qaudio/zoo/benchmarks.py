@@ -141,6 +141,33 @@ QPANN = """@inproceedings{chaudhary2024efficient,
   booktitle = {Interspeech},
   year      = {2024}
 }"""
+AST = """@inproceedings{gong2021ast,
+  title     = {{AST}: Audio Spectrogram Transformer},
+  author    = {Gong, Y. and Chung, Y.-A. and Glass, J.},
+  booktitle = {Interspeech},
+  year      = {2021}
+}"""
+TIMM = """@misc{wightman2019timm,
+  title        = {PyTorch Image Models},
+  author       = {Wightman, R.},
+  year         = {2019},
+  howpublished = {https://github.com/huggingface/pytorch-image-models}
+}"""
+# What is said of networks that are not PANNs', by the beginning of their architecture's name.
+KINDS = {
+    "ast_": {
+        "name": "audio spectrogram transformer",
+        "scratch": "It was trained from scratch on this benchmark alone, not transferred from "
+        "ImageNet or AudioSet as the published AST was: its score says nothing of those that are.",
+        "citation": AST,
+    },
+    "timm:": {
+        "name": "image network of timm's",
+        "scratch": "It was trained from scratch on this benchmark alone, not from timm's ImageNet "
+        "weights.",
+        "citation": TIMM,
+    },
+}
 FAMILIES = ("cnn6", "cnn10", "cnn14", "resnet38")  # PANNs' architectures
 
 
@@ -163,5 +190,6 @@ def papers(architecture: str, benchmark: str) -> list[str]:
     found = [COMPRESSING, QPANN] if family.startswith("q") else []
     if family.removeprefix("q") in FAMILIES:
         found.append(PANNS)
+    found += [kind["citation"] for prefix, kind in KINDS.items() if architecture.startswith(prefix)]
     citation = about(benchmark).get("citation")
     return [*found, citation] if citation else found

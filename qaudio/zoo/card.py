@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from qaudio.zoo.benchmarks import DATASETS, about, papers
+from qaudio.zoo.benchmarks import DATASETS, KINDS, about, papers
 from qaudio.zoo.catalog import HUB_PREFIX
 from qaudio.zoo.confusion import FILE as PICTURE
 from qaudio.zoo.confusion import pictured
@@ -158,16 +158,29 @@ def _eval_results(results: dict[str, Any]) -> str:
 
 def _family(config: dict[str, Any]) -> str:
     arch = config["architecture"]
-    convolutional = any(family in arch for family in ("cnn", "resnet"))
-    return ("quaternion " if arch.startswith("q") else "") + ("CNN" if convolutional else "network")
+    for prefix, kind in KINDS.items():
+        if arch.startswith(prefix):
+            return kind["name"]
+    return "quaternion CNN" if arch.startswith("q") else "CNN"
+
+
+def _article(family: str) -> str:
+    return f"{'An' if family[0] in 'aeiou' else 'A'} {family}"
+
+
+def _scratch(config: dict[str, Any]) -> str:
+    """Of networks that are known pretrained: that this one was not."""
+    arch = config["architecture"]
+    found = [kind["scratch"] for prefix, kind in KINDS.items() if arch.startswith(prefix)]
+    return "".join(f" {text}" for text in found)
 
 
 def _summary(config: dict[str, Any], results: dict[str, Any]) -> str:
     data, parent, result = about(results["benchmark"]), results["parent"], results["result"]
-    how = f" It is {parent['how']} `{parent['name']}`." if parent else ""
+    how = f" It is {parent['how']} `{parent['name']}`." if parent else _scratch(config)
     return (
-        f"A {_family(config)} (`{config['architecture']}`) for {data['title']}: {data['about']}."
-        f"{how} {percent(result['mean'])} {result['metric']} with "
+        f"{_article(_family(config))} (`{config['architecture']}`) for {data['title']}: "
+        f"{data['about']}.{how} {percent(result['mean'])} {result['metric']} with "
         f"{results['cost']['params']:,} parameters. Waveform in, logits out; any sample rate and "
         "length."
     )

@@ -74,6 +74,26 @@ def test_the_text_holds_the_facts(results):
         assert fact in text
 
 
+@pytest.mark.parametrize(
+    ("arch", "family", "scratch", "author"),
+    [
+        ("ast_tiny", "An audio spectrogram transformer", "not transferred from ImageNet", "Gong"),
+        ("timm:resnet18", "An image network of timm's", "not from timm's ImageNet", "Wightman"),
+    ],
+)
+def test_networks_that_are_not_panns_say_so_and_where_they_start(
+    results, arch, family, scratch, author
+):
+    config = CONFIG | {"architecture": arch}
+    derived = render(config, results)
+    assert f"\n{family} (`{arch}`) for ESC-10" in derived and author in derived
+    assert scratch not in derived  # it has a parent
+    alone = render(config, results | {"parent": None})
+    assert scratch in alone and "trained from scratch" in alone
+    assert "quaternion" not in yaml.safe_load(alone.split("---\n")[1])["tags"]
+    assert author not in render(CONFIG, results)
+
+
 def test_every_number_shown_changes_the_card(results):
     """So that `verify` sees a change of any of them."""
     card = render(CONFIG, results)
@@ -216,7 +236,7 @@ def test_every_benchmark_says_what_its_data_is_fit_for(benchmark):
     for entry in cited:
         assert entry.startswith("@") and entry.count("{") == entry.count("}")
         assert re.search(r"author +=", entry) and re.search(r"year +=", entry)
-    assert len(papers("timm:mobilenetv3_small_100", benchmark)) == 1
+    assert len(papers("timm:mobilenetv3_small_100", benchmark)) == 2  # timm and the data
 
 
 def test_the_index_has_every_column(results, tmp_path):
