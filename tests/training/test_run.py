@@ -11,6 +11,7 @@ from conftest import FRONTEND
 import qaudio
 from qaudio.cli import main
 from qaudio.training.run import _parse
+from qaudio.zoo import catalog
 from qaudio.zoo.results import Predictions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,6 +184,34 @@ def test_an_entry_made_before_a_setting_existed_can_be_continued(parent, recipe)
     assert "label_smoothing: 0.0" in text
     path.write_text("".join(x for x in text.splitlines(True) if "label_smoothing" not in x))
     assert main(["crossval", *recipe(), "--folds", "[1,2]"]) == 0
+
+
+@pytest.mark.parametrize("arch", ["timm:test_convnext", "ast_tiny"])
+def test_networks_made_with_timm_give_entries(arch, recipe, zoo, capsys, monkeypatch):
+    name = arch.replace(":", "-")
+    model = {
+        "class_path": "qaudio.Classifier",
+        "init_args": {"arch": arch, "frontend": FRONTEND, "head_dropout": 0.1},
+    }
+    arguments = recipe(f"{name}.esc10", model, trainer={"max_epochs": 1})
+    assert main(["crossval", *arguments, "--folds", "[1]"]) == 0
+    entry = zoo / f"{name}.esc10"
+    assert main(["verify", str(entry)]) == 0
+    assert "trained from scratch" in (entry / "README.md").read_text()
+    assert results_of(entry)["versions"]["timm"]
+    monkeypatch.setattr(catalog, "zoo_folder", lambda: zoo)
+    assert qaudio.list_models(benchmark="esc10") == [f"{name}.esc10"]
+    assert qaudio.load(f"{name}.esc10").architecture == arch
+    capsys.readouterr()
+    child = recipe(f"{name}.esc10_pruned50", pruned(entry), trainer={"max_epochs": 0})
+    code = main(["crossval", *child, "--folds", "[1]"])
+    if arch == "ast_tiny":
+        assert code == 0
+        assert results_of(zoo / f"{name}.esc10_pruned50")["parent"]["kept"]["params"] < 0.8
+    else:
+        assert code == 1
+        assert capsys.readouterr().err.count("\n") == 1
+        assert not (zoo / f"{name}.esc10_pruned50").exists()
 
 
 def test_fit_then_validate_scores_what_was_fitted(recipe, tmp_path, capsys):
