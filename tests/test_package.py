@@ -146,7 +146,7 @@ def loaded_after(code: str) -> set[str]:
     ["import qaudio", "import qaudio.zoo.catalog", "from qaudio.cli import main; main(['list'])"],
 )
 def test_light_imports_load_no_torch(code):
-    heavy = {"torch", "numpy", "lightning", "soundfile", "huggingface_hub", "matplotlib"}
+    heavy = {"torch", "numpy", "lightning", "soundfile", "huggingface_hub", "matplotlib", "timm"}
     assert not loaded_after(code) & heavy
 
 
@@ -156,11 +156,14 @@ def test_comparing_entries_loads_no_torch():
     assert not loaded & {"torch", "lightning", "matplotlib"}
 
 
-def test_loading_an_entry_loads_no_lightning():
-    code = "import qaudio; qaudio.load, qaudio.plan, qaudio.cost, qaudio.predict, qaudio.push"
+def test_loading_an_entry_loads_only_what_it_needs():
+    code = (
+        "import qaudio; qaudio.load, qaudio.plan, qaudio.cost, qaudio.predict, qaudio.push\n"
+        "qaudio.create_model('qcnn6_006', num_classes=2)"
+    )
     loaded = loaded_after(code)
     assert "torch" in loaded
-    assert not loaded & {"lightning", "huggingface_hub", "matplotlib"}
+    assert not loaded & {"lightning", "huggingface_hub", "matplotlib", "timm"}
 
 
 def test_tests_cannot_leave_the_machine():

@@ -41,6 +41,11 @@ def test_networks_made_with_timm_are_known(arch) -> None:
         assert widths == {f"blocks.{n}.mlp.fc1": 4 * width for n in range(12)}
 
 
+def test_a_new_network_is_in_training_mode() -> None:
+    for arch in ("cnn6_006", "ast_tiny", "timm:test_convnext"):
+        assert all(module.training for module in create_model(arch, num_classes=2).modules())
+
+
 def test_a_transformers_patches_overlap_where_its_name_says_so() -> None:
     plain, close = (create_model(arch, num_classes=2) for arch in ("ast_tiny", "ast_tiny_s10"))
     assert plain.patches.stride == (16, 16) and close.patches.stride == (10, 10)
