@@ -118,14 +118,14 @@ def test_timms_networks_are_not_pruned(arch) -> None:
     "arch", [pytest.param(a, marks=() if a in SHALLOW else pytest.mark.slow) for a in EVERY]
 )
 def test_it_compiles_in_one_graph(arch) -> None:
-    model = small_model(arch)
+    model = small_model(arch).double()  # so that another order of sums is not seen
     with torch.no_grad():
         features = model.features(noise(2, 16000))
         torch._dynamo.reset()
         compiled = torch.compile(model.embed_features, backend="aot_eager", fullgraph=True)
         expected = model.embed_features(features)
         scale = expected.abs().max().item()
-        torch.testing.assert_close(compiled(features), expected, rtol=0, atol=1e-4 * scale)
+        torch.testing.assert_close(compiled(features), expected, rtol=0, atol=1e-9 * scale)
 
 
 @pytest.mark.slow
