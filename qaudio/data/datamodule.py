@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,15 @@ from tqdm import tqdm
 
 from qaudio.data.audio import AudioCache, AudioError
 from qaudio.data.augment import WaveformAugment, global_seed
-from qaudio.data.dataset import Clip, ClipDataset, EpochSampler, Item, collate, cut
+from qaudio.data.dataset import (
+    Clip,
+    ClipDataset,
+    EpochSampler,
+    Item,
+    ResumableLoader,
+    collate,
+    cut,
+)
 
 # Folds of the clips of a benchmark with one fixed split instead of a cross-validation.
 TRAINING, TEST, VALIDATION = 0, 1, 2
@@ -77,7 +85,7 @@ class AudioDataModule(LightningDataModule):
             segments of `seconds`, which train one by one; a scored clip's logits are the mean over
             its segments. None: one crop of each clip.
         balanced: draw every class equally often in training.
-        batch_size: clips, or segments.
+        batch_size: clips, or segments, of each process.
         augment: changes of single waveforms in training.
         seed: of order and augmentation; None: that of `seed_everything`.
         sample_rate: Hz; None: the model's.
@@ -128,6 +136,8 @@ class AudioDataModule(LightningDataModule):
         self.left_out: list[str] = []
         self._clips: list[Clip] = []
         self._lengths: dict[str, int] = {}  # samples of each clip at sample_rate
+        self._training: ResumableLoader | None = None
+        self._left: dict[str, Any] = {}
 
     def read_clips(self) -> tuple[list[Clip], list[str]]:
         """Every clip of the benchmark and the class names; raises DataError.
@@ -257,8 +267,8 @@ class AudioDataModule(LightningDataModule):
                 members[index].append(n)
         return [np.array(own, int) for own in members]
 
-    def _loader(self, role: str) -> DataLoader:
-        train = role == "training"
+    def _loader(self, role: str, even: bool = True) -> ResumableLoader:
+        train, trainer = role == "training", self.trainer
         items = self._items(role)
         seed = global_seed() if self.seed is None else self.seed
         dataset = ClipDataset(
@@ -266,12 +276,16 @@ class AudioDataModule(LightningDataModule):
             train, self.crop,
         )  # fmt: skip
         classes = self._items_by_class(items) if train and self.balanced else None
+        ranks, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+        if len(items) < ranks:
+            raise DataError(f"{len(items)} {role} items cannot be shared by {ranks} processes")
+        sampler = EpochSampler(len(items), seed, train, classes, ranks=ranks, rank=rank, even=even)
         # A scored clip fills as many rows of a batch as it has segments.
         rows = max(len(segments) for _, segments in items)
-        return DataLoader(
+        return ResumableLoader(
             dataset,
             batch_size=1 if self.seconds is None else max(1, self.batch_size // rows),
-            sampler=EpochSampler(len(items), seed, shuffle=train, classes=classes),
+            sampler=sampler,
             collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
@@ -279,19 +293,40 @@ class AudioDataModule(LightningDataModule):
             # finds it, or a resumed run would differ.
             generator=torch.Generator().manual_seed(seed),
             # A last batch of one clip has no variance for BatchNorm to divide by.
-            drop_last=train and len(items) % self.batch_size == 1,
+            drop_last=train and len(sampler) % self.batch_size == 1,
         )
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader("training")
+        loader = self._loader("training")
+        if self._left:
+            loader.load_state_dict(self._left)
+        self._training = loader
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the epoch of training is; part of Lightning's checkpoints.
+
+        Lightning asks loaders for this as well, but gives it back too late to those that
+        schedulers had it make beforehand.
+        """
+        return self._training.state_dict() if self._training else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The next training loader leaves out what was taken of its epoch."""
+        self._left = state
 
     def val_dataloader(self) -> DataLoader:
-        """The scored fold; nothing under holdout="test", whose fold is scored once, at the end."""
+        """The scored fold; nothing under holdout="test", whose fold is scored once, at the end.
+
+        In training every process must take as many batches as the others, for each brings
+        BatchNorm's buffers up to date with them: what is repeated for that is marked and not
+        scored.
+        """
         return self._loader("scored") if self.holdout == "validation" else []  # type: ignore[return-value]
 
     def test_dataloader(self) -> DataLoader:
         self.refuse_unless_testing()
-        return self._loader("scored")
+        return self._loader("scored", even=False)
 
     def refuse_unless_testing(self) -> None:
         """Raise DataError under holdout="validation", whose test fold must not be scored."""

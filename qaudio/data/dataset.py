@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data.distributed import DistributedSampler
 
 from qaudio.data.audio import AudioCache
 from qaudio.data.augment import WaveformAugment, fit_length, item_seed
@@ -42,49 +44,67 @@ class Clip:
 Item = tuple[Clip, tuple[slice, ...]]
 
 
-class EpochSampler(Sampler[tuple[int, ...]]):
+class EpochSampler(DistributedSampler):
     """Yields keys of a `ClipDataset` in an order that is a function of (seed, epoch).
 
-    The epoch travels with the index, so that worker processes need no state.
+    The epoch travels with the index, so that worker processes need no state. Of several processes
+    each takes its share of the order. It is a `DistributedSampler` so that Lightning leaves it in
+    place; torch's own knows neither balanced draws nor uneven shares.
 
     Args:
-        length: items of the data set, and draws of an epoch.
+        length: items of the data set, and draws of an epoch over all processes.
         seed: of the order.
         shuffle: False: items in order.
         classes: item indices of each class: draw every class equally often (PANNs' class-balanced
             sampling). A class with more items than its share gives others in the next epoch,
             one with fewer gives some again. None: every item once an epoch.
+        ranks: number of processes.
+        rank: of this process.
+        even: give every process equally many, by repeating at most `ranks` − 1 items; their keys
+            say so. False: no item comes twice, and some processes get one less.
     """
 
     def __init__(
-        self, length: int, seed: int, shuffle: bool, classes: list[np.ndarray] | None = None
+        self,
+        length: int,
+        seed: int,
+        shuffle: bool,
+        classes: list[np.ndarray] | None = None,
+        *,
+        ranks: int = 1,
+        rank: int = 0,
+        even: bool = True,
     ):
-        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
-        self.classes = classes
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of each epoch."""
-        self.epoch = epoch
+        super().__init__(range(length), ranks, rank, shuffle, seed)  # type: ignore[arg-type]
+        self.length, self.classes, self.even = length, classes, even
+        self.start = 0  # keys of this process that the next iteration leaves out
 
     def __len__(self) -> int:
-        return self.length
+        if self.even:
+            return -(-self.length // self.num_replicas)
+        return len(range(self.rank, self.length, self.num_replicas))
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         rng = np.random.default_rng(item_seed(self.seed, self.epoch))
-        if self.classes is not None:
-            return self._balanced(rng)
+        total = len(self) * self.num_replicas if self.even else self.length
+        keys = self._balanced(rng, total) if self.classes is not None else self._each(rng, total)
+        return islice(keys, self.rank + self.start * self.num_replicas, None, self.num_replicas)
+
+    def _each(self, rng: np.random.Generator, total: int) -> Iterator[tuple[int, ...]]:
         order = np.arange(self.length)
         if self.shuffle:
             rng.shuffle(order)
-        return ((self.epoch, int(index)) for index in order)
+        for draw in range(total):
+            key = (self.epoch, int(order[draw % self.length]))
+            yield key if draw < self.length else (*key, draw // self.length)
 
-    def _balanced(self, rng: np.random.Generator) -> Iterator[tuple[int, ...]]:
+    def _balanced(self, rng: np.random.Generator, total: int) -> Iterator[tuple[int, ...]]:
         """Rounds over all classes in random order; in each class, round after round its items."""
         assert self.classes is not None
         members = [items for items in self.classes if len(items)]
         waiting: list[list[int]] = [[] for _ in members]
         times: dict[int, int] = {}
-        for draw in range(self.length):
+        for draw in range(total):
             if draw % len(members) == 0:
                 order = rng.permutation(len(members))
             one = order[draw % len(members)]
@@ -95,13 +115,40 @@ class EpochSampler(Sampler[tuple[int, ...]]):
             yield (self.epoch, index, repeat) if repeat else (self.epoch, index)
 
 
+class ResumableLoader(DataLoader):
+    """A DataLoader over an `EpochSampler` that goes on in the middle of an epoch.
+
+    What was taken is counted here, not what workers have prepared.
+    """
+
+    taken = 0
+    left: dict[str, int] | None = None
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        assert isinstance(self.sampler, EpochSampler)
+        left, self.left = self.left, None
+        self.taken = left["taken"] if left and left["epoch"] == self.sampler.epoch else 0
+        self.sampler.start = self.taken * (self.batch_size or 1)
+        for batch in super().__iter__():
+            self.taken += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches were taken."""
+        return {"epoch": self.sampler.epoch, "taken": self.taken}  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Leave out what was taken of the epoch, if it is the next to be iterated."""
+        self.left = state
+
+
 class ClipDataset(Dataset):
     """Cached clips as training or evaluation items.
 
     A key is (epoch, index), or (epoch, index, repeat) for an item drawn again in an epoch.
     Items are dicts: waveform (S, T) float32, a row for each of the item's segments; label, a class
-    index or 0/1 per class (C,) uint8; id, index, and `seed`, a function of (seed, key) for
-    whatever the batch still draws.
+    index or 0/1 per class (C,) uint8; id, index, `repeat`, whether it is drawn again, and `seed`,
+    a function of (seed, key) for whatever the batch still draws.
     """
 
     def __init__(
@@ -141,6 +188,7 @@ class ClipDataset(Dataset):
             "label": label,
             "id": clip.id,
             "index": key[1],
+            "repeat": len(key) > 2,
             "seed": seed,
         }
 

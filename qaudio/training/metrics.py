@@ -1,9 +1,10 @@
-"""Metrics that are logged while training; entries are scored by `qaudio.zoo.results`."""
+"""Metrics that are logged; entries are scored by `qaudio.zoo.results`."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
@@ -24,7 +25,30 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
         return super().compute()[present].mean()
 
 
-def validation_metric(task: Literal["multiclass", "multilabel"], classes: int) -> Metric:
+class ClipMean(Metric):
+    """Mean over clips of a loss, over all processes.
+
+    Lightning's own mean over processes rounds the number of clips, and torchmetrics' changes its
+    state in place, which a later loop outside inference mode may not.
+    """
+
+    total: Tensor
+    clips: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("clips", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, clips: int) -> None:
+        """Add the mean loss of so many clips."""
+        self.total, self.clips = self.total + loss * clips, self.clips + clips
+
+    def compute(self) -> Tensor:
+        return self.total / self.clips
+
+
+def clip_metric(task: Literal["multiclass", "multilabel"], classes: int) -> Metric:
     """Accuracy over clips, or mAP."""
     if task == "multilabel":
         return MeanAveragePrecision(classes)

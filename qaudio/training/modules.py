@@ -17,7 +17,7 @@ from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import create_model, from_config
 from qaudio.training.callbacks import averaged
-from qaudio.training.metrics import validation_metric
+from qaudio.training.metrics import ClipMean, clip_metric
 from qaudio.zoo.catalog import entry_name, locate, read_config
 from qaudio.zoo.lineage import load_for_split
 
@@ -120,7 +120,7 @@ class Classifier(LightningModule):
         net = self.build(data.labels, data.split)
         net.eval_seconds = data.seconds
         self.adopt(net)
-        self.val_metric = validation_metric(self.task, len(data.labels))
+        self.metric, self.val_loss = clip_metric(self.task, len(data.labels)), ClipMean()
         if self.class_weights:
             self.loss_weights = data.class_weights()
 
@@ -162,7 +162,8 @@ class Classifier(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # Dropout's draws become a function of (seed, epoch): resuming at an epoch's start is exact.
-        torch.manual_seed(item_seed(global_seed(), self.current_epoch))
+        parts = (global_seed(), self.current_epoch)
+        torch.manual_seed(item_seed(*parts, *([self.global_rank] if self.global_rank else [])))
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         generator = torch.Generator().manual_seed(int(batch["seed"][0]))
@@ -176,7 +177,8 @@ class Classifier(LightningModule):
         embedding = self.net.embed_features(features)
         loss = self.training_loss(embedding, targets, batch["waveform"], mix)
         size = len(features)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size,
+                 sync_dist=True)  # fmt: skip
         return loss
 
     def training_loss(
@@ -206,19 +208,38 @@ class Classifier(LightningModule):
         )
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        logits = self.clip_logits(batch)
-        name = "val_accuracy" if self.task == "multiclass" else "val_mAP"
-        self.val_metric(logits, batch["label"].long())
-        self.log(name, self.val_metric, on_epoch=True, prog_bar=True, batch_size=len(logits))
-        targets = one_hot(batch["label"], self.net.num_classes)
-        self.log("val_loss", self.loss(logits, targets), batch_size=len(logits))
+        kept = ~batch["repeat"]  # one that another process scores is here only to keep step
+        logits, labels = self.clip_logits(batch)[kept], batch["label"][kept]
+        if not len(logits):
+            return
+        self._log_score("val", logits, labels)
+        loss = self.loss(logits, one_hot(labels, self.net.num_classes))
+        self.val_loss.update(loss, len(logits))
+        self.log("val_loss", self.val_loss, batch_size=len(logits))
+
+    def _log_score(self, part: str, logits: Tensor, labels: Tensor) -> None:
+        name = "accuracy" if self.task == "multiclass" else "mAP"
+        self.metric.update(logits, labels.long())
+        self.log(
+            f"{part}_{name}", self.metric, on_epoch=True, prog_bar=True, batch_size=len(logits)
+        )
 
     def on_test_start(self) -> None:
         self.scored = []
 
     def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        logits = self.clip_logits(batch).cpu()
-        self.scored.append({"id": batch["id"], "label": batch["label"].cpu(), "logits": logits})
+        logits = self.clip_logits(batch)
+        self._log_score("test", logits, batch["label"])
+        self.scored.append(
+            {"id": batch["id"], "label": batch["label"].cpu(), "logits": logits.cpu()}
+        )
+
+    def on_test_epoch_end(self) -> None:
+        """Bring the scores of all processes together, on each of them."""
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, self.scored)
+            self.scored = [batch for part in parts for batch in part]
 
     def configure_optimizers(self) -> Any:
         decayed = [p for p in self.parameters() if p.ndim > 1]

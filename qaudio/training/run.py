@@ -75,7 +75,8 @@ def main(subcommand: str, arguments: list[str]) -> int:
             _validated(cli)
         else:
             _train(cli, _recipe(cli, arguments, "train"))
-            _publish(_writer(cli))
+            if cli.trainer.is_global_zero:
+                _publish(_writer(cli))
     elif subcommand == "fit":
         seconds = _fit(cli)
         print(f"{seconds:.0f} s; weights in {_run_folder(cli) / LAST}")
@@ -103,9 +104,11 @@ def crossval(arguments: list[str]) -> int:
                 continue
             cli = _parse([*arguments, f"--data.fold={fold}", f"--seed_everything={seed}"])
             if validating:
-                rows.append(_validated(cli))
+                rows += _validated(cli)
             else:
                 _train(cli, recipe)
+    if not first.trainer.is_global_zero:
+        return 0
     if validating:
         path = Path(first.config.runs) / f"{writer.entry}.validation.json"
         write_validation(path, rows)
@@ -243,6 +246,8 @@ def last_checkpoint(folder: Path) -> ModelCheckpoint:
 def _train(cli: TrainingCLI, recipe: Recipe) -> None:
     writer = _writer(cli)
     seconds = _fit(cli)
+    if not cli.trainer.is_global_zero:
+        return  # of several processes one scores and writes
     seed, split = int(cli.config.seed_everything), cli.datamodule.split
     run = Run(
         net=cli.model.net,
@@ -269,16 +274,18 @@ def _publish(writer: EntryWriter) -> None:
         print(f"{pushed.source}: {'pushed' if pushed.changed else 'there already'}, {pushed.url}")
 
 
-def _validated(cli: TrainingCLI) -> dict[str, Any]:
-    """Fit, then score the validation fold; the test fold is left alone."""
+def _validated(cli: TrainingCLI) -> list[dict[str, Any]]:
+    """Fit, then score the validation fold; the test fold is left alone. A row on one process."""
     seconds = _fit(cli)
+    if not cli.trainer.is_global_zero:
+        return []
     seed, fold = int(cli.config.seed_everything), cli.datamodule.fold
     (_run_folder(cli) / LAST).unlink(missing_ok=True)
     trainer = _scoring_trainer(cli)
     metrics = trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)[0]
     score = next(value for name, value in metrics.items() if name != "val_loss")
     print(f"seed {seed} fold {fold}: validation {score:.4f} ({seconds:.0f} s)", flush=True)
-    return {"seed": seed, "fold": fold, "score": score, "wall_seconds": round(seconds, 1)}
+    return [{"seed": seed, "fold": fold, "score": score, "wall_seconds": round(seconds, 1)}]
 
 
 def _scoring_trainer(cli: TrainingCLI) -> Trainer:

@@ -193,6 +193,23 @@ def test_workers_change_nothing(esc50_tree):
     assert equal(alone, batches)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_goes_on_where_it_was_left(esc50_tree, workers):
+    whole = epoch(module(esc50_tree, augment=AUGMENT), 3)
+    loader = module(esc50_tree, augment=AUGMENT, num_workers=workers).train_dataloader()
+    loader.sampler.set_epoch(3)
+    batches = iter(loader)
+    first = [next(batches), next(batches)]
+    fresh = module(esc50_tree, augment=AUGMENT, num_workers=workers).train_dataloader()
+    fresh.sampler.set_epoch(3)
+    fresh.load_state_dict(loader.state_dict())
+    rest = list(fresh)
+    assert equal(first + rest, whole)
+    fresh.load_state_dict(loader.state_dict())
+    fresh.sampler.set_epoch(4)  # another epoch begins at its beginning
+    assert len(list(fresh)) == len(whole)
+
+
 def test_the_seed_is_lightnings_where_none_is_given(esc50_tree, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")
     assert equal(epoch(module(esc50_tree, seed=None), 0), epoch(module(esc50_tree, seed=7), 0))

@@ -67,6 +67,36 @@ def test_a_large_class_gives_other_items_in_other_epochs():
     assert first != second
 
 
+@pytest.mark.parametrize(("length", "ranks"), [(9, 1), (9, 2), (9, 4), (8, 4), (3, 5)])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_several_processes_share_an_order(length, ranks, shuffle):
+    def shares(even):
+        return [
+            draws(EpochSampler(length, 1, shuffle, ranks=ranks, rank=rank, even=even), 3)
+            for rank in range(ranks)
+        ]
+
+    scored = shares(even=False)
+    assert sorted(key for share in scored for key in share) == [(3, n) for n in range(length)]
+    trained = shares(even=True)
+    assert len({len(share) for share in trained}) == 1
+    keys = [key for share in trained for key in share]
+    assert len(keys) < length + ranks
+    assert len(set(keys)) == len(keys)
+    assert sum(len(key) == 2 for key in keys) == length  # what comes again says so
+    alone = draws(EpochSampler(length, 1, shuffle), 3)
+    assert [key for keys in zip(*trained, strict=True) for key in keys][:length] == alone
+
+
+def test_balanced_draws_are_shared_too():
+    def share(rank):
+        classes = [np.arange(2), np.arange(2, 10), np.arange(10, 30)]
+        return draws(EpochSampler(30, 0, True, classes, ranks=2, rank=rank))
+
+    alone = draws(balanced([2, 8, 20], 30))
+    assert [key for keys in zip(share(0), share(1), strict=True) for key in keys] == alone
+
+
 def test_a_class_without_items_is_passed_over():
     assert len(draws(balanced([3, 0, 3], 12))) == 12
 

@@ -78,9 +78,9 @@ def test_validation_counts_clips_too(tones):
     module, data = classifier(), sounds(tones, folds=3, holdout="validation")
     trainer().fit(module, data)
     seen = []
-    module.val_metric.update = lambda logits, labels: seen.append((len(logits), len(labels)))
+    module.metric.update = lambda logits, labels: seen.append((len(logits), len(labels)))
     for batch in data.val_dataloader():
-        module.val_metric.update(module.clip_logits(batch), batch["label"])
+        module.metric.update(module.clip_logits(batch), batch["label"])
     assert sum(clips for clips, _ in seen) == sum(labels for _, labels in seen) == 4
 
 

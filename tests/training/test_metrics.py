@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
 
-from qaudio.training.metrics import validation_metric
+from qaudio.training.metrics import clip_metric
 
 
 def test_map_is_scikit_learns_over_the_classes_that_are_there():
@@ -10,7 +10,7 @@ def test_map_is_scikit_learns_over_the_classes_that_are_there():
     labels = (rng.random((60, 5)) < 0.3).astype(int)
     labels[:, 2] = 0
     logits = rng.standard_normal((60, 5)).astype(np.float32)
-    metric = validation_metric("multilabel", 5)
+    metric = clip_metric("multilabel", 5)
     for part in range(0, 60, 20):
         rows = slice(part, part + 20)
         metric.update(torch.from_numpy(logits[rows]), torch.from_numpy(labels[rows]))
@@ -20,6 +20,6 @@ def test_map_is_scikit_learns_over_the_classes_that_are_there():
 
 
 def test_accuracy_is_the_share_of_clips_not_of_classes():
-    metric = validation_metric("multiclass", 2)
+    metric = clip_metric("multiclass", 2)
     metric.update(torch.tensor([[1.0, 0]] * 4), torch.tensor([0, 0, 0, 1]))
     assert metric.compute().item() == 0.75

@@ -3,6 +3,7 @@ import pytest
 import torch
 from conftest import FRONTEND
 from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 import qaudio
 from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
@@ -60,6 +61,34 @@ def test_one_seed_gives_one_run_and_another_seed_another(esc50_tree):
         found.append(weights(module))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+def test_a_run_goes_on_in_the_middle_of_an_epoch(esc50_tree, tmp_path):
+    """Without dropout, whose draws follow from the epoch's beginning, nothing differs at all."""
+
+    def fresh():
+        seed_everything(0, verbose=False)
+        return classifier(mixup=Mixup(0.3), head_dropout=0.0, block_dropout=0.0)
+
+    whole = fresh()
+    trainer(2).fit(whole, data(esc50_tree))
+
+    class Interrupted(Exception):
+        pass
+
+    class Interrupt(qaudio.Classifier):
+        def on_train_batch_start(self, batch, index):
+            if (self.current_epoch, index) == (1, 2):
+                raise Interrupted
+
+    first = fresh()
+    first.__class__ = Interrupt
+    save = ModelCheckpoint(tmp_path, "part", every_n_train_steps=1)
+    with pytest.raises(Interrupted):
+        trainer(2, enable_checkpointing=True, callbacks=[save]).fit(first, data(esc50_tree))
+    second = fresh()
+    trainer(2).fit(second, data(esc50_tree), ckpt_path=save.best_model_path, weights_only=False)
+    assert torch.equal(weights(second), weights(whole))
 
 
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(esc50_tree, tmp_path):
