@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from qaudio import __version__
-from qaudio.commands import browse, compare, entry, export, hub, predict, study, training
+from qaudio.commands import browse, compare, entry, export, hub, pack, predict, study, training
 from qaudio.commands.common import Commands, say_failed
 from qaudio.zoo.catalog import EntryError
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"qaudio {__version__}")
     commands = Commands(parser)
-    for group in (browse, predict, compare, entry, export, hub, training, study):
+    for group in (browse, predict, compare, entry, export, hub, training, study, pack):
         group.register(commands)
     return parser
 

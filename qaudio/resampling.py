@@ -39,6 +39,12 @@ def whole_ratio(source_rate: int, target_rate: int) -> tuple[int, int]:
     return terms if source_rate < target_rate else terms[::-1]
 
 
+def resampled_length(length: int, source_rate: int, target_rate: int) -> int:
+    """Samples that resampling makes of `length` samples; raises ValueError as `whole_ratio`."""
+    down, up = whole_ratio(source_rate, target_rate)
+    return -(-length * up // down)
+
+
 def resample_array(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
     """`qaudio.frontend.resample` in numpy, equal to rounding: a windowed sinc, a phase a row.
 

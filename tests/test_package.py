@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "models": {"quaternion", "frontend", "models"},
     "compress": {"quaternion", "frontend", "models", "compress"},
     "zoo": {"quaternion", "frontend", "models", "compress", "zoo", "paths"},
-    "data": {"frontend", "data", "paths"},
+    "data": {"frontend", "resampling", "data", "paths"},
     "compare": {"zoo", "compare"},
     "runtime": {"resampling"},
     "prediction": {"resampling", "models", "data.audio", "runtime"},

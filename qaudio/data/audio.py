@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -160,6 +161,18 @@ def read(path: str | os.PathLike) -> tuple[np.ndarray, int]:
     if not samples:
         raise AudioError(f"{display_name(path)}: holds no samples")
     return np.concatenate(samples), rate
+
+
+def decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
+    """`read` of a file's content; raises AudioError, which calls it `name`."""
+    try:
+        file = soundfile.SoundFile(io.BytesIO(data))
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError) as error:
+        raise AudioError(f"{name}: not a readable sound file ({_fault(error)})") from None
+    samples = list(_blocks(file, name))
+    if not samples:
+        raise AudioError(f"{name}: holds no samples")
+    return np.concatenate(samples), file.samplerate
 
 
 def load(path: str | os.PathLike, sample_rate: int) -> np.ndarray:

@@ -82,14 +82,13 @@ class AudioSet(AudioDataModule):
                     self.left_out.append(f"{id} ({name}): no file in {self.audio}")
                     continue
                 label = tuple(sorted(numbers[mid] for mid in mids))
-                clips.append(Clip(path, label, id, self._fold(name, id)))
+                clips.append(Clip(path, label, id, TEST if name == "eval" else TRAINING))
         return clips, labels
 
-    def _fold(self, name: str, id: str) -> int:
-        if name == "eval":
-            return TEST
-        tenth = hashlib.sha256(id.encode()).digest()[0] % 10 == 0
-        return VALIDATION if tenth and self.holdout == "validation" else TRAINING
+    def part_of(self, clip: Clip) -> int:
+        tenth = hashlib.sha256(clip.id.encode()).digest()[0] % 10 == 0
+        validates = clip.fold == TRAINING and tenth and self.holdout == "validation"
+        return VALIDATION if validates else clip.fold
 
     def _classes(self) -> tuple[dict[str, int], list[str]]:
         """Index of every class by its mid, and the names in order."""

@@ -27,6 +27,9 @@ from qaudio.data.dataset import (
     collate,
     cut,
 )
+from qaudio.data.errors import DataError
+from qaudio.data.packed import FACTS, PackedClips
+from qaudio.resampling import resampled_length
 
 # Folds of the clips of a benchmark with one fixed split instead of a cross-validation.
 TRAINING, TEST, VALIDATION = 0, 1, 2
@@ -53,10 +56,6 @@ class Split:
     fold: int
     folds: int
     scored: int
-
-
-class DataError(Exception):
-    """A data set that cannot be used; the message says what is expected where."""
 
 
 class AudioDataModule(LightningDataModule):
@@ -91,6 +90,8 @@ class AudioDataModule(LightningDataModule):
         sample_rate: Hz; None: the model's.
         num_workers: of the loaders. The cache makes 0 a good choice.
         cache_dir: where decoded audio is kept; None: the user's cache folder.
+        packed: what `qaudio pack` made of this benchmark, a folder or an address in an object
+            store: takes the place of the files, and needs no cache.
     """
 
     benchmark: str
@@ -116,6 +117,7 @@ class AudioDataModule(LightningDataModule):
         sample_rate: int | None = None,
         num_workers: int = 0,
         cache_dir: str | None = None,
+        packed: str | None = None,
     ):
         super().__init__()
         if holdout not in ("test", "validation"):
@@ -132,6 +134,7 @@ class AudioDataModule(LightningDataModule):
         self.batch_size, self.augment = batch_size, augment
         self.seed, self.sample_rate, self.num_workers = seed, sample_rate, num_workers
         self.cache = AudioCache(cache_dir)
+        self.packed = None if packed is None else PackedClips(packed)
         self.labels: list[str] = []
         self.left_out: list[str] = []
         self._clips: list[Clip] = []
@@ -172,16 +175,7 @@ class AudioDataModule(LightningDataModule):
             return
         name = self.split.benchmark  # refuses a fold that does not exist before decoding
         self.left_out, self._lengths = [], {}
-        clips, self.labels = self.read_clips()
-        rate, usable = self._rate(), []
-        for clip in tqdm(
-            clips, f"decoding {name}", unit="clip", delay=2, leave=False, disable=None
-        ):
-            try:
-                self._lengths[clip.id] = len(self.cache.get(clip.path, rate))
-                usable.append(clip)
-            except AudioError as error:
-                self.left_out.append(str(error))
+        usable = self._cached() if self.packed is None else self._unpacked(self.packed)
         if self.left_out:
             more = len(self.left_out) - NAMED
             told = self.left_out[:NAMED] + ([f"and {more} more"] if more > 0 else [])
@@ -194,6 +188,36 @@ class AudioDataModule(LightningDataModule):
                     f"{name}: no usable {role} clips under {self.root}; expected {self.layout}"
                 )
 
+    def _unpacked(self, packed: PackedClips) -> list[Clip]:
+        """The clips that were packed; raises DataError for those of another split."""
+        for fact in FACTS:
+            if packed.facts[fact] != getattr(self, fact):
+                raise DataError(
+                    f"{packed.address}: {fact} is {packed.facts[fact]!r}, asked for is "
+                    f"{getattr(self, fact)!r}: pack it with the same settings"
+                )
+        self.labels, self.left_out = packed.facts["labels"], list(packed.facts["left_out"])
+        target, clips = self._rate(), []
+        for clip, frames, rate in packed.clips():
+            self._lengths[clip.id] = resampled_length(frames, rate, target)
+            clips.append(clip)
+        return clips
+
+    def _cached(self) -> list[Clip]:
+        """The clips that can be decoded, all of them decoded once."""
+        name = self.split.benchmark
+        clips, self.labels = self.read_clips()
+        rate, usable = self._rate(), []
+        for clip in tqdm(
+            clips, f"decoding {name}", unit="clip", delay=2, leave=False, disable=None
+        ):
+            try:
+                self._lengths[clip.id] = len(self.cache.get(clip.path, rate))
+                usable.append(clip)
+            except AudioError as error:
+                self.left_out.append(str(error))
+        return usable
+
     def _rate(self) -> int:
         if self.sample_rate is None:
             if self.trainer is None:
@@ -203,11 +227,15 @@ class AudioDataModule(LightningDataModule):
 
     def _select(self, role: str) -> list[Clip]:
         if role == "scored":
-            return [clip for clip in self._clips if clip.fold == self.scored_fold]
+            return [clip for clip in self._clips if self.part_of(clip) == self.scored_fold]
         if self.folds == 1:
-            return [clip for clip in self._clips if clip.fold == TRAINING]
+            return [clip for clip in self._clips if self.part_of(clip) == TRAINING]
         held_out = {self.fold, self.scored_fold}
-        return [clip for clip in self._clips if clip.fold not in held_out]
+        return [clip for clip in self._clips if self.part_of(clip) not in held_out]
+
+    def part_of(self, clip: Clip) -> int:
+        """The fold that a clip is in; benchmarks may take a validation part from training here."""
+        return clip.fold
 
     def _items(self, role: str) -> list[Item]:
         """Training: every segment an item. Scored: every clip one, with all its segments."""
@@ -272,8 +300,8 @@ class AudioDataModule(LightningDataModule):
         items = self._items(role)
         seed = global_seed() if self.seed is None else self.seed
         dataset = ClipDataset(
-            items, len(self.labels), self.cache, self._rate(), self.seconds, seed, self.augment,
-            train, self.crop,
+            items, len(self.labels), self.packed or self.cache, self._rate(), self.seconds, seed,
+            self.augment, train, self.crop,
         )  # fmt: skip
         classes = self._items_by_class(items) if train and self.balanced else None
         ranks, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)

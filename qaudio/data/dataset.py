@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -14,8 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
-from qaudio.data.audio import AudioCache
 from qaudio.data.augment import WaveformAugment, fit_length, item_seed
+
+if TYPE_CHECKING:
+    from qaudio.data.audio import AudioCache
+    from qaudio.data.packed import PackedClips
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class ResumableLoader(DataLoader):
 
 
 class ClipDataset(Dataset):
-    """Cached clips as training or evaluation items.
+    """Clips of a cache, or packed, as training or evaluation items.
 
     A key is (epoch, index), or (epoch, index, repeat) for an item drawn again in an epoch.
     Items are dicts: waveform (S, T) float32, a row for each of the item's segments; label, a class
@@ -155,7 +158,7 @@ class ClipDataset(Dataset):
         self,
         items: list[Item],
         classes: int,
-        cache: AudioCache,
+        cache: AudioCache | PackedClips,
         sample_rate: int,
         seconds: float | None,
         seed: int,

@@ -11,6 +11,7 @@ from typing import Any
 from qaudio.data.audio import SOUNDS, sound_files
 from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule, DataError
 from qaudio.data.dataset import Clip
+from qaudio.data.packed import FACTS
 from qaudio.data.splits import grouped_folds
 
 PARTS = {
@@ -44,7 +45,7 @@ class AudioFolder(AudioDataModule):
             the group of a file that no table gives one, such as "(speaker[0-9]+)".
         folds: of the split; a table's `split` column takes its place.
         split_seed: another one gives another split.
-        **settings: of `AudioDataModule`.
+        **settings: of `AudioDataModule`; a `packed` set brings name, classes and split along.
     """
 
     layout = "CLASS/FILE.wav (or .flac, .ogg, …), a folder for each class; or give --data.table"
@@ -85,6 +86,9 @@ class AudioFolder(AudioDataModule):
             )
         if self._rows and "label" not in self._rows[0]:
             self.task = "multilabel"
+        if self.packed is not None:
+            for fact in FACTS:
+                setattr(self, fact, self.packed.facts[fact])
 
     def read_clips(self) -> tuple[list[Clip], list[str]]:
         rows = self._folder_rows() if self._rows is None else self._rows

@@ -37,6 +37,7 @@ VOLATILE = (
     "data.audio",
     "data.fold",
     "data.cache_dir",
+    "data.packed",
     "data.num_workers",
     "trainer.default_root_dir",
     "trainer.logger",
