@@ -16,7 +16,9 @@ from qaudio.data.datamodule import Split
 from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import create_model, from_config
+from qaudio.training import finetuning
 from qaudio.training.callbacks import averaged
+from qaudio.training.finetuning import Freeze
 from qaudio.training.metrics import ClipMean, clip_metric
 from qaudio.zoo.catalog import entry_name, locate, read_config
 from qaudio.zoo.lineage import load_for_split
@@ -41,6 +43,9 @@ class Classifier(LightningModule):
         class_weights: weight the classes in the loss, inversely to their training clips.
         mixup, spec_augment: on the front-end's output in training; None: off.
         block_dropout, head_dropout: rates in training; None: the architecture's.
+        freeze: "backbone" trains the classifier alone; "gradual" begins so and thaws the next stage
+            before it every `thaw_every` epochs. Frozen parts keep their BatchNorm statistics.
+        thaw_every: epochs, with freeze "gradual".
     """
 
     def __init__(
@@ -61,6 +66,8 @@ class Classifier(LightningModule):
         spec_augment: SpecAugment | None = None,
         block_dropout: float | None = None,
         head_dropout: float | None = None,
+        freeze: Freeze = "none",
+        thaw_every: int = 3,
     ):
         super().__init__()
         if (arch is None) == (source is None):
@@ -72,7 +79,12 @@ class Classifier(LightningModule):
         self.schedule, self.warmup, self.label_smoothing = schedule, warmup, label_smoothing
         self.class_weights = class_weights
         self.mixup, self.spec_augment = mixup, spec_augment
+        if freeze != "none" and source is None:
+            raise ValueError(f"freeze {freeze!r} goes with source only: nothing is learnt yet")
+        if thaw_every < 1:
+            raise ValueError(f"thaw_every must be at least 1, not {thaw_every}")
         self.block_dropout, self.head_dropout = block_dropout, head_dropout
+        self.frozen, self.thaw_every = freeze, thaw_every
         self.net: AudioModel
         self.loss_weights: Tensor | None = None
         self.scored: list[dict[str, Any]] = []
@@ -123,6 +135,9 @@ class Classifier(LightningModule):
         self.metric, self.val_loss = clip_metric(self.task, len(data.labels)), ClipMean()
         if self.class_weights:
             self.loss_weights = data.class_weights()
+        if self.frozen == "gradual" and self.trainer.world_size > 1:
+            raise ValueError("freeze 'gradual' needs one process: DDP learns of frozen parts once")
+        finetuning.apply(self.net, self.frozen, 0, self.thaw_every)
 
     def configure_model(self) -> None:
         """Callbacks that average weights copy the network before Lightning calls `setup`."""
@@ -161,9 +176,13 @@ class Classifier(LightningModule):
         return torch.stack([own.mean(0) for own in logits.split(batch["segments"])])
 
     def on_train_epoch_start(self) -> None:
+        finetuning.apply(self.net, self.frozen, self.current_epoch, self.thaw_every)
         # Dropout's draws become a function of (seed, epoch): resuming at an epoch's start is exact.
         parts = (global_seed(), self.current_epoch)
         torch.manual_seed(item_seed(*parts, *([self.global_rank] if self.global_rank else [])))
+
+    def on_fit_end(self) -> None:
+        self.net.requires_grad_(True)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         generator = torch.Generator().manual_seed(int(batch["seed"][0]))

@@ -20,6 +20,7 @@ from qaudio.compress.cost import cost, device_name
 from qaudio.data.datamodule import Split
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import from_config
+from qaudio.zoo import report
 from qaudio.zoo.catalog import (
     EntryError,
     locate,
@@ -337,6 +338,7 @@ class EntryWriter:
         save(
             net, self.path, results=results, predictions=predictions, recipe=recipe,
             license=self.license, folds=folds, weights=self.weights,
+            extra={report.FILE: to_json(report.report(predictions, net.labels))},
         )  # fmt: skip
 
 

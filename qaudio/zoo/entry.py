@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from qaudio.models.base import AudioModel, evaluating
 from qaudio.models.registry import from_config
+from qaudio.zoo import report
 from qaudio.zoo.catalog import (
     SCHEMA_VERSION,
     EntryError,
@@ -24,6 +25,7 @@ from qaudio.zoo.catalog import (
     entry_name,
     locate,
     read_config,
+    read_json,
     read_results,
 )
 from qaudio.zoo.results import Predictions, paired_difference, summarise
@@ -198,8 +200,14 @@ def verify(source: str | Path) -> list[str]:
     if results is not None:
         predictions = _check_results(folder, results)
         done.append("results.json follows from predictions.npz")
-    if results is not None and weights:
-        done.append(generated.check(folder, config, results, predictions))
+        if report.FILE in listed:  # entries of earlier versions have none
+            if read_json(folder / report.FILE) != report.report(predictions, config["labels"]):
+                raise EntryError(
+                    f"{entry_name(folder)}: {report.FILE} is not what its predictions give"
+                )
+            done.append(f"{report.FILE} follows from predictions.npz")
+        if weights:
+            done.append(generated.check(folder, config, results, predictions))
     return done
 
 

@@ -99,7 +99,7 @@ def mean_average_precision(predictions: Predictions) -> float:
     Raises:
         ValueError: when no class has one.
     """
-    scores = [score for score in _average_precisions(predictions) if score is not None]
+    scores = [score for score in average_precisions(predictions) if score is not None]
     if not scores:
         raise ValueError("mAP needs at least one class with a positive clip")
     return float(np.mean(scores))
@@ -115,7 +115,7 @@ def scores_by_class(predictions: Predictions, metric: str) -> list[float | None]
     is mAP, the class's average precision.
     """
     if metric == "mAP":
-        return _average_precisions(predictions)
+        return average_precisions(predictions)
     correct, label = _correct(predictions), predictions.label
     return [
         float(correct[label == c].mean()) if (label == c).any() else None
@@ -123,7 +123,7 @@ def scores_by_class(predictions: Predictions, metric: str) -> list[float | None]
     ]
 
 
-def _average_precisions(predictions: Predictions) -> list[float | None]:
+def average_precisions(predictions: Predictions) -> list[float | None]:
     import torch
     from torchmetrics.functional.classification import binary_average_precision
 
@@ -159,7 +159,8 @@ def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
     """The "result" of results.json: mean, spread and interval of a metric.
 
     Each fold's score is the mean over its seeds; `mean` and `std` (n−1) are over folds;
-    `interval95` is a percentile bootstrap over clips.
+    `interval95` is a percentile bootstrap over clips. For mAP, `classes` says how many classes have
+    a positive clip.
     """
     score = METRICS[metric]
     runs = {run: score(predictions.run(*run)) for run in predictions.runs()}
@@ -169,6 +170,8 @@ def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
         for fold in folds
     }
     values = list(by_fold.values())
+    # mAP is a mean over the classes that have a positive clip: how many those are.
+    classes = {"classes": int(predictions.label.any(0).sum())} if metric == "mAP" else {}
     return {
         "metric": metric,
         "mean": round(float(np.mean(values)), DIGITS),
@@ -177,6 +180,7 @@ def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
         "folds": {str(fold): round(value, DIGITS) for fold, value in by_fold.items()},
         "runs": {f"seed{s}_fold{f}": round(v, DIGITS) for (s, f), v in runs.items()},
         "clips": len(np.unique(predictions.clip)),
+        **classes,
     }
 
 

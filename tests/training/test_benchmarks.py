@@ -1,6 +1,7 @@
 """Training and scoring on segments, several labels, fixed splits and unbalanced classes."""
 
 import csv
+import hashlib
 import json
 
 import numpy as np
@@ -108,7 +109,15 @@ def run(tmp_path, tones):
     return start
 
 
-def test_an_entrys_predictions_hold_clips(run, tones):
+def change(entry, name, content):
+    """Rewrite a file of an entry, hash and all."""
+    (entry / name).write_text(json.dumps(content))
+    config = json.loads((entry / "config.json").read_text())
+    config["files"][name] = hashlib.sha256((entry / name).read_bytes()).hexdigest()
+    (entry / "config.json").write_text(json.dumps(config))
+
+
+def test_an_entrys_predictions_hold_clips(run, tones, capsys):
     entry = run("crossval", model={"class_weights": True})
     predictions = Predictions.load(entry / "predictions.npz")
     assert sorted(predictions.clip) == FILES
@@ -117,6 +126,14 @@ def test_an_entrys_predictions_hold_clips(run, tones):
     assert results["complete"]
     assert main(["verify", str(entry)]) == 0
     assert main(["test", str(entry), f"--data.root={tones}"]) == 0
+    report = json.loads((entry / "report.json").read_text())["classes"]
+    right = (predictions.logits.argmax(-1) == predictions.label) & (predictions.label == 0)
+    assert report["high"]["support"] == 6
+    assert report["high"]["recall"] == pytest.approx(right.sum() / 6, abs=1e-6)
+    report["high"]["recall"] += 0.1
+    change(entry, "report.json", {"runs": 2, "classes": report})
+    assert main(["verify", str(entry)]) == 1
+    assert "report.json is not what its predictions give" in capsys.readouterr().err
 
 
 def test_a_multi_label_set_with_a_fixed_split_gives_an_entry_scored_by_map(run, tones):
@@ -127,6 +144,9 @@ def test_a_multi_label_set_with_a_fixed_split_gives_an_entry_scored_by_map(run, 
     entry = run("train", **settings)
     results = json.loads((entry / "results.json").read_text())
     assert results["result"]["metric"] == "mAP"
+    assert results["result"]["classes"] == 2
+    report = json.loads((entry / "report.json").read_text())["classes"]
+    assert {name: row["support"] for name, row in report.items()} == {"high": 2, "odd": 4}
     assert results["complete"]
     predictions = Predictions.load(entry / "predictions.npz")
     assert predictions.label.shape == (4, 2)

@@ -1,0 +1,76 @@
+import pytest
+import torch
+from conftest import FRONTEND
+from lightning import Callback, Trainer, seed_everything
+
+import qaudio
+from qaudio.training.finetuning import learning, stages
+
+
+class Watch(Callback):
+    """The state of every part before training and after each epoch."""
+
+    def __init__(self):
+        self.states = []
+
+    def note(self, trainer, module):
+        self.states.append([
+            torch.cat([value.flatten().double() for value in part.state_dict().values()])
+            for part in stages(module.net)
+        ])  # fmt: skip
+
+    def on_train_start(self, trainer, module):
+        self.note(trainer, module)
+
+    def on_train_epoch_end(self, trainer, module):
+        self.note(trainer, module)
+
+    def changed(self):
+        """Of each epoch, which parts it changed."""
+        return [
+            [not torch.equal(*pair) for pair in zip(before, after, strict=True)]
+            for before, after in zip(self.states, self.states[1:], strict=False)
+        ]
+
+
+def fit(esc50_tree, epochs, **settings):
+    seed_everything(0, verbose=False)
+    net = qaudio.create_model("qcnn6_006", num_classes=3, frontend=FRONTEND).eval()
+    module = qaudio.Classifier(source="made", lr=0.01, **settings)
+    module.build = lambda labels, split: net
+    data = qaudio.ESC50(str(esc50_tree), esc10=True, seconds=0.25, batch_size=8, sample_rate=8000)
+    watch = Watch()
+    Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, callbacks=[watch],
+    ).fit(module, data)  # fmt: skip
+    return module, watch.changed()
+
+
+def test_a_frozen_backbone_stays_with_its_statistics(esc50_tree):
+    module, changed = fit(esc50_tree, 2, freeze="backbone")
+    assert len(changed[0]) == 7  # bn0, four blocks, fc1, classifier
+    assert changed == [[False] * 6 + [True]] * 2
+    assert all(weight.requires_grad for weight in module.net.parameters())
+
+
+def test_stages_thaw_one_after_the_other(esc50_tree):
+    _, changed = fit(esc50_tree, 4, freeze="gradual", thaw_every=2)
+    assert changed == [[False] * 6 + [True]] * 2 + [[False] * 5 + [True] * 2] * 2
+    assert [learning(4, "gradual", epoch, 2) for epoch in range(9)] == [1, 1, 2, 2, 3, 3, 4, 4, 4]
+
+
+def test_nothing_is_frozen_unless_asked(esc50_tree):
+    assert fit(esc50_tree, 1)[1] == [[True] * 7]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arch": "cnn6", "freeze": "backbone"}, "goes with source only"),
+        ({"source": "x", "freeze": "gradual", "thaw_every": 0}, "thaw_every must be"),
+    ],
+)
+def test_freezing_that_makes_no_sense_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        qaudio.Classifier(**settings)
