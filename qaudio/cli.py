@@ -52,7 +52,8 @@ def _guarded(run: Callable[[], int]) -> int:
         raise
     except Exception as error:
         # Known by name: importing them here would load torch for `qaudio list`.
-        if type(error).__name__ in ("AudioError", "DataError", "MisconfigurationException"):
+        known = ("AudioError", "DataError", "DownloadError", "MisconfigurationException")
+        if type(error).__name__ in known:
             return say_failed(error)
         raise
 

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from qaudio.download import Download, DownloadError, fetch, log
 from qaudio.paths import cache_folder
 from qaudio.zoo.catalog import SCHEMA_VERSION, EntryError, hosted, read_config
-from qaudio.zoo.download import Download, fetch, log
 
 
 def imported(name: str) -> Path:
@@ -39,7 +39,7 @@ def _has_config(folder: Path) -> bool:
 def _import(name: str, folder: Path) -> None:
     facts = hosted()[name]
     item = _download(facts)
-    path = fetch(item, f"qaudio info {name}")
+    path = _fetched(item, name)
     from qaudio.zoo.importers import import_published  # loads torch: only once the file is there
 
     try:
@@ -58,6 +58,13 @@ def _import(name: str, folder: Path) -> None:
         ) from None
 
 
+def _fetched(item: Download, name: str) -> Path:
+    try:
+        return fetch(item, f"qaudio info {name}")
+    except DownloadError as error:
+        raise EntryError(str(error)) from None
+
+
 def _download(facts: dict[str, Any]) -> Download:
     return Download(facts["file"], facts["url"], facts["size"], facts["sha256"])
 
@@ -74,7 +81,7 @@ def _labels(name: str) -> list[str] | None:
     from qaudio.zoo.importers import read_labels
 
     try:
-        return read_labels(fetch(_labels_file(name), f"qaudio info {name}"))
+        return read_labels(_fetched(_labels_file(name), name))
     except EntryError as error:
         log.warning("%s has no class names: %s", name, error)
         return None

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qaudio.download import log
 from qaudio.zoo.catalog import HUB_PREFIX, EntryError, locate, read_config, read_json, read_results
-from qaudio.zoo.download import log
 from qaudio.zoo.hub_faults import MAIN, one_line, passes, patiently, reason, told
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from qaudio.download import log
 from qaudio.zoo.catalog import EntryError
-from qaudio.zoo.download import log
 
 MAIN = "main"
 WAITS = (1.0, 4.0, 10.0)  # seconds before each new attempt, where the Hub does not say

@@ -14,10 +14,10 @@ import torch
 import qaudio
 from qaudio import cli
 from qaudio.data.datamodule import Split
+from qaudio.download import CHUNK
 from qaudio.paths import cache_folder
 from qaudio.zoo import catalog
 from qaudio.zoo.catalog import EntryError
-from qaudio.zoo.download import CHUNK
 from qaudio.zoo.lineage import LeakError, load_for_split
 from tests import golden
 from tests.server import serving

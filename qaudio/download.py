@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.paths import cache_folder
-from qaudio.zoo.catalog import EntryError, read_json
 
 TIMEOUT = (15, 60)  # seconds to connect, and between two reads
 CHUNK = 1 << 14  # bytes; where a connection breaks, less than this is lost
 
 log = logging.getLogger("qaudio")
+
+
+class DownloadError(Exception):
+    """A file that cannot be had, or is not the expected one; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,14 @@ class Download:
         file: its name in the cache.
         url: http or https.
         size: bytes; None where not published.
-        sha256: in hexadecimal; None where not published.
+        sha256, md5: in hexadecimal; None where not published.
     """
 
     file: str
     url: str
     size: int | None = None
     sha256: str | None = None
+    md5: str | None = None
 
     @property
     def path(self) -> Path:
@@ -148,8 +152,8 @@ def fetch(item: Download, then: str) -> Path:
         then: command that works once the file is there, for the error message.
 
     Raises:
-        EntryError: when it cannot be downloaded; says which file to fetch from which URL, where to
-            put it, and which command then works. When it is not the file that was published or
+        DownloadError: when it cannot be downloaded; says which file to fetch from which URL, where
+            to put it, and which command then works. When it is not the file that was published or
             recorded; says what was expected and found.
     """
     from filelock import FileLock
@@ -164,21 +168,21 @@ def fetch(item: Download, then: str) -> Path:
 
 def _check(item: Download) -> None:
     """Compare the file with what was published and recorded; record it the first time."""
-    found = _facts(item.path)
-    expected = {"size": item.size, "sha256": item.sha256}
-    recorded = read_json(item.record) if item.record.is_file() else {}
+    recorded = _record(item)
+    found = _facts(item.path, md5=item.md5 is not None and not recorded)
+    expected = {"size": item.size, "sha256": item.sha256, "md5": item.md5}
     for what, facts in (("published", expected), ("recorded", recorded)):
         for key, value in found.items():
             if facts.get(key) not in (None, value):
                 accept = f"delete {item.path} to download it anew"
                 if what == "recorded":
                     accept += f", or {item.record} to accept this one"
-                raise EntryError(
+                raise DownloadError(
                     f"{item.path} is not the file that was {what}: {key} {value}, expected "
                     f"{facts[key]}; {accept}"
                 )
     if not recorded:
-        if item.sha256 is None:
+        if item.sha256 is None and item.md5 is None:
             log.warning(
                 "no checksum is published for %s: what came, %d bytes of sha256 %s, is recorded "
                 "and compared from now on", item.file, found["size"], found["sha256"],
@@ -186,6 +190,15 @@ def _check(item: Download) -> None:
         new = item.record.with_name(f"{item.record.name}.new")
         new.write_text(json.dumps({"url": item.url, **found}, indent=1) + "\n", encoding="utf-8")
         os.replace(new, item.record)
+
+
+def _record(item: Download) -> dict[str, Any]:
+    try:
+        return json.loads(item.record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DownloadError(f"{item.record} is not readable ({error}): delete it") from None
 
 
 def _download(item: Download, then: str) -> None:
@@ -196,12 +209,13 @@ def _download(item: Download, then: str) -> None:
     level = logger.level
     logger.setLevel(logging.WARNING)  # its notes on URLs and hashes are ours to give
     part = item.path.with_name(f"{item.file}.part")
+    published = item.sha256 or (item.md5 and f"md5:{item.md5}")
     try:
         pooch.retrieve(
-            item.url, item.sha256, item.file, item.path.parent, downloader=ResumingDownloader(part)
+            item.url, published, item.file, item.path.parent, downloader=ResumingDownloader(part)
         )
     except (requests.RequestException, OSError, ValueError) as error:
-        raise EntryError(
+        raise DownloadError(
             f"{item.file} cannot be downloaded ({_fault(error)}): fetch {item.url} by hand, save "
             f"it as {item.path}, then `{then}` works"
         ) from None
@@ -223,7 +237,9 @@ def _fault(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "sha256": digest}
+def _facts(path: Path, md5: bool) -> dict[str, Any]:
+    facts: dict[str, Any] = {"size": path.stat().st_size}
+    for name in ("sha256", "md5") if md5 else ("sha256",):
+        with open(path, "rb") as file:
+            facts[name] = hashlib.file_digest(file, name).hexdigest()
+    return facts

@@ -5,8 +5,7 @@ import os
 
 import pytest
 
-from qaudio.zoo.catalog import EntryError
-from qaudio.zoo.download import CHUNK, Download, ResumingDownloader, fetch
+from qaudio.download import CHUNK, Download, DownloadError, ResumingDownloader, fetch
 from tests.server import serving
 
 CONTENT = os.urandom(1_000_000)
@@ -50,7 +49,7 @@ def test_a_broken_connection_is_taken_up_where_it_broke(server):
 def test_a_later_call_resumes_what_an_earlier_one_left(server):
     server.breaks = [20 * CHUNK, 0]
     wanted = item(server)
-    with pytest.raises(EntryError, match=r"a\.pth cannot be downloaded \(no connection"):
+    with pytest.raises(DownloadError, match=r"a\.pth cannot be downloaded \(no connection"):
         fetch(wanted, "x")
     assert files_of(wanted) == {"a.pth.part", "a.pth.part.validator"}
     assert fetch(wanted, "x").read_bytes() == CONTENT
@@ -66,14 +65,14 @@ def test_a_server_that_ignores_ranges_is_started_over(server):
 
 def test_a_server_that_always_breaks_off_is_given_up(server):
     server.ranges, server.breaks = False, [20 * CHUNK] * 10
-    with pytest.raises(EntryError, match="or it broke"):
+    with pytest.raises(DownloadError, match="or it broke"):
         fetch(item(server), "x")
     assert len(server.requests) == 2
 
 
 def test_parts_of_two_files_are_never_joined(server):
     server.breaks = [20 * CHUNK, 0]
-    with pytest.raises(EntryError):
+    with pytest.raises(DownloadError):
         fetch(item(server), "x")
     server.files["/a.pth"], server.etag = CONTENT[::-1], '"two"'
     server.breaks = [30 * CHUNK]
@@ -101,7 +100,7 @@ def test_a_part_that_is_whole_or_too_long(server, tmp_path, beyond, asked):
 
 def test_a_missing_file_says_what_to_do_by_hand(server):
     wanted = Download("b.pth", f"{server.url}/b.pth")
-    with pytest.raises(EntryError, match="the server answers 404") as caught:
+    with pytest.raises(DownloadError, match="the server answers 404") as caught:
         fetch(wanted, "qaudio info b")
     for fact in ("fetch " + wanted.url, f"save it as {wanted.path}", "then `qaudio info b` works"):
         assert fact in str(caught.value)
@@ -123,11 +122,11 @@ def test_a_later_change_is_noticed(server):
     fetch(wanted, "x")
     changed = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
     wanted.path.write_bytes(changed)
-    with pytest.raises(EntryError, match=r"not the file that was recorded: sha256 .* expected"):
+    with pytest.raises(DownloadError, match=r"not the file that was recorded: sha256 .* expected"):
         fetch(wanted, "x")
     wanted.path.unlink()
     server.files["/a.pth"] = CONTENT[1:]
-    with pytest.raises(EntryError, match="recorded: size 999999, expected 1000000"):
+    with pytest.raises(DownloadError, match="recorded: size 999999, expected 1000000"):
         fetch(wanted, "x")
     wanted.record.unlink()
     assert fetch(wanted, "x").read_bytes() == CONTENT[1:]
@@ -136,10 +135,12 @@ def test_a_later_change_is_noticed(server):
 def test_published_facts_are_checked(server, caplog):
     assert fetch(item(server, size=len(CONTENT), sha256=SHA256), "x").read_bytes() == CONTENT
     assert not caplog.records
-    with pytest.raises(EntryError, match="not the file that was published: size 1000000, expected"):
+    with pytest.raises(
+        DownloadError, match="not the file that was published: size 1000000, expected"
+    ):
         fetch(item(server, size=5), "x")
     item(server).path.unlink()
-    with pytest.raises(EntryError, match="does not match"):
+    with pytest.raises(DownloadError, match="does not match"):
         fetch(item(server, sha256="0" * 64), "x")
     assert not item(server).path.exists()
 
@@ -151,3 +152,16 @@ def test_a_file_put_there_by_hand_will_do(server):
     assert fetch(wanted, "x") == wanted.path
     assert not server.requests
     assert json.loads(wanted.record.read_text())["sha256"] == SHA256
+
+
+def test_a_published_md5_is_checked(server, caplog):
+    md5 = hashlib.md5(CONTENT).hexdigest()
+    path = fetch(item(server, md5=md5), "x")
+    assert not caplog.records
+    path.unlink()
+    path.with_name("a.pth.json").unlink()
+    with pytest.raises(DownloadError, match="does not match"):
+        fetch(item(server, md5="0" * 32), "x")
+    path.write_bytes(CONTENT[::-1])  # put there by hand
+    with pytest.raises(DownloadError, match="not the file that was published: md5"):
+        fetch(item(server, md5=md5), "x")
