@@ -45,6 +45,7 @@ class AudioSet(AudioDataModule):
     dataset = "AudioSet"
     folds = 1
     task = "multilabel"
+    not_hosted = "its clips are parts of YouTube videos, each under a licence of its own"
     layout = (
         "class_labels_indices.csv, eval_segments.csv, balanced_train_segments.csv, and files named "
         "by YouTube id such as audio/Y--PJHxphWEs.wav"

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from qaudio.data.archive import Archive, install
 from qaudio.data.audio import AudioCache, AudioError
 from qaudio.data.augment import WaveformAugment, global_seed
 from qaudio.data.dataset import (
@@ -67,6 +68,7 @@ class AudioDataModule(LightningDataModule):
         benchmark, dataset, protocol, folds: as in `Split`. With folds 1 the split is fixed: clips
             are of the folds TRAINING, TEST and VALIDATION, and the last never trains.
         layout: the files that are expected under root, in words.
+        archive, not_hosted: what `download` fetches; or why it cannot.
         task: "multiclass" or "multilabel".
         labels: class names, once `setup` has run.
         left_out: what could not be used and why, once `setup` has run.
@@ -90,6 +92,8 @@ class AudioDataModule(LightningDataModule):
         sample_rate: Hz; None: the model's.
         num_workers: of the loaders. The cache makes 0 a good choice.
         cache_dir: where decoded audio is kept; None: the user's cache folder.
+        download: fetch the benchmark into `root` where that is empty; of those whose licence allows
+            it.
         packed: what `qaudio pack` made of this benchmark, a folder or an address in an object
             store: takes the place of the files, and needs no cache.
     """
@@ -99,6 +103,8 @@ class AudioDataModule(LightningDataModule):
     protocol: str
     folds: int
     layout: str
+    archive: Archive | None = None
+    not_hosted: str = "your own recordings are where you put them"
     task: Literal["multiclass", "multilabel"] = "multiclass"
 
     def __init__(
@@ -118,6 +124,7 @@ class AudioDataModule(LightningDataModule):
         num_workers: int = 0,
         cache_dir: str | None = None,
         packed: str | None = None,
+        download: bool = False,
     ):
         super().__init__()
         if holdout not in ("test", "validation"):
@@ -128,6 +135,12 @@ class AudioDataModule(LightningDataModule):
             raise ValueError(
                 f"segment_hop must be above 0 and at most seconds ({seconds}), not {segment_hop}"
             )
+        if download and self.archive is None:
+            raise DataError(
+                f"{type(self).__name__} is not downloaded: {self.not_hosted}. Expected under "
+                f"{root}: {self.layout}"
+            )
+        self.download = download
         self.root, self.fold, self.holdout = Path(root).expanduser(), fold, holdout
         self.seconds, self.crop = seconds, crop
         self.segment_hop, self.balanced = segment_hop, balanced
@@ -166,7 +179,9 @@ class AudioDataModule(LightningDataModule):
         return VALIDATION if self.folds == 1 else self.fold % self.folds + 1
 
     def prepare_data(self) -> None:
-        """Decode what the cache lacks, once per machine."""
+        """Download where asked to, and decode what the cache lacks; once per machine."""
+        if self.download and self.archive is not None and self.packed is None:
+            install(self.archive, self.root)
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:

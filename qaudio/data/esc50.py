@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 from typing import Any
 
+from qaudio.data.archive import Archive
 from qaudio.data.audio import sounds_by_name
 from qaudio.data.datamodule import AudioDataModule, DataError
 from qaudio.data.dataset import Clip
+from qaudio.download import Download
 
 
 class ESC50(AudioDataModule):
     """Environmental sounds, 5 official folds; clips of one source are never split.
 
-    Expects `root/meta/esc50.csv` and `root/audio/*`, as the authors publish them.
+    Expects `root/meta/esc50.csv` and `root/audio/*`, as the authors publish them; `download`
+    fetches that. GitHub makes the archive when it is asked for, so no checksum is published.
 
     Args:
         root: folder that holds `meta` and `audio`.
@@ -24,6 +27,11 @@ class ESC50(AudioDataModule):
     dataset = "ESC-50"
     protocol = "ESC-50 official 5 folds"
     folds = 5
+    archive = Archive(
+        Download("ESC-50-master.zip", "https://github.com/karolpiczak/ESC-50/archive/master.zip"),
+        "ESC-50-master",
+        "ESC-50 is CC BY-NC 3.0, its ESC-10 subset CC BY 3.0",
+    )
     layout = "meta/esc50.csv and the clips in audio/, such as audio/1-100032-A-0.wav"
 
     def __init__(self, root: str = "data/ESC-50", *, esc10: bool = False, **settings: Any):
@@ -36,7 +44,7 @@ class ESC50(AudioDataModule):
         if not index.is_file():
             raise DataError(
                 f"{index} not found: --data.root must name the ESC-50 folder that holds "
-                "meta/esc50.csv and audio/"
+                "meta/esc50.csv and audio/; --data.download true fetches it"
             )
         with open(index, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

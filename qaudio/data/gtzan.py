@@ -64,6 +64,7 @@ class GTZAN(AudioDataModule):
     """
 
     dataset = "GTZAN"
+    not_hosted = "GTZAN has no licence and no official host"
     layout = "genres/GENRE/GENRE.NNNNN.au (or .wav, .flac, .ogg), such as genres/jazz/jazz.00000.au"
 
     def __init__(

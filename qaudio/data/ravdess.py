@@ -6,9 +6,11 @@ import re
 from itertools import product
 from typing import Any, Literal
 
+from qaudio.data.archive import Archive
 from qaudio.data.audio import sounds_by_name
 from qaudio.data.datamodule import AudioDataModule, DataError
 from qaudio.data.dataset import Clip
+from qaudio.download import Download
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 ACTORS = range(1, 25)
@@ -43,6 +45,7 @@ class RAVDESS(AudioDataModule):
 
     Expects `root/Actor_NN/03-01-….wav` (or .flac, .ogg, …); folders between are allowed, such as
     `Audio_Speech_Actors_01-24`. Songs and videos beside them are not used.
+    `download` fetches the speech archive from Zenodo, record 1188976.
 
     Args:
         root: folder that holds `Actor_01` to `Actor_24`.
@@ -52,6 +55,15 @@ class RAVDESS(AudioDataModule):
 
     benchmark = "ravdess"
     dataset = "RAVDESS speech"
+    archive = Archive(
+        Download(
+            "Audio_Speech_Actors_01-24.zip",
+            "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip",
+            md5="bc696df654c87fed845eb13823edef8a",
+        ),
+        "",
+        "RAVDESS is CC BY-NC-SA 4.0",
+    )
     layout = "Actor_01/03-01-01-01-01-01-01.wav (or .flac, .ogg) to Actor_24"
 
     def __init__(
@@ -73,7 +85,10 @@ class RAVDESS(AudioDataModule):
         found, clips = sounds_by_name(self.root), []
         names = speech_names()
         if not found.keys() & set(names):
-            raise DataError(f"no RAVDESS speech under {self.root}: expected {self.layout}")
+            raise DataError(
+                f"no RAVDESS speech under {self.root}: expected {self.layout}; --data.download "
+                "true fetches it"
+            )
         for name in names:
             fields = [int(field) for field in name.split("-")]
             emotion, actor = fields[2], fields[6]

@@ -38,6 +38,7 @@ VOLATILE = (
     "data.fold",
     "data.cache_dir",
     "data.packed",
+    "data.download",
     "data.num_workers",
     "trainer.default_root_dir",
     "trainer.logger",

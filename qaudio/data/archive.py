@@ -1,0 +1,90 @@
+"""Benchmarks that may be downloaded: the archive of one, fetched and unpacked once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from qaudio.data.errors import DataError
+from qaudio.download import Download, fetch, log
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip file that a benchmark's authors publish.
+
+    Attributes:
+        item: what to download.
+        top: folder within it that becomes the benchmark's root; "" for all of it.
+        license: of what is in it.
+    """
+
+    item: Download
+    top: str
+    license: str
+
+
+def install(archive: Archive, root: Path) -> None:
+    """Download an archive and unpack it as `root`, unless that holds files.
+
+    A broken download is taken up where it broke. `root` gets its name once all is unpacked; then
+    the archive is deleted.
+
+    Raises:
+        DownloadError: when it cannot be downloaded; says what to fetch by hand.
+        DataError: when it is no zip file, or one that names paths outside itself.
+    """
+    root = Path(os.path.abspath(root))
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(root.with_name(f".{root.name}.lock")):
+        if root.is_dir() and any(root.iterdir()):
+            return
+        log.warning("downloading %s (%s)", archive.item.url, archive.license)
+        path = fetch(archive.item, "the same command")
+        scratch = root.with_name(f".{root.name}.unpacking")
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            _unpack(path, archive.top, scratch)
+            if root.is_dir():
+                root.rmdir()
+            os.replace(scratch, root)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        path.unlink()
+        archive.item.record.unlink(missing_ok=True)
+
+
+def _unpack(path: Path, top: str, out: Path) -> None:
+    out.mkdir()
+    try:
+        with zipfile.ZipFile(path) as file:
+            members = [member for member in file.infolist() if not member.is_dir()]
+            for member in members:
+                _below(member.filename, path)  # all of them, before the first is written
+            for member in tqdm(
+                members, f"unpacking {path.name}", unit="file", delay=2, leave=False, disable=None
+            ):
+                name = _below(member.filename, path)
+                if top and not name.is_relative_to(top):
+                    continue
+                target = out / (name.relative_to(top) if top else name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with file.open(member) as source, open(target, "wb") as copy:
+                    shutil.copyfileobj(source, copy)  # checks the file's CRC at its end
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is no whole zip file ({error}): delete it and its .json") from None
+
+
+def _below(name: str, path: Path) -> PurePosixPath:
+    """A member's path; raises DataError for one that would leave the folder."""
+    member = PurePosixPath(name.replace("\\", "/"))
+    if member.is_absolute() or ".." in member.parts or ":" in name or "\0" in name:
+        raise DataError(f"{path} names {name!r}, outside of itself: not unpacked")
+    return member

@@ -1,0 +1,129 @@
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+
+from qaudio.data.archive import Archive, install
+from qaudio.data.audioset import AudioSet
+from qaudio.data.errors import DataError
+from qaudio.data.esc50 import ESC50
+from qaudio.data.folder import AudioFolder
+from qaudio.data.gtzan import GTZAN
+from qaudio.data.ravdess import RAVDESS, speech_names
+from qaudio.download import CHUNK, Download, DownloadError
+from tests.server import serving
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("QAUDIO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    with serving() as server:
+        yield server
+
+
+def zipped(files):
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    return held.getvalue()
+
+
+def offered(server, files, top="top"):
+    server.files["/a.zip"] = files if isinstance(files, bytes) else zipped(files)
+    return Archive(Download("a.zip", f"{server.url}/a.zip"), top, "CC0")
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_esc10_is_downloaded_and_read(server, esc50_tree, monkeypatch, tmp_path):
+    content = {
+        f"ESC-50-master/{path.relative_to(esc50_tree)}": path.read_bytes()
+        for path in esc50_tree.rglob("*.*")
+    }
+    there = offered(server, content, ESC50.archive.top)
+    monkeypatch.setattr(ESC50, "archive", there)
+    data = ESC50(str(tmp_path / "new" / "ESC-50"), esc10=True, download=True, sample_rate=8000)
+    data.prepare_data()
+    assert data.labels == ["dog", "rain", "clock_tick"]
+    assert data.left_out == []
+    data.prepare_data()
+    assert len(server.requests) == 1
+    assert not there.item.path.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_ravdess_is_downloaded_and_read(server, monkeypatch, tmp_path):
+    sound = io.BytesIO()
+    soundfile.write(sound, np.zeros(800), 8000, format="WAV")
+    names = [name for name in speech_names() if name[12:17] == "01-01"]
+    content = {f"Actor_{name[-2:]}/{name}.wav": sound.getvalue() for name in names}
+    offer = offered(server, content, RAVDESS.archive.top)
+    monkeypatch.setattr(RAVDESS, "archive", offer)
+    data = RAVDESS(str(tmp_path / "RAVDESS"), download=True, sample_rate=8000)
+    data.prepare_data()
+    assert len(data.left_out) == 1440 - len(names)
+
+
+def test_official_addresses_and_checksums():
+    assert ESC50.archive.item.url == "https://github.com/karolpiczak/ESC-50/archive/master.zip"
+    assert "zenodo.org/records/1188976" in RAVDESS.archive.item.url
+    assert len(RAVDESS.archive.item.md5) == 32
+
+
+def test_a_broken_download_leaves_no_folder_and_is_taken_up(server, tmp_path):
+    big = np.random.default_rng(0).bytes(40 * CHUNK)
+    offer, root = offered(server, {"top/big.bin": big}), tmp_path / "root"
+    server.breaks = [20 * CHUNK, 0]
+    with pytest.raises(DownloadError, match="cannot be downloaded"):
+        install(offer, root)
+    assert not root.exists()
+    install(offer, root)
+    assert (root / "big.bin").read_bytes() == big
+    assert server.asked("/a.zip")[-1] == f"bytes={20 * CHUNK}-"
+
+
+@pytest.mark.parametrize(
+    "name", ["top/../../evil", "/evil", "..\\evil", "top/..", "C:/evil", "top/../evil"]
+)
+def test_nothing_is_written_outside_the_folder(server, tmp_path, name):
+    offer = offered(server, {"top/good": b"1", name: b"2"})
+    with pytest.raises(DataError, match="outside of itself"):
+        install(offer, tmp_path / "deep" / "root")
+    assert not list(tmp_path.rglob("evil"))
+    assert not list(tmp_path.rglob("good"))
+
+
+def test_a_damaged_archive_is_named(server, tmp_path):
+    content = bytearray(zipped({"top/a": b"x" * 1000}))
+    content[200] ^= 1
+    for damaged in (bytes(content), b"no zip file"):
+        server.files["/a.zip"] = damaged
+        item = Download(f"{len(damaged)}.zip", f"{server.url}/a.zip")
+        with pytest.raises(DataError, match="no whole zip file"):
+            install(Archive(item, "top", "CC0"), tmp_path / "root")
+        assert not (tmp_path / "root").exists()
+        assert not (tmp_path / ".root.unpacking").exists()
+
+
+def test_a_folder_with_files_is_left_alone(server, tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "mine").touch()
+    install(offered(server, {"top/a": b"1"}), tmp_path / "root")
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["mine"]
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (AudioSet, r"YouTube videos.*eval_segments\.csv"),
+        (GTZAN, "no licence and no official host.*genres/GENRE"),
+        (AudioFolder, "your own recordings.*CLASS/FILE"),
+    ],
+)
+def test_what_may_not_be_downloaded_says_what_is_expected_where(module, reason, tmp_path):
+    with pytest.raises(DataError, match=f"is not downloaded: .*{reason}"):
+        module(str(tmp_path), download=True)
