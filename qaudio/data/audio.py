@@ -96,6 +96,9 @@ def _blocks(file: soundfile.SoundFile, shown: str) -> Iterator[np.ndarray]:
                 return
             if not np.isfinite(block).all():
                 raise AudioError(f"{shown}: holds NaN or infinite samples")
+            if file.channels == 1:
+                yield block[:, 0]
+                continue
             # Wide sums: eight channels near float32's limit must not overflow.
             yield block.mean(axis=1, dtype=np.float64).astype(np.float32)
 
