@@ -59,7 +59,12 @@ def delta_by_hand(x: np.ndarray, axis: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"n_fft": 512, "hop_length": 200, "n_mels": 40, "sample_rate": 16000, "f_max": 8000.0}],
+    [
+        {},
+        {"n_fft": 512, "hop_length": 200, "n_mels": 40, "sample_rate": 16000, "f_max": 8000.0},
+        {"n_fft": 511, "n_mels": 3},
+        {"n_fft": 128, "n_mels": 30, "f_max": 700.0},  # most mel bins lie between two FFT bins
+    ],
 )
 def test_logmel_matches_the_computation_by_hand(settings) -> None:
     frontend, x = make(**settings), noise(2, 5000)
@@ -123,6 +128,11 @@ def test_silence_is_finite(kind) -> None:
 def test_number_of_frames(kind, samples) -> None:
     channels = 1 if kind == "logmel" else 4
     assert make(kind)(noise(2, samples)).shape == (2, channels, samples // HOP + 1, 64)
+
+
+def test_a_sound_shorter_than_half_a_window_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than 512 samples, not 512"):
+        make()(noise(1, 512))
 
 
 @pytest.mark.parametrize("kind", ["logmel", "delta", "published"])
