@@ -23,6 +23,7 @@ _HOMES = {
     "Plan": "qaudio.compress.prune",
     "cost": "qaudio.compress.cost",
     "Cost": "qaudio.compress.cost",
+    "optimize": "qaudio.inference",
     "export_onnx": "qaudio.export",
     "OnnxModel": "qaudio.runtime",
     "AudioModel": "qaudio.models.base",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from qaudio.data.ravdess import RAVDESS
     from qaudio.export import export_onnx
     from qaudio.frontend import FrontendConfig
+    from qaudio.inference import optimize
     from qaudio.models.base import AudioModel
     from qaudio.models.registry import create_model
     from qaudio.prediction import Prediction, predict

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "paths": set(),
     "download": {"paths"},
     "models": {"quaternion", "frontend", "models"},
+    "inference": {"quaternion", "frontend", "models", "paths"},
     "compress": {"quaternion", "frontend", "models", "compress"},
     "zoo": {"quaternion", "frontend", "models", "compress", "zoo", "paths", "download"},
     "data": {"frontend", "resampling", "data", "paths", "download"},

@@ -85,10 +85,12 @@ def cost(model: AudioModel, *, seconds: float = 10.0, latency: bool = False) -> 
     """
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, not {seconds}")
-    macs = sum(macs_by_layer(model, seconds).values())
-    state = model.state_dict().values()
+    # An optimized model counts as what it was made from; its latency is its own.
+    counted: AudioModel = getattr(model, "original", model)
+    macs = sum(macs_by_layer(counted, seconds).values())
+    state = counted.state_dict().values()
     return Cost(
-        params=sum(p.numel() for p in model.parameters()),
+        params=sum(p.numel() for p in counted.parameters()),
         macs=macs,
         bytes=sum(t.numel() * t.element_size() for t in state),
         seconds=seconds,

@@ -1,0 +1,412 @@
+"""optimize(): the same outputs in the form that is fastest on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from qaudio.models.base import AudioModel, evaluating
+from qaudio.models.cnn import CNN
+from qaudio.models.panns import ConvBlock
+from qaudio.models.resnet import BasicBlock
+from qaudio.paths import cache_folder
+from qaudio.quaternion.fast import SplitLinear, Stage, can_compile, forms
+from qaudio.quaternion.layers import QConv2d, QLinear
+
+ROUNDS = 5  # timings of each form; the shortest counts
+HOPELESS = 1.5  # a form that first takes so many times the best one's time is not timed again
+TOLERANCE = 1e-4  # of the logits' range, in float32
+
+
+class OptimizedModel(AudioModel):
+    """What `optimize` returns: for inference only, where it was made.
+
+    Attributes:
+        original: the model that it was made from, to train, prune, save or move.
+        difference: largest difference between the two models' logits on made sounds, as a share
+            of the logits' range.
+        choices: form of each layer, by name.
+    """
+
+    def __init__(self, original: AudioModel, network: AudioModel, choices: dict[str, str]):
+        super().__init__(
+            original.architecture,
+            original.num_classes,
+            original.frontend.config,
+            original.widths,
+            original.quaternion,
+        )
+        self.frontend = copy.deepcopy(original.frontend)
+        self.classifier = copy.deepcopy(original.classifier).requires_grad_(False)
+        self.network = network
+        # Real layers that stayed as they were may be bfloat16; this package's blocks cast inside.
+        self.input_dtype = next((p.dtype for p in network.parameters()), torch.float32)
+        self.labels, self.task = original.labels, original.task
+        self.eval_seconds, self.min_frames = original.eval_seconds, original.min_frames
+        self.choices = choices
+        self.difference = float("nan")
+        self._original = (original,)  # in a tuple: no part of this model
+        super().train(False)
+
+    @property
+    def original(self) -> AudioModel:
+        """The model that this one was made from, as it was."""
+        return self._original[0]
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        # Always in the same mode, for which the compiled pieces were made.
+        with torch.inference_mode():
+            x = features.to(self.input_dtype).contiguous(memory_format=torch.channels_last)
+            return self.network.embed_features(x).float()
+
+    def channel_groups(self) -> NoReturn:
+        raise self._refusal("pruned")
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise self._refusal("saved")
+
+    def train(self, mode: bool = True) -> OptimizedModel:
+        """Only eval mode."""
+        if mode:
+            raise self._refusal("trained")
+        return super().train(False)
+
+    def reset_classifier(self, num_classes: int, labels: list[str] | None = None) -> NoReturn:
+        raise self._refusal("given a new classifier")
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> NoReturn:
+        raise self._refusal("moved or cast")
+
+    def _refusal(self, what: str) -> TypeError:
+        return TypeError(
+            f"an optimized model cannot be {what}: take its `.original`, and optimize the result"
+        )
+
+
+def optimize(
+    model: AudioModel,
+    *,
+    seconds: float = 10.0,
+    batch: int = 1,
+    dtype: torch.dtype = torch.float32,
+    compile: bool = True,
+) -> OptimizedModel:
+    """A model with the same outputs, in the form that is fastest on this machine.
+
+    BatchNorm is folded into convolutions, ReLU and pooling are fused with them where the network
+    is one of this package's, and each layer takes the fastest of its forms (see
+    `qaudio.quaternion.fast`), found by a short measurement that is remembered for this machine in
+    qaudio's cache folder. Networks of unknown structure get folding, channels_last and the
+    fastest form of each convolution.
+
+    Args:
+        model: left as it is; the result keeps it as `.original`.
+        seconds: length of the clips that it should be fastest for; it takes any length.
+        batch: their number. The first call with another number above 1 may compile once more.
+        dtype: float32, or bfloat16 for machines that multiply it faster: `.difference` then says
+            what it costs.
+        compile: fuse the additions of quaternion layers by `torch.compile`. Where that does not
+            work, for want of a C++ compiler, the eager forms do, after one warning.
+
+    Returns:
+        A model for inference: it cannot be trained, saved, pruned or moved.
+
+    Raises:
+        ValueError: for clips of no length, another dtype, or a model that is not float32.
+    """
+    if not seconds > 0 or batch < 1:
+        raise ValueError(f"seconds and batch must be positive, not {seconds} and {batch}")
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"dtype must be torch.float32 or torch.bfloat16, not {dtype}")
+    original = model.original if isinstance(model, OptimizedModel) else model
+    if original.classifier.weight.dtype != torch.float32:
+        raise ValueError("optimize takes a float32 model; its `dtype` sets that of the result")
+    with torch.no_grad(), evaluating(original):
+        sounds = _sounds(original, batch, seconds)
+        expected = [original(sound) for sound in sounds]
+        for fold in (True, False):
+            optimized = _optimized(original, sounds[0], dtype, compile, fold)
+            optimized.difference = _difference(expected, [optimized(sound) for sound in sounds])
+            # Beyond it in float32: the network uses a convolution's output beside its norm's.
+            if dtype != torch.float32 or optimized.difference <= TOLERANCE:
+                break
+    return optimized
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A convolution and what may be fused with it."""
+
+    name: str
+    layer: nn.Conv2d | QConv2d
+    norm_name: str | None
+    norm: nn.BatchNorm2d | None
+    ends: dict[str, Any] = field(default_factory=dict)  # relu, pool, shortcut, as Stage takes them
+
+
+def _optimized(
+    original: AudioModel, sound: Tensor, dtype: torch.dtype, compile: bool, fold: bool
+) -> OptimizedModel:
+    network = copy.deepcopy(original).requires_grad_(False)
+    shapes, norms = _observe(network, network.features(sound))
+    units = list(_known_units(network))
+    known = bool(units)
+    units = units or list(_unknown_units(network, shapes, norms if fold else {}))
+    fused = compile and any(isinstance(unit.layer, QConv2d) for unit in units) and can_compile()
+    memory, stages, choices = _Memory(), {}, {}
+    for unit in tqdm(units, "optimize", unit="layer", delay=2, leave=False, disable=None):
+        choices[unit.name], stages[unit.name] = _stage(
+            unit, shapes[unit.name], dtype, fused, memory
+        )
+    if known:
+        _rebuild_blocks(network, stages)
+    else:
+        _replace_convolutions(network, units, stages)
+        network.to(dtype=dtype)
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, QLinear):
+            choices[name], linear = _linear(layer, shapes[name], memory)
+            network.set_submodule(name, linear)
+        elif isinstance(layer, nn.Dropout):  # may stand between two stages that pass tuples
+            network.set_submodule(name, nn.Identity())
+    memory.write()
+    return OptimizedModel(original, network, choices)
+
+
+def _observe(
+    network: AudioModel, features: Tensor
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Input shape of every layer in use; BatchNorms by the convolution whose output they take."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    norms: dict[str, str] = {}
+    made: dict[int, tuple[str, Tensor]] = {}  # the tensors too: ids of live ones do not repeat
+
+    def watch(name: str, layer: nn.Module) -> Callable:
+        def hook(_: nn.Module, inputs: tuple, output: Any) -> None:
+            if isinstance(layer, (nn.Conv2d, QConv2d)):
+                made[id(output)] = (name, output)
+            if isinstance(layer, nn.BatchNorm2d) and id(inputs[0]) in made:
+                norms[made[id(inputs[0])][0]] = name
+            shapes[name] = tuple(inputs[0].shape)
+
+        return hook
+
+    kinds = (nn.Conv2d, QConv2d, QLinear, nn.BatchNorm2d)
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, kinds)]
+    handles = [layer.register_forward_hook(watch(name, layer)) for name, layer in layers]
+    network.embed_features(features)
+    for handle in handles:
+        handle.remove()
+    return shapes, norms
+
+
+def _known_units(network: AudioModel) -> Iterator[_Unit]:
+    """The convolutions of this package's blocks."""
+    for name, block in network.named_modules():
+        if isinstance(block, ConvBlock):
+            for n in range(1, block.depth + 1):
+                pool = block.pool if n == block.depth else 1
+                yield _unit(network, f"{name}.conv{n}", f"{name}.bn{n}", relu=True, pool=pool)
+        elif isinstance(block, BasicBlock):
+            yield _unit(network, f"{name}.conv1", f"{name}.bn1", relu=True)
+            yield _unit(network, f"{name}.conv2", f"{name}.bn2", relu=True, shortcut=True)
+            if block.halve:
+                yield _unit(network, f"{name}.downsample.1", f"{name}.downsample.2")
+
+
+def _unknown_units(
+    network: AudioModel, shapes: dict[str, tuple[int, ...]], norms: dict[str, str]
+) -> Iterator[_Unit]:
+    """Convolutions of a network of any structure; subclasses may compute something else."""
+    for name, layer in network.named_modules():
+        plain = type(layer) is nn.Conv2d and layer.padding_mode == "zeros"
+        plain = plain and not isinstance(layer.padding, str)
+        if name in shapes and (type(layer) is QConv2d or plain):
+            yield _unit(network, name, norms.get(name))
+
+
+def _unit(network: AudioModel, name: str, norm_name: str | None, **ends: Any) -> _Unit:
+    norm = network.get_submodule(norm_name) if norm_name else None
+    return _Unit(name, network.get_submodule(name), norm_name, norm, ends)  # type: ignore[arg-type]
+
+
+def _stage(
+    unit: _Unit, shape: tuple[int, ...], dtype: torch.dtype, fused: bool, memory: _Memory
+) -> tuple[str, Stage]:
+    """The fastest form of a convolution on inputs of a shape."""
+
+    def build(form: str) -> Stage:
+        return Stage(
+            unit.layer, unit.norm, form, shape, dtype=dtype, fused=fused, **unit.ends
+        )  # fmt: skip
+
+    x = torch.randn(shape, device=unit.layer.weight.device, dtype=dtype)
+    examples = [x.contiguous(memory_format=torch.channels_last)]
+    if unit.ends.get("shortcut"):
+        examples.append(
+            unit.layer(x.float()).to(dtype).contiguous(memory_format=torch.channels_last)
+        )
+    key = f"{unit.layer} {unit.ends} {list(shape)} {dtype} {'fused' if fused else 'eager'}"
+    return memory.fastest(key, forms(unit.layer, dtype), build, examples)
+
+
+def _linear(layer: QLinear, shape: tuple[int, ...], memory: _Memory) -> tuple[str, nn.Module]:
+    """The fastest form of a quaternion linear layer."""
+
+    def build(form: str) -> nn.Module:
+        return layer if form == "matrix" else SplitLinear(layer)
+
+    choices = ["matrix", "split"] if len(shape) == 2 else ["matrix"]
+    x = torch.randn(shape, device=layer.weight.device)
+    return memory.fastest(f"{layer} {list(shape)}", choices, build, [x])
+
+
+class _Residual(nn.Module):
+    """`BasicBlock` of stages; a block that halves the map pools once for both its branches."""
+
+    def __init__(self, block: BasicBlock, conv1: Stage, conv2: Stage, downsample: Stage | None):
+        super().__init__()
+        self.halve, self.conv1, self.conv2 = block.halve, conv1, conv2
+        self.downsample = downsample or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.avg_pool2d(x, 2) if self.halve else x
+        return self.conv2(self.conv1(x), self.downsample(x))
+
+
+class _Float(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float()
+
+
+def _rebuild_blocks(network: AudioModel, stages: dict[str, Stage]) -> None:
+    """Put stages in the place of this package's blocks."""
+    chains: list[list[Stage]] = []
+    last = ""
+    for name, block in list(network.named_modules()):
+        if isinstance(block, ConvBlock):
+            chains.append([stages[f"{name}.conv{n}"] for n in range(1, block.depth + 1)])
+            network.set_submodule(name, nn.Sequential(*chains[-1]))
+            last = name
+        elif isinstance(block, BasicBlock):
+            chains.append([stages[f"{name}.conv{n}"] for n in (1, 2)])
+            network.set_submodule(
+                name,
+                _Residual(block, chains[-1][0], chains[-1][1], stages.get(f"{name}.downsample.1")),
+            )
+    # Both architectures end with a conv block; the head after it is float32.
+    network.set_submodule(last, nn.Sequential(network.get_submodule(last), _Float()))
+    if isinstance(network, CNN):  # its blocks follow each other with nothing between
+        chains = [[stage for chain in chains for stage in chain]]
+    for chain in chains:
+        for stage, following in pairwise(chain):
+            stage.spreads = stage.form in ("products", "grouped") and following.form == "products"
+
+
+def _replace_convolutions(
+    network: AudioModel, units: list[_Unit], stages: dict[str, Stage]
+) -> None:
+    """Put stages in the place of convolutions, and of the norms that they hold."""
+    for unit in units:
+        network.set_submodule(unit.name, stages[unit.name])
+        if unit.norm_name:
+            # timm's norms carry the activation after them.
+            network.set_submodule(unit.norm_name, getattr(unit.norm, "act", nn.Identity()))
+
+
+def _sounds(model: AudioModel, batch: int, seconds: float) -> list[Tensor]:
+    """Noise of a length, and a fading tone of another."""
+    device, generator = model.classifier.weight.device, torch.Generator().manual_seed(0)
+    samples = max(2, round(seconds * model.sample_rate))
+    noise = 0.1 * torch.randn(batch, samples, generator=generator)
+    time = torch.arange(samples * 2 // 3) / model.sample_rate
+    tone = (torch.sin(2 * torch.pi * 440 * time) * (-time).exp()).expand(batch, -1)
+    return [noise.to(device), tone.to(device)]
+
+
+def _difference(expected: list[Tensor], found: list[Tensor]) -> float:
+    """Largest difference of logits as a share of their range, over several sounds."""
+    a, b = torch.cat(expected), torch.cat(found)
+    scale = a.max() - a.min()
+    scale = scale if scale > 0 else a.abs().max().clamp(min=torch.finfo(a.dtype).tiny)
+    return float((a - b).abs().max() / scale)
+
+
+class _Memory:
+    """Which form was the fastest: by machine, then by layer and shape, in a JSON file."""
+
+    def __init__(self) -> None:
+        self.path = cache_folder() / "fastest_forms.json"
+        self.machine = (
+            f"{platform.node()}, {torch.backends.cpu.get_cpu_capability()}, "
+            f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+        )
+        self.known = self._read().get(self.machine, {})
+        self.new: dict[str, str] = {}
+
+    def _read(self) -> dict[str, dict[str, str]]:
+        """The file's content; nothing where it is missing or spoilt."""
+        try:
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            return {str(machine): dict(choices) for machine, choices in stored.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def fastest(
+        self, key: str, names: list[str], build: Callable[[str], Any], inputs: list[Tensor]
+    ) -> tuple[str, Any]:
+        """Name and module of the form that takes the shortest time on some inputs."""
+        key = f"{inputs[0].device} {key}"
+        known = names[0] if len(names) == 1 else self.known.get(key)
+        if known in names:
+            return known, build(known)
+        built = {name: build(name) for name in names}
+        times = _shortest_times(built, inputs)
+        best = min(times, key=times.__getitem__)
+        self.known[key] = self.new[key] = best
+        return best, built[best]
+
+    def write(self) -> None:
+        """Add what was measured to the file; a folder that cannot be written is no obstacle."""
+        if not self.new:
+            return
+        stored = self._read()
+        stored[self.machine] = stored.get(self.machine, {}) | self.new
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part = self.path.with_suffix(f".{os.getpid()}")
+            part.write_text(json.dumps(stored, indent=1, sort_keys=True), encoding="utf-8")
+            os.replace(part, self.path)
+
+
+def _shortest_times(modules: dict[str, nn.Module], inputs: list[Tensor]) -> dict[str, float]:
+    """Seconds of the shortest of several calls of each, taken in turn."""
+
+    def timed(module: nn.Module) -> float:
+        start = time.perf_counter()
+        module(*inputs)
+        if inputs[0].device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    with torch.inference_mode():
+        for module in modules.values():
+            timed(module)  # compiles, allocates
+        times = {name: timed(module) for name, module in modules.items()}
+        hopeful = [name for name in times if times[name] < HOPELESS * min(times.values())]
+        for _ in range(ROUNDS - 1):
+            for name in hopeful:
+                times[name] = min(times[name], timed(modules[name]))
+    return times

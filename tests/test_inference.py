@@ -1,0 +1,265 @@
+import copy
+import json
+import warnings
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+import qaudio
+from qaudio import inference
+from qaudio.frontend import FrontendConfig
+from qaudio.inference import TOLERANCE, OptimizedModel
+from qaudio.models.base import AudioModel
+from qaudio.quaternion import QConv2d, fast
+from qaudio.zoo.catalog import entries
+from tests.networks import SMALL, noise, same_state, small_model, sounds
+
+
+def eager(model: AudioModel, **settings) -> OptimizedModel:
+    return qaudio.optimize(model, seconds=0.5, **({"compile": False} | settings))
+
+
+def difference(model: AudioModel, optimized: AudioModel) -> float:
+    """Largest difference of logits on many sounds, as a share of their range."""
+    clips = [
+        noise(2, 16000), sounds(3, 9000), torch.zeros(1, 5000),
+        (30 * noise(2, 20000)).clamp(-1, 1), noise(1, 700),
+    ]  # fmt: skip
+    with torch.inference_mode():
+        pairs = [(model(clip), optimized(clip)) for clip in clips]
+    every = torch.cat([expected for expected, _ in pairs])
+    worst = max(float((a - b).abs().max()) for a, b in pairs)
+    return worst / float(every.max() - every.min())
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Leave one form to the layers that have it."""
+
+    def leave(form: str) -> None:
+        def chosen(layer, dtype=torch.float32):
+            return [form] if form in fast.forms(layer, dtype) else ["matrix"]
+
+        monkeypatch.setattr(inference, "forms", chosen)
+
+    return leave
+
+
+@pytest.mark.parametrize("arch", SMALL)
+def test_logits_are_the_models_in_the_forms_chosen(arch):
+    model = small_model(arch)
+    before = copy.deepcopy(model)
+    optimized = eager(model)
+    assert 0 < optimized.difference < TOLERANCE
+    assert difference(model, optimized) < TOLERANCE
+    assert optimized.original is model and same_state(model, before)
+    assert optimized.config == model.config
+    convolutions = [m for m in model.modules() if isinstance(m, (nn.Conv2d, QConv2d))]
+    assert len(optimized.choices) == len(convolutions) + model.quaternion  # and fc1
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in optimized.network.modules())
+
+
+@pytest.mark.parametrize("form", ["matrix", "packed", "products", "grouped"])
+@pytest.mark.parametrize("arch", ["qcnn10_025", "qresnet38_013"])
+def test_logits_are_the_models_in_every_form(arch, form, only):
+    only(form)
+    model = small_model(arch)
+    optimized = eager(model)
+    assert form in optimized.choices.values()
+    assert difference(model, optimized) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", entries())
+def test_shipped_entries_keep_their_logits(name):
+    model = qaudio.load(name)
+    optimized = eager(model)
+    assert difference(model.eval(), optimized) < TOLERANCE
+    labels = [p.label for p in qaudio.predict(model, sounds(1, 32000)[0])]
+    assert [p.label for p in qaudio.predict(optimized, sounds(1, 32000)[0])] == labels
+
+
+@pytest.mark.slow  # the C++ compiler's time
+def test_compiled_additions_take_other_lengths_without_compiling_again(only):
+    only("products")
+    model = small_model("qcnn6_025")
+    optimized = eager(model, compile=True)
+    assert fast.can_compile()
+    made = counters["stats"]["unique_graphs"]
+    assert made >= 3
+    with torch.inference_mode():
+        for samples in (32000, 20480, 11111, 700):
+            optimized(noise(1, samples))
+    with torch.no_grad():
+        optimized(noise(1, 17000))
+    assert counters["stats"]["unique_graphs"] == made
+    with torch.inference_mode():
+        assert (model(noise(1, 30000)) - optimized(noise(1, 30000))).abs().max() < 1e-4
+        between = optimized.network.conv_block1[0](torch.randn(1, 4, 32, 64))
+    assert len(between) == 8 and all(
+        part.is_contiguous(memory_format=torch.channels_last) for part in between
+    )
+
+
+def test_without_a_compiler_one_warning_and_the_eager_forms(only, monkeypatch, tmp_path):
+    only("products")
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "no-g++")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    monkeypatch.setattr(fast, "_fused", fast._fused.__wrapped__)
+    torch._dynamo.reset()
+    monkeypatch.setattr(inference, "can_compile", cache(fast.can_compile.__wrapped__))
+    model = small_model("qcnn6_025")
+    with pytest.warns(UserWarning, match=r"C\+\+ compiler such as g\+\+"):
+        optimized = eager(model, compile=True)
+    assert difference(model, optimized) < TOLERANCE
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        eager(model, compile=True)
+
+
+@pytest.fixture
+def memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("QAUDIO_CACHE", str(tmp_path))
+    return tmp_path / "fastest_forms.json"
+
+
+def test_choices_are_remembered_for_this_machine(memory, monkeypatch):
+    model = small_model("qcnn6_025")
+    measured = eager(model).choices
+    stored = json.loads(memory.read_text())
+    ((machine, choices),) = stored.items()
+    assert sorted(choices.values()) == sorted(measured.values())
+    others = {"packed": "products", "matrix": "products", "products": "matrix", "grouped": "matrix"}
+    turned = {key: others[form] if "QConv2d" in key else form for key, form in choices.items()}
+    memory.write_text(json.dumps({machine: turned, "elsewhere": {"a layer": "matrix"}}))
+    monkeypatch.setattr(inference, "_shortest_times", lambda *_: pytest.fail("measured again"))
+    used = eager(model)
+    assert sorted(used.choices.values()) == sorted(turned.values())
+    assert difference(model, used) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "content", ["{cut off", "[]", '{"a machine": 3}', '{"a": {"b": 1}}', "\x00"]
+)
+def test_a_spoilt_memory_is_measured_anew(memory, content):
+    memory.write_text(content)
+    model = small_model("qcnn6_025")
+    assert difference(model, eager(model)) < TOLERANCE
+    assert any(
+        "QConv2d" in key for known in json.loads(memory.read_text()).values() for key in known
+    )
+
+
+def test_a_form_that_a_machine_lacks_is_not_taken_from_memory(memory):
+    model = small_model("cnn6_025")
+    eager(model)
+    stored = json.loads(memory.read_text())
+    ((machine, choices),) = stored.items()
+    memory.write_text(json.dumps({machine: dict.fromkeys(choices, "by magic")}))
+    assert "by magic" not in eager(model).choices.values()
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("QAUDIO_CACHE", str(tmp_path / "file" / "below"))
+    model = small_model("cnn6_025")
+    assert difference(model, eager(model)) < TOLERANCE
+
+
+def test_bfloat16_states_its_error():
+    model = small_model("qcnn6_025")
+    optimized = eager(model, dtype=torch.bfloat16)
+    found = difference(model, optimized)
+    assert 1e-4 < optimized.difference < 0.05
+    assert 1e-4 < found < 0.05
+    assert optimized(noise(1, 9000)).dtype == torch.float32
+
+
+class Branches(AudioModel):
+    """A network that the package knows nothing of; `twice`: one that must not be folded."""
+
+    def __init__(self, twice: bool):
+        super().__init__("branches", 5, FrontendConfig(kind="delta"), {}, quaternion=False)
+        self.twice = twice
+        self.first = nn.Conv2d(4, 16, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding="same", groups=16, padding_mode="circular")
+        self.second = QConv2d(16, 16, 3, padding=1)
+        self.second_norm = nn.BatchNorm2d(16)
+        self.second_norm.act = nn.Hardswish()  # as timm's norms do
+        self.classifier = nn.Linear(16, 5)
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        x = self.first(features)
+        x = self.norm(x) + (x if self.twice else 0)
+        x = self.second(self.depthwise(x).relu())
+        if type(self.second_norm) is nn.BatchNorm2d:
+            x = self.second_norm.act(self.second_norm(x))
+        else:
+            x = self.second_norm(x)
+        return x.mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_networks_of_unknown_structure_are_folded_where_that_is_right(twice):
+    torch.manual_seed(0)
+    model = Branches(twice).eval()
+    for norm in (model.norm, model.second_norm):
+        nn.init.normal_(norm.running_mean, -20)
+        nn.init.uniform_(norm.running_var, 50, 200)
+    optimized = eager(model)
+    assert difference(model, optimized) < TOLERANCE
+    assert isinstance(optimized.network.norm, nn.BatchNorm2d) == twice
+    assert isinstance(optimized.network.depthwise, nn.Conv2d)
+    assert difference(model, eager(model, dtype=torch.bfloat16)) < 0.1
+
+
+def test_optimized_models_refuse_what_they_cannot_do(tmp_path):
+    optimized = eager(small_model("qcnn6_025"))
+    refused = [
+        lambda: optimized.train(),
+        lambda: optimized.to(torch.float64),
+        lambda: optimized.state_dict(),
+        lambda: optimized.reset_classifier(3),
+        lambda: qaudio.prune(optimized, ratio=0.5),
+        lambda: qaudio.save(optimized, tmp_path / "entry"),
+    ]
+    for call in refused:
+        with pytest.raises(TypeError, match=r"optimized model cannot be .* `\.original`"):
+            call()
+    assert not (tmp_path / "entry").exists()
+    assert eager(optimized).original is optimized.original
+
+
+def test_cost_counts_the_original_and_times_the_optimized():
+    model = small_model("qcnn6_025")
+    optimized = eager(model)
+    plain, fast_cost = (
+        qaudio.cost(model, seconds=1),
+        qaudio.cost(optimized, seconds=1, latency=True),
+    )
+    assert (fast_cost.params, fast_cost.macs, fast_cost.bytes) == (
+        plain.params, plain.macs, plain.bytes,
+    )  # fmt: skip
+    assert fast_cost.latency is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seconds": 0}, "seconds and batch must be positive"),
+        ({"batch": 0}, "seconds and batch must be positive"),
+        ({"dtype": torch.float16}, "torch.float32 or torch.bfloat16"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        qaudio.optimize(small_model("cnn6_025"), **settings)
+
+
+def test_only_float32_models_are_taken():
+    with pytest.raises(ValueError, match="takes a float32 model"):
+        qaudio.optimize(small_model("cnn6_025").double())
