@@ -40,7 +40,9 @@ class Row:
     alone: tuple[Call, Call] | None = None
 
 
-def milliseconds(first: Call, second: Call, budget: float) -> tuple[float, float]:
+def milliseconds(
+    first: Call, second: Call, budget: float, clock: Callable[[], float]
+) -> tuple[float, float]:
     """Medians of two calls, made in turn for so many seconds (5 to 40 times)."""
     times: tuple[list[float], list[float]] = ([], [])
     for call in (first, second) * 2:
@@ -48,9 +50,9 @@ def milliseconds(first: Call, second: Call, budget: float) -> tuple[float, float
     end = time.perf_counter() + budget
     while len(times[0]) < 5 or (time.perf_counter() < end and len(times[0]) < 40):
         for call, taken in zip((first, second), times, strict=True):
-            start = time.perf_counter()
+            start = clock()
             call()
-            taken.append(1000 * (time.perf_counter() - start))
+            taken.append(1000 * (clock() - start))
     return statistics.median(times[0]), statistics.median(times[1])
 
 
@@ -184,24 +186,30 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=4.0, help="seconds for each pair")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"{device_name(torch.device('cpu'))}, torch {torch.__version__}; ms, medians")
+    # One thread's processor time hardly depends on what else the machine does.
+    alone = options.threads == 1
+    print(
+        f"{device_name(torch.device('cpu'))}, torch {torch.__version__}; medians in ms of "
+        f"{'processor' if alone else 'wall-clock'} time (process starts: wall-clock)"
+    )
     print("| what | against | ms | ms | ratio | at most | networks alone |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for group in options.groups or GROUPS:
         ratios = []
+        clock = time.process_time if alone and group != "process" else time.perf_counter
         for row in GROUPS[group]():
             if options.prepare:
                 continue
             with torch.inference_mode():
-                first, second = milliseconds(*row.pair, options.budget)
+                first, second = milliseconds(*row.pair, options.budget, clock)
                 ratios.append(first / second)
-                alone = ""
+                network_alone = ""
                 if row.alone:
-                    a, b = milliseconds(*row.alone, options.budget)
-                    alone = f"{a:.1f} / {b:.1f} = {a / b:.3f}"
+                    a, b = milliseconds(*row.alone, options.budget, clock)
+                    network_alone = f"{a:.1f} / {b:.1f} = {a / b:.3f}"
             target = "" if row.target is None else f"{row.target:.2f}"
             print(f"| {row.what} | {row.against} | {first:.1f} | {second:.1f} | "
-                  f"{first / second:.3f} | {target} | {alone} |", flush=True)  # fmt: skip
+                  f"{first / second:.3f} | {target} | {network_alone} |", flush=True)  # fmt: skip
         if group == "entries" and ratios:
             print(f"| geometric mean | | | | {statistics.geometric_mean(ratios):.3f} | 0.80 | |")
 
