@@ -90,19 +90,9 @@ class Frontend(nn.Module):
         # Log-mels and deltas differ in scale tenfold, so `delta` wants a norm for each of its
         # channels; the published checkpoint shares one over its four.
         self.norm_features = config.n_mels * (4 if config.kind == "delta" else 1)
-        bank = torchaudio.functional.melscale_fbanks(
-            n_freqs=config.n_fft // 2 + 1,
-            f_min=config.f_min,
-            f_max=config.f_max,
-            n_mels=config.n_mels,
-            sample_rate=config.sample_rate,
-            norm="slaney",
-            mel_scale="slaney",
-        )
-        self.bands: list[
-            tuple[int, int]
-        ] = []  # first and last + 1 FFT bin of each group of mel bins
-        for n, group in enumerate(bank.chunk(MEL_BANDS, dim=1)):
+        # First and last + 1 FFT bin of each group of mel bins.
+        self.bands: list[tuple[int, int]] = []
+        for n, group in enumerate(mel_bank(config).chunk(MEL_BANDS, dim=1)):
             reached = group.any(dim=1).nonzero()
             start, stop = (int(reached[0]), int(reached[-1]) + 1) if len(reached) else (0, 1)
             self.bands.append((start, stop))
@@ -150,6 +140,19 @@ class Frontend(nn.Module):
             dim=-1,
         )
         return 10 * torch.log10(torch.clamp(mel, min=LOG_FLOOR))
+
+
+def mel_bank(config: FrontendConfig) -> Tensor:
+    """Triangles on Slaney's mel scale, of equal area: (n_fft // 2 + 1, n_mels)."""
+    return torchaudio.functional.melscale_fbanks(
+        n_freqs=config.n_fft // 2 + 1,
+        f_min=config.f_min,
+        f_max=config.f_max,
+        n_mels=config.n_mels,
+        sample_rate=config.sample_rate,
+        norm="slaney",
+        mel_scale="slaney",
+    )
 
 
 def _with_deltas(x: Tensor, dim: int) -> list[Tensor]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qaudio.frontend import LOG_FLOOR, Frontend
+from qaudio.frontend import LOG_FLOOR, Frontend, mel_bank
 from qaudio.models.base import AudioModel
 from qaudio.quaternion import QConv2d, QLinear
 
@@ -119,7 +119,7 @@ class FrontendGraph(nn.Module):
         mirrored = np.minimum(bins, size - bins).reshape(-1)
         order = np.unique(mirrored, return_index=True)[1]
         bank = np.zeros((config.n_mels, len(mirrored)))
-        bank[:, order] = frontend.mel_bank.numpy().T
+        bank[:, order] = mel_bank(config).numpy().T
         first = np.stack([first.real, first.imag], axis=1).reshape(-1, self.n1)
         for name, array in (("first", first), ("second", second), ("bank", bank)):
             self.register_buffer(name, torch.from_numpy(array.astype(np.float32)))
