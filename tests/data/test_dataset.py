@@ -109,6 +109,7 @@ def test_a_repeated_item_is_augmented_anew(write_sound, tmp_path):
     )  # fmt: skip
     keys = draws(balanced([1], 3))
     assert len(set(keys)) == 3
+    assert [dataset[key]["repeat"] for key in keys] == [False, True, True]
     waveforms = [dataset[key]["waveform"] for key in keys]
     assert not torch.equal(waveforms[0], waveforms[1])
     assert not torch.equal(waveforms[1], waveforms[2])
