@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qaudio.zoo.card import DATASETS
+from qaudio.zoo.benchmarks import DATASETS
 from qaudio.zoo.catalog import EntryError, locate, read_config, read_results
 from qaudio.zoo.results import METRICS, Predictions, paired_difference, scores_by_class
 

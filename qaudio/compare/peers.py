@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from qaudio.compare.tables import WIDTH, short_si, shorten
-from qaudio.zoo.card import DATASETS
+from qaudio.zoo.benchmarks import DATASETS
 
 HEADING = "Published by others, not measured here"
 REMARK = (

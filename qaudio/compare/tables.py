@@ -8,7 +8,7 @@ import unicodedata
 from typing import Any
 
 from qaudio.compare.gather import MEASURES, Comparison, Group, Measure, Member
-from qaudio.zoo.card import percent, points
+from qaudio.zoo.tables import percent, points
 
 WIDTH = 100  # columns of a terminal that the tables fit
 SHORTEST_NAME = 16  # columns

@@ -11,34 +11,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from qaudio.zoo.benchmarks import DATASETS, KINDS, about, papers
+from qaudio.zoo.benchmarks import KINDS, about, papers
 from qaudio.zoo.catalog import HUB_PREFIX
 from qaudio.zoo.confusion import FILE as PICTURE
 from qaudio.zoo.confusion import pictured
 from qaudio.zoo.results import Predictions, confused_with, scores_by_class
-from qaudio.zoo.tables import (
-    facts,
-    index,
-    interval,
-    percent,
-    points,
-    readme_with_table,
-    spread,
-    table,
-)
-
-__all__ = [
-    "DATASETS",
-    "FORMAT",
-    "documents",
-    "facts",
-    "index",
-    "percent",
-    "points",
-    "readme_with_table",
-    "render",
-    "table",
-]
+from qaudio.zoo.tables import interval, percent, points, spread
 
 FORMAT = 2  # of the card's text, in config.json; a change of the text is a new one
 FOLDED = 20  # a table of more classes than that is folded away

@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from qaudio.zoo.card import DATASETS, interval, percent, points
+from qaudio.zoo.benchmarks import DATASETS
 from qaudio.zoo.catalog import EntryError, read_json, zoo_folder
 from qaudio.zoo.results import Predictions, paired_difference
+from qaudio.zoo.tables import interval, percent, points
 
 FOLDER = "study"  # of the zoo, for results without weights
 START, END = "<!-- study tables: generated -->", "<!-- end of study tables -->"
