@@ -84,6 +84,12 @@ def change_config(entry, **changes):
     (entry / "config.json").write_text(to_json({k: v for k, v in config.items() if v != "drop"}))
 
 
+def test_what_an_entry_holds_is_as_readable_as_any_new_file(entry, tmp_path):
+    (tmp_path / "any").touch()
+    usual = (tmp_path / "any").stat().st_mode
+    assert {path.stat().st_mode for path in entry.rglob("*") if path.is_file()} == {usual}
+
+
 @pytest.mark.parametrize("arch", ["qcnn6_006", "cnn10_013"])
 def test_saved_models_load_with_equal_logits(tmp_path, arch):
     model, sound = tiny(arch=arch), torch.randn(2, 8000)
