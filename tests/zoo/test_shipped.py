@@ -1,5 +1,7 @@
 """The entries that come with the package."""
 
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -41,11 +43,28 @@ def test_generated_documents_follow_from_the_results():
     assert index() == (ROOT / "MODEL_CARDS.md").read_text(encoding="utf-8")
 
 
+def in_wheel(path: Path) -> bool:
+    """Whether the wheel carries a file of an entry: no pattern leaves it or its folders out."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = build["tool"]["hatch"]["build"]["targets"]["wheel"]["exclude"]
+    places = [path, *path.parents][: len(path.relative_to(ROOT).parts)]
+    names = [f"/{place.relative_to(ROOT).as_posix()}" for place in places]
+    return not any(fnmatch(name, pattern) for name in names for pattern in patterns)
+
+
 def test_weights_stay_within_what_a_clone_and_a_wheel_should_carry():
     files = [path for folder in entries().values() for path in folder.rglob("*.safetensors")]
     assert sum(path.stat().st_size for path in files) < 100e6
-    in_wheel = [path for path in files if path.parent.name != "folds"]
-    assert sum(path.stat().st_size for path in in_wheel) < 30e6
+    carried = [path for path in files if in_wheel(path)]
+    assert entries()[DEFAULT_ENTRY] / "model.safetensors" in carried
+    assert not any(path.parent.name == "folds" for path in carried)
+    assert sum(path.stat().st_size for path in carried) < 30e6
+
+
+def test_the_wheel_carries_only_licences_that_allow_commercial_use():
+    for name, folder in entries().items():
+        restricted = "-nc" in read_config(name)["license"]
+        assert not (restricted and in_wheel(folder / "model.safetensors"))
 
 
 def test_the_default_entry_is_a_pruned_qcnn_that_knows_esc10():
