@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from qaudio.frontend import LOG_FLOOR, Frontend, mel_bank
 from qaudio.models.base import AudioModel
 from qaudio.quaternion import QConv2d, QLinear
+from qaudio.quaternion.algebra import gather, product_weights, spread
 
 Form = Literal["auto", "matrix", "products"]
 
@@ -44,34 +45,23 @@ class _ProductConv2d(nn.Module):
     def __init__(self, layer: QConv2d):
         super().__init__()
         self.layer = layer
-        a, b, c, d = layer.weight.detach().chunk(4)
-        e, f, g, h = (b + d) / 2, (b - d) / 2, (a + c) / 2, (a - c) / 2
-        self.register_buffer("products", torch.cat((d - c, a + b, a - b, c + d, e, f, g, h)))
+        weights = product_weights(*layer.weight.detach().chunk(4))
+        self.register_buffer("products", torch.cat(weights))
         bias = None
         if layer.bias is not None:
+            # The first four products go to one component each.
             bias = torch.cat((layer.bias.detach(), torch.zeros_like(layer.bias)))
         self.register_buffer("bias", bias)
         self.products: Tensor
         self.bias: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
-        w, x, y, z = x.chunk(4, dim=1)
-        sums = torch.cat((y - z, w + x, y + z, w - x, x + y, x - y, w - z, w + z), dim=1)
+        sums = torch.cat(spread(*x.chunk(4, dim=1)), dim=1)
         layer = self.layer
         products = F.conv2d(
             sums, self.products, self.bias, layer.stride, layer.padding, layer.dilation, groups=8
         )
-        r, i, j, k, e, f, g, h = products.chunk(8, dim=1)
-        plus, minus = (e + f, g + h), (e - f, g - h)
-        return torch.cat(
-            (
-                r + (plus[1] - plus[0]),
-                i - (plus[0] + plus[1]),
-                j + (minus[0] + minus[1]),
-                k + (minus[0] - minus[1]),
-            ),
-            dim=1,
-        )
+        return torch.cat(gather(products.chunk(8, dim=1)), dim=1)
 
 
 def _plain(layer: nn.Module, form: Form) -> nn.Module:
@@ -99,8 +89,8 @@ class FrontendGraph(nn.Module):
     """`Frontend` in operators that onnxruntime is quick at: matrix products, time as last axis.
 
     The DFT of n = n1·n2 points is done in two steps (Cooley & Tukey, 1965), each one matrix
-    product over all frames without a transposition. In onnxruntime it takes half the time of
-    ONNX's STFT operator or less, and of a convolution with the DFT's rows.
+    product over all frames without a transposition; onnxruntime is slower at ONNX's STFT operator
+    and at a convolution with the DFT's rows.
     """
 
     def __init__(self, frontend: Frontend):

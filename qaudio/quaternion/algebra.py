@@ -4,8 +4,12 @@ A quaternion r + i·i + j·j + k·k is stored as four real numbers in that order
 keep the four components in the last axis; weights and channels keep them as four blocks r|i|j|k.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+
+Four = tuple[Tensor, Tensor, Tensor, Tensor]  # r, i, j, k
 
 
 def hamilton_product(p: Tensor, q: Tensor) -> Tensor:
@@ -42,24 +46,32 @@ def hamilton_product_8(p: Tensor, q: Tensor) -> Tensor:
     Returns:
         (..., 4).
     """
-    a, b, c, d = p.unbind(-1)
-    w, x, y, z = q.unbind(-1)
-    first = (a + b) * (w + x)
-    second = (d - c) * (y - z)
-    third = (a - b) * (y + z)
-    fourth = (c + d) * (w - x)
-    e = (b + d) * (x + y)
-    f = (b - d) * (x - y)
-    g = (a + c) * (w - z)
-    h = (a - c) * (w + z)
+    weights = product_weights(*p.unbind(-1))
     return torch.stack(
-        (
-            second + (g + h - e - f) / 2,
-            first - (e + f + g + h) / 2,
-            third + (e + g - f - h) / 2,
-            fourth + (e + h - f - g) / 2,
-        ),
-        dim=-1,
+        gather(a * b for a, b in zip(weights, spread(*q.unbind(-1)), strict=True)), -1
+    )
+
+
+def product_weights(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, ...]:
+    """Left factors of the eight products, of the components r, i, j, k of a weight."""
+    halves = (b + d) / 2, (b - d) / 2, (a + c) / 2, (a - c) / 2
+    return d - c, a + b, a - b, c + d, *halves
+
+
+def spread(w: Tensor, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+    """Right factors of the eight products, of the components r, i, j, k of an input."""
+    return y - z, w + x, y + z, w - x, x + y, x - y, w - z, w + z
+
+
+def gather(products: Iterable[Tensor]) -> Four:
+    """Components of the result, of the eight products; the first four go to one each, in order."""
+    r, i, j, k, e, f, g, h = products
+    plus, minus = (e + f, g + h), (e - f, g - h)
+    return (
+        r + (plus[1] - plus[0]),
+        i - (plus[1] + plus[0]),
+        j + (minus[0] + minus[1]),
+        k + (minus[0] - minus[1]),
     )
 
 

@@ -24,34 +24,8 @@ import torch.fx.experimental._config
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qaudio.quaternion.algebra import Four, gather, product_weights, spread
 from qaudio.quaternion.layers import QConv2d, QLinear
-
-Four = tuple[Tensor, Tensor, Tensor, Tensor]  # r, i, j, k
-
-
-def product_weights(weight: Tensor) -> list[Tensor]:
-    """Weights of the eight products of `spread`'s inputs; the halves of the scheme within.
-
-    Args:
-        weight: (out, in/4, *kernel), rows laid out r|i|j|k.
-
-    Returns:
-        Eight of (out/4, in/4, *kernel).
-    """
-    a, b, c, d = weight.chunk(4)
-    halves = [(b + d) / 2, (b - d) / 2, (a + c) / 2, (a - c) / 2]
-    return [a + b, d - c, a - b, c + d, *halves]
-
-
-def spread(w: Tensor, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, ...]:
-    """Inputs of the eight products, of the four components of a layer's input."""
-    return w + x, y - z, y + z, w - x, x + y, x - y, w - z, w + z
-
-
-def gather(products: Iterable[Tensor]) -> Four:
-    """The four components of the result, of the eight products."""
-    a, b, c, d, e, f, g, h = products
-    return b - e - f + g + h, a - e - f - g - h, c + e - f + g - h, d + e - f - g + h
 
 
 def _normed(products: list[Tensor], scale: Four, shift: Four) -> list[Tensor]:
@@ -267,7 +241,7 @@ class Stage(nn.Module):
             settings = (groups, ends, packed, [batch, channels, *size])
             self.convs = nn.ModuleList([Convolution(layer, weight, shift.to(dtype), *settings)])
             return
-        weights = [weight.to(dtype) for weight in product_weights(layer.weight)]
+        weights = [part.to(dtype) for part in product_weights(*layer.weight.chunk(4))]
         packs = can_pack(weights[0])
         if form == "grouped":
             whole = [batch, 2 * channels, *size]

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from qaudio.quaternion import QConv2d, QLinear
-from qaudio.quaternion.fast import SplitLinear, Stage, forms, gather, product_weights, spread
+from qaudio.quaternion.algebra import gather, product_weights, spread
+from qaudio.quaternion.fast import SplitLinear, Stage, forms
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +28,10 @@ def normed(layer: nn.Conv2d | QConv2d) -> nn.BatchNorm2d:
 def test_eight_products_are_the_convolution_in_float64(kernel):
     layer = QConv2d(12, 20, kernel, padding=1, stride=(2, 1), dilation=(1, 2), bias=False).double()
     x = torch.randn(2, 12, 17, 11, dtype=torch.float64)
+    factors = zip(spread(*x.chunk(4, 1)), product_weights(*layer.weight.chunk(4)), strict=True)
     products = [
         F.conv2d(part, weight, None, layer.stride, layer.padding, layer.dilation)
-        for part, weight in zip(spread(*x.chunk(4, 1)), product_weights(layer.weight), strict=True)
+        for part, weight in factors
     ]
     assert len(products) == 8
     torch.testing.assert_close(torch.cat(gather(products), 1), layer(x), rtol=0, atol=1e-13)
