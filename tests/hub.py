@@ -4,12 +4,13 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.server import running
 
 TOKEN = "hf_madeForTheTestsAndNothingElse"
 
@@ -283,10 +284,5 @@ ENDPOINT = f"http://127.0.0.1:{HTTP.server_address[1]}"
 def hub_on_loopback() -> Iterator[Hub]:
     """Serve a new, empty Hub at ENDPOINT."""
     hub = Handler.hub = Hub(url=ENDPOINT)
-    thread = threading.Thread(target=HTTP.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with running(HTTP):
         yield hub
-    finally:
-        HTTP.shutdown()
-        thread.join()

@@ -68,11 +68,18 @@ def serving() -> Iterator[Server]:
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.url = f"http://127.0.0.1:{http.server_address[1]}"
+    with running(http):
+        yield server
+    http.server_close()
+
+
+@contextmanager
+def running(http: ThreadingHTTPServer) -> Iterator[None]:
+    """Let a server answer in a thread of its own."""
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield server
+        yield
     finally:
         http.shutdown()
         thread.join()
-        http.server_close()

@@ -56,7 +56,7 @@ def _verify(options: argparse.Namespace) -> int:
     from qaudio.zoo import tables
     from qaudio.zoo.catalog import on_hub, zoo_folder
     from qaudio.zoo.entry import renew_card, verify
-    from qaudio.zoo.study import Study, study_entries, with_tables
+    from qaudio.zoo.study import Study, study_entries
 
     if bool(options.entry) == options.all:
         return usage("verify", "give entries, or --all")
@@ -74,16 +74,14 @@ def _verify(options: argparse.Namespace) -> int:
     top = zoo_folder().parent
     if not options.all or not (top / "pyproject.toml").is_file():
         return 1 if failed else 0
-    for path, make in (
-        (top / "MODEL_CARDS.md", lambda text: tables.index()),
-        (top / "README.md", tables.readme_with_table),
-        (
-            top / "recipes" / "README.md",
-            lambda text: with_tables(text, Study(top / "recipes" / "study.yaml")),
-        ),
+    study = Study(top / "recipes" / "study.yaml")
+    for path, what, made in (
+        (top / "MODEL_CARDS.md", None, tables.index()),
+        (top / "README.md", "zoo tables", tables.readme_tables()),
+        (top / "recipes" / "README.md", "study tables", study.render(zoo_folder())),
     ):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        made = make(text)
+        made = tables.with_generated(text, what, made) if what else made
         if options.write and made != text:
             path.write_text(made, encoding="utf-8")
             print(f"{path.relative_to(top)}: written")

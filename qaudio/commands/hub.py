@@ -41,7 +41,7 @@ def _push(options: argparse.Namespace) -> int:
         create_pr=options.create_pr,
         revision=options.revision,
     )
-    print(f"{pushed.source}: {'pushed' if pushed.changed else 'there already'}, {pushed.url}")
+    print(pushed)
     return 0
 
 

@@ -98,11 +98,11 @@ def _missing(
 
 
 def _write_tables(study: Study, zoo: Path) -> None:
-    from qaudio.zoo.study import with_tables
+    from qaudio.zoo.tables import with_generated
 
     path = study.recipes / "README.md"
     text = path.read_text(encoding="utf-8")
-    made = with_tables(text, study, zoo)
+    made = with_generated(text, "study tables", study.render(zoo))
     if made != text:
         path.write_text(made, encoding="utf-8")
         print(f"{path}: written")

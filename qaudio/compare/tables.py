@@ -8,7 +8,7 @@ import unicodedata
 from typing import Any
 
 from qaudio.compare.gather import MEASURES, Comparison, Group, Measure, Member
-from qaudio.zoo.tables import percent, points
+from qaudio.zoo.tables import missing, percent, points, spread
 
 WIDTH = 100  # columns of a terminal that the tables fit
 SHORTEST_NAME = 16  # columns
@@ -47,9 +47,8 @@ def cost_text(member: Member, measure: Measure) -> str:
 
 def score_text(member: Member) -> str:
     """Mean and spread over folds, in percent; remarks on folds that are to come."""
-    spread = "" if member.std is None else f" ± {100 * member.std:.1f}"
-    missing = "" if member.complete else f" ({member.runs} runs so far)"
-    return f"{percent(member.mean)}{spread}{missing}"
+    remark = missing(member.complete, member.runs)
+    return f"{percent(member.mean)}{spread(member.std)}{remark}"
 
 
 def interval_text(member: Member) -> str:

@@ -273,7 +273,7 @@ def _publish(writer: EntryWriter) -> None:
     if pushed is None and writer.push_to is not None:
         print(f"{writer.entry}: pushed once the other folds are there")
     if pushed is not None:
-        print(f"{pushed.source}: {'pushed' if pushed.changed else 'there already'}, {pushed.url}")
+        print(pushed)
 
 
 def _validated(cli: TrainingCLI) -> list[dict[str, Any]]:

@@ -211,10 +211,12 @@ def _results(
     config: dict[str, Any], results: dict[str, Any], predictions: Predictions | None
 ) -> str:
     result, metric = results["result"], results["result"]["metric"]
+    deviation = spread(result["std"])
     rows = [f"| {fold} | {percent(score)} |" for fold, score in result["folds"].items()]
     text = [
         f"{metric.capitalize() if metric != 'mAP' else 'mAP'} "
-        f"**{percent(result['mean'])}**{spread(result)}, 95 % interval over clips "
+        f"**{percent(result['mean'])}**{deviation and deviation + ' (over folds)'}, "
+        "95 % interval over clips "
         f"{interval(result['interval95'])}; {results['protocol']}, {result['clips']} clips, "
         f"seeds {', '.join(map(str, results['seeds']))}.",
         f"Epoch: {results['epoch_choice']}. Complete runs of this benchmark scored on its test "

@@ -41,6 +41,9 @@ class Pushed(NamedTuple):
     url: str
     changed: bool
 
+    def __str__(self) -> str:
+        return f"{self.source}: {'pushed' if self.changed else 'there already'}, {self.url}"
+
 
 def push(
     folder: str | Path,

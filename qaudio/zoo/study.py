@@ -16,10 +16,9 @@ import yaml
 from qaudio.zoo.benchmarks import DATASETS
 from qaudio.zoo.catalog import EntryError, read_json, zoo_folder
 from qaudio.zoo.results import Predictions, paired_difference
-from qaudio.zoo.tables import interval, percent, points
+from qaudio.zoo.tables import interval, points, score
 
 FOLDER = "study"  # of the zoo, for results without weights
-START, END = "<!-- study tables: generated -->", "<!-- end of study tables -->"
 HEAD = (
     "| cell | score | 95 % interval | parameters | MACs (10 s) | difference in points (95 %) |\n"
     "|---|---|---|---|---|---|"
@@ -134,14 +133,10 @@ class Study:
                 )
                 if low <= 0 <= high:
                     undecided.append(f"`{cell.name}` against `{other}`")
-            spread = "" if result["std"] is None else f" ± {100 * result['std']:.1f}"
-            if len(found["seeds"]) > 1:
-                spread += f", {len(found['seeds'])} seeds"
-            if not found["complete"]:
-                spread += f" ({len(result['runs'])} runs so far)"
+            seeds = len(found["seeds"])
             columns = [
                 name,
-                percent(result["mean"]) + spread,
+                score(found, f", {seeds} seeds" if seeds > 1 else ""),
                 interval(result["interval95"]),
                 f"{cost['params']:,}",
                 f"{cost['macs'] / 1e9:.3f} G",
@@ -170,12 +165,3 @@ def study_entries(zoo: Path | None = None) -> list[Path]:
     """Folders of all results without weights."""
     folder = (zoo or zoo_folder()) / FOLDER
     return [path.parent for path in sorted(folder.glob("*/*/config.json"))]
-
-
-def with_tables(text: str, study: Study, zoo: Path | None = None) -> str:
-    """A document with the tables between its two markers made anew; EntryError without them."""
-    if START not in text or END not in text:
-        raise EntryError("recipes/README.md: the markers of the study's tables are missing")
-    before, rest = text.split(START, 1)
-    made = study.render(zoo or zoo_folder())
-    return f"{before}{START}\n{made}\n{END}{rest.split(END, 1)[1]}"

@@ -8,8 +8,6 @@ from typing import Any
 from qaudio.zoo.benchmarks import about
 from qaudio.zoo.catalog import EntryError, entries, read_json
 
-TABLE_START, TABLE_END = "<!-- zoo table: generated -->", "<!-- end of zoo table -->"
-
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
@@ -23,21 +21,29 @@ def interval(bounds: list[float]) -> str:
     return f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f} %"
 
 
-def spread(result: dict[str, Any]) -> str:
-    """The standard deviation over folds, as it follows a mean."""
-    return "" if result["std"] is None else f" ± {100 * result['std']:.1f} (over folds)"
+def spread(std: float | None) -> str:
+    """The standard deviation over folds, in percent, as it follows a mean."""
+    return "" if std is None else f" ± {100 * std:.1f}"
 
 
-def _missing(results: dict[str, Any]) -> str:
+def missing(complete: bool, runs: int) -> str:
     """A remark on runs that are still to come."""
-    return "" if results["complete"] else f" ({len(results['result']['runs'])} runs so far)"
+    return "" if complete else f" ({runs} runs so far)"
+
+
+def score(results: dict[str, Any], over: str = "") -> str:
+    """Mean and spread over folds, in percent; `over` follows the spread."""
+    result = results["result"]
+    deviation = spread(result["std"])
+    remark = missing(results["complete"], len(result["runs"]))
+    return percent(result["mean"]) + (deviation and deviation + over) + remark
 
 
 def facts(results: dict[str, Any]) -> list[tuple[str, str]]:
     """What a terminal shows of an entry's results: name and value."""
     result, cost, parent = results["result"], results["cost"], results["parent"]
     rows = [
-        (result["metric"], percent(result["mean"]) + spread(result) + _missing(results)),
+        (result["metric"], score(results, " (over folds)")),
         ("95 % interval", f"{interval(result['interval95'])}, over {result['clips']} clips"),
         ("protocol", f"{results['protocol']}, seeds {', '.join(map(str, results['seeds']))}"),
         ("parameters", f"{cost['params']:,} ({cost['bytes'] / 1e6:.2f} MB)"),
@@ -76,10 +82,9 @@ def table(results: list[dict[str, Any]], link: str, licences: list[str] | None =
                 paired = parent["difference"]
                 low, high = (points(bound) for bound in paired["interval95"])
                 difference += f" ({points(paired['mean'])}; {low} to {high})"
-        deviation = spread(result).removesuffix(" (over folds)") + _missing(one)
         cells = [
             f"[{one['entry']}]({link}{one['entry']}/README.md)",
-            percent(result["mean"]) + deviation,
+            score(one),
             interval(result["interval95"]),
             f"{cost['params']:,}",
             f"{cost['macs'] / 1e9:.3f} G",
@@ -94,45 +99,62 @@ def table(results: list[dict[str, Any]], link: str, licences: list[str] | None =
 
 def index(folder: Path | None = None) -> str:
     """MODEL_CARDS.md: every entry with results, benchmark by benchmark and protocol by protocol."""
-    found: dict[tuple[str, str], list[tuple[dict[str, Any], str]]] = {}
-    for path in _entry_folders(folder):
-        if (path / "results.json").is_file():
-            one = read_json(path / "results.json")
-            licence = read_json(path / "config.json")["license"] or "not stated"
-            found.setdefault((one["benchmark"], one["protocol"]), []).append((one, licence))
     parts = [
         "# Model cards",
         "Generated from each entry's `results.json` by `qaudio verify --all --write`. Scores are "
         "means over folds ± their standard deviation; intervals are 95 % over clips; beside a "
         "parent's name stands the paired difference to it in points with its interval.",
     ]
-    for (benchmark, protocol), members in sorted(found.items()):
-        members.sort(key=lambda one: -one[0]["result"]["mean"])
-        results, licences = [one for one, _ in members], [licence for _, licence in members]
-        devices = {m["cost"]["latency"]["device"] for m in results if m["cost"]["latency"]}
-        parts.append(f"## {about(benchmark)['title']}: {protocol}")
-        parts.append(table(results, "zoo/", licences))
+    for title, members in _by_protocol(folder).items():
+        licences = [read_json(path / "config.json")["license"] or "not stated" for path in members]
+        devices = {
+            one["cost"]["latency"]["device"] for one in members.values() if one["cost"]["latency"]
+        }
+        parts.append(f"## {title}")
+        parts.append(table(list(members.values()), "zoo/", licences))
         if devices:
             parts.append(f"Latency, batch 1, front-end included: {'; '.join(sorted(devices))}.")
     return "\n\n".join(parts) + "\n"
 
 
-def readme_with_table(text: str, folder: Path | None = None) -> str:
-    """A README with the table between its two markers made anew; raises EntryError without them."""
-    if TABLE_START not in text or TABLE_END not in text:
-        raise EntryError("README.md: the markers of the zoo's table are missing")
-    members = [
-        read_json(path / "results.json")
-        for path in _entry_folders(folder)
-        if (path / "results.json").is_file()
-    ]
-    members.sort(key=lambda one: (one["benchmark"], -one["result"]["mean"]))
-    before, rest = text.split(TABLE_START, 1)
-    after = rest.split(TABLE_END, 1)[1]
-    return f"{before}{TABLE_START}\n{table(members, 'zoo/')}\n{TABLE_END}{after}"
+def readme_tables(folder: Path | None = None) -> str:
+    """The README's tables: every entry with results, each protocol apart."""
+    groups = _by_protocol(folder).items()
+    return "\n\n".join(
+        f"{title}:\n\n{table(list(members.values()), 'zoo/')}" for title, members in groups
+    )
 
 
-def _entry_folders(folder: Path | None) -> list[Path]:
+def with_generated(text: str, what: str, made: str) -> str:
+    """A document with what stands between `what`'s two markers made anew.
+
+    The markers are `<!-- WHAT: generated -->` and `<!-- end of WHAT -->`.
+
+    Raises:
+        EntryError: the document lacks them.
+    """
+    start, end = f"<!-- {what}: generated -->", f"<!-- end of {what} -->"
+    before, found, rest = text.partition(start)
+    _, also_found, after = rest.partition(end)
+    if not (found and also_found):
+        raise EntryError(f"the document lacks the markers {start} and {end}")
+    return f"{before}{start}\n{made}\n{end}{after}"
+
+
+def _by_protocol(folder: Path | None) -> dict[str, dict[Path, dict[str, Any]]]:
+    """Results of the entries that have some, best first, by benchmark and protocol."""
     if folder is None:
-        return list(entries().values())
-    return [path.parent for path in sorted(folder.glob("*/config.json"))]
+        paths = list(entries().values())
+    else:
+        paths = [path.parent for path in sorted(folder.glob("*/config.json"))]
+    found: dict[tuple[str, str], list[tuple[Path, dict[str, Any]]]] = {}
+    for path in paths:
+        if (path / "results.json").is_file():
+            one = read_json(path / "results.json")
+            found.setdefault((one["benchmark"], one["protocol"]), []).append((path, one))
+    return {
+        f"{about(benchmark)['title']}: {protocol}": dict(
+            sorted(members, key=lambda member: -member[1]["result"]["mean"])
+        )
+        for (benchmark, protocol), members in sorted(found.items())
+    }

@@ -26,11 +26,11 @@ from qaudio.data.audio import sound_files
 from qaudio.data.augment import SpecAugment, WaveformAugment
 from qaudio.models.registry import create_model
 from qaudio.zoo.catalog import locate, read_config
+from qaudio.zoo.tables import with_generated
 
 ENTRY = "qcnn10_050.esc10_pruned50"
 RESULTS = Path(__file__).with_suffix(".json")
 README = Path(__file__).resolve().parents[2] / "recipes" / "README.md"
-START, END = "<!-- fine-tuning study: generated -->", "<!-- end of study -->"
 SCORED, CHOOSING = range(10), range(100, 102)
 CHOICES = ({"epochs": 10, "lr": 0.001}, {"epochs": 10, "lr": 0.003})
 GENRES = ("classical", "hiphop", "rock")
@@ -145,8 +145,7 @@ def line(found):
 
 
 def readme_with_line(text, found):
-    before, rest = text.split(START)
-    return f"{before}{START}\n{line(found)}\n{END}{rest.split(END)[1]}"
+    return with_generated(text, "fine-tuning study", line(found))
 
 
 def main():

@@ -14,7 +14,7 @@ from qaudio.zoo.benchmarks import DATASETS, papers
 from qaudio.zoo.card import documents, render
 from qaudio.zoo.catalog import EntryError, entries, read_config, read_results
 from qaudio.zoo.results import Predictions, confused_with, scores_by_class
-from qaudio.zoo.tables import facts, index, readme_with_table, table
+from qaudio.zoo.tables import facts, index, readme_tables, table, with_generated
 
 CONFIG = {
     "architecture": "qcnn10_050",
@@ -121,13 +121,26 @@ def test_an_unknown_benchmark_and_no_licence_are_said_in_words(results):
     assert "license:" not in text.split("---\n")[1]
 
 
-def test_the_readmes_table_is_replaced_between_its_markers(results, tmp_path):
-    text = "a\n<!-- zoo table: generated -->\nold\n<!-- end of zoo table -->\nz\n"
-    made_anew = readme_with_table(text, tmp_path)
-    assert "old" not in made_anew
-    assert made_anew.startswith("a\n") and made_anew.endswith("\nz\n")
-    with pytest.raises(EntryError, match="markers"):
-        readme_with_table("no markers", tmp_path)
+def test_generated_text_is_replaced_between_its_markers():
+    text = "a\n<!-- it: generated -->\nold\n<!-- end of it -->\nz\n"
+    made = with_generated(text, "it", "new")
+    assert made == "a\n<!-- it: generated -->\nnew\n<!-- end of it -->\nz\n"
+    for broken in ("none", "<!-- it: generated -->", "<!-- end of it --><!-- it: generated -->"):
+        with pytest.raises(EntryError, match="lacks the markers <!-- it: generated --> and"):
+            with_generated(broken, "it", "new")
+
+
+def test_each_protocol_has_a_table_of_its_own(results, tmp_path):
+    for name, protocol in (("a.made", "one"), ("b.made", "two"), ("c.made", "one")):
+        (tmp_path / name).mkdir()
+        for file, data in (
+            ("config.json", {"license": None}),
+            ("results.json", results | {"entry": name, "protocol": protocol}),
+        ):
+            (tmp_path / name / file).write_text(json.dumps(data))
+    first, second = readme_tables(tmp_path).split(": two:\n")
+    assert "a.made" in first and "c.made" in first and "b.made" not in first
+    assert "b.made" in second
 
 
 def predictions_of(results):

@@ -10,7 +10,7 @@ import qaudio
 from qaudio.cli import main
 from qaudio.zoo.card import FORMAT
 from qaudio.zoo.catalog import DEFAULT_ENTRY, entries, read_config, read_results
-from qaudio.zoo.tables import index, readme_with_table
+from qaudio.zoo.tables import index, readme_tables, with_generated
 
 ROOT = Path(__file__).resolve().parents[2]
 ESC50 = ROOT.parent / "shared" / "data" / "ESC-50"
@@ -39,7 +39,7 @@ def test_every_result_is_complete_and_names_its_sources(name):
 
 def test_generated_documents_follow_from_the_results():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme_with_table(readme) == readme
+    assert with_generated(readme, "zoo tables", readme_tables()) == readme
     assert index() == (ROOT / "MODEL_CARDS.md").read_text(encoding="utf-8")
 
 

@@ -10,10 +10,10 @@ import qaudio
 from qaudio.cli import main
 from qaudio.zoo.catalog import EntryError, entries
 from qaudio.zoo.results import Predictions, paired_difference
-from qaudio.zoo.study import END, START, Study, study_entries, with_tables
+from qaudio.zoo.study import Study, study_entries
+from qaudio.zoo.tables import with_generated
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = f"before\n{START}\nold\n{END}\nafter\n"
 
 
 def predictions(right: int) -> Predictions:
@@ -59,10 +59,8 @@ def zoo(tmp_path) -> Path:
 
 
 def test_tables_follow_from_results_and_predictions(study, zoo):
-    made = with_tables(DOCUMENT, study, zoo)
-    assert made.startswith(f"before\n{START}\n### made\n\n**All**\n")
-    assert made.endswith(f"\n{END}\nafter\n")
-    assert with_tables(made, study, zoo) == made
+    made = study.render(zoo)
+    assert made.startswith("### made\n\n**All**\n")
     rows = {
         row.split("`")[1]: row.split(" | ") for row in made.splitlines() if row.startswith("| `")
     }
@@ -113,8 +111,6 @@ def test_arguments_of_a_cell(study):
 
 
 def test_faults_of_a_study_are_named(study, tmp_path):
-    with pytest.raises(EntryError, match="markers of the study's tables are missing"):
-        with_tables("no markers", study)
     path = study.recipes / "study.yaml"
     path.write_text(path.read_text().replace("- later", "- never"))
     with pytest.raises(EntryError, match="no such cells: never"):
@@ -127,7 +123,8 @@ def test_faults_of_a_study_are_named(study, tmp_path):
 
 def test_the_shipped_tables_follow_from_the_shipped_results():
     text = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
-    assert with_tables(text, Study(ROOT / "recipes" / "study.yaml")) == text
+    made = Study(ROOT / "recipes" / "study.yaml").render(ROOT / "zoo")
+    assert with_generated(text, "study tables", made) == text
     for cell in study_entries():
         qaudio.verify(cell)
 
@@ -141,10 +138,10 @@ def config_of(study: Study, cell: str, benchmark: str) -> dict:
     """The cell's recipe with its changes, as plain YAML."""
     one = study.cells[cell]
     config = yaml.safe_load((study.recipes / benchmark / one.recipe).read_text())
-    model = config["model"]["init_args"]
     for name, value in one.changes.items():
         section, _, key = name.partition(".")
         assert section == "model"
+        model = config["model"] if key == "class_path" else config["model"]["init_args"]
         model[key] = value.format(benchmark=benchmark) if isinstance(value, str) else value
     return config
 
@@ -152,8 +149,8 @@ def config_of(study: Study, cell: str, benchmark: str) -> dict:
 @pytest.mark.parametrize("benchmark", ["esc10", "ravdess"])
 def test_the_grid_compares_like_with_like(shipped, benchmark):
     configs = {cell: config_of(shipped, cell, benchmark) for cell in shipped.cells}
-    assert {config["trainer"]["max_epochs"] for config in configs.values()} == {60}
-    assert len({json.dumps(config["data"]) for config in configs.values()}) == 1
+    for section in ("trainer", "data"):
+        assert len({json.dumps(config[section]) for config in configs.values()}) == 1, section
     frontend = configs["unpruned"]["model"]["init_args"]["frontend"]
 
     def cost(cell):
