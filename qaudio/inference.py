@@ -7,9 +7,9 @@ import copy
 import json
 import os
 import platform
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -24,9 +24,8 @@ from qaudio.models.resnet import BasicBlock
 from qaudio.paths import cache_folder
 from qaudio.quaternion.fast import SplitLinear, Stage, can_compile, forms
 from qaudio.quaternion.layers import QConv2d, QLinear
+from qaudio.timing import shortest_seconds
 
-ROUNDS = 5  # timings of each form; the shortest counts
-HOPELESS = 1.5  # a form that first takes so many times the best one's time is not timed again
 TOLERANCE = 1e-4  # of the logits' range, in float32
 
 
@@ -373,7 +372,9 @@ class _Memory:
         if known in names:
             return known, build(known)
         built = {name: build(name) for name in names}
-        times = _shortest_times(built, inputs)
+        with torch.inference_mode():
+            calls = {name: partial(module, *inputs) for name, module in built.items()}
+            times = shortest_seconds(calls, inputs[0].device)
         best = min(times, key=times.__getitem__)
         self.known[key] = self.new[key] = best
         return best, built[best]
@@ -389,27 +390,3 @@ class _Memory:
             part = self.path.with_suffix(f".{os.getpid()}")
             part.write_text(json.dumps(stored, indent=1, sort_keys=True), encoding="utf-8")
             os.replace(part, self.path)
-
-
-def _shortest_times(modules: dict[str, nn.Module], inputs: list[Tensor]) -> dict[str, float]:
-    """Seconds of the shortest of several calls of each, taken in turn."""
-    on_cpu = inputs[0].device.type == "cpu"
-    # A single thread's processor time: what other programs disturb least.
-    clock = time.process_time if on_cpu and torch.get_num_threads() == 1 else time.perf_counter
-
-    def timed(module: nn.Module) -> float:
-        start = clock()
-        module(*inputs)
-        if inputs[0].device.type == "cuda":
-            torch.cuda.synchronize()
-        return clock() - start
-
-    with torch.inference_mode():
-        for module in modules.values():
-            timed(module)  # compiles, allocates
-        times = {name: timed(module) for name, module in modules.items()}
-        hopeful = [name for name in times if times[name] < HOPELESS * min(times.values())]
-        for _ in range(ROUNDS - 1):
-            for name in hopeful:
-                times[name] = min(times[name], timed(modules[name]))
-    return times

@@ -175,6 +175,14 @@ def slept(monkeypatch) -> list[float]:
 
 
 @pytest.fixture
+def threads():
+    """Set torch's number of threads for this test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def hub_client(monkeypatch, tmp_path, slept):
     """huggingface_hub online, with a token and an empty cache of its own."""
     import huggingface_hub

@@ -135,7 +135,7 @@ def test_choices_are_remembered_for_this_machine(memory, monkeypatch):
     others = {"packed": "products", "matrix": "products", "products": "matrix", "grouped": "matrix"}
     turned = {key: others[form] if "QConv2d" in key else form for key, form in choices.items()}
     memory.write_text(json.dumps({machine: turned, "elsewhere": {"a layer": "matrix"}}))
-    monkeypatch.setattr(inference, "_shortest_times", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(inference, "shortest_seconds", lambda *_: pytest.fail("measured again"))
     used = eager(model)
     assert sorted(used.choices.values()) == sorted(turned.values())
     assert difference(model, used) < TOLERANCE

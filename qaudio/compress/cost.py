@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import platform
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -15,7 +12,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from qaudio.models.base import AudioModel
+from qaudio.models.base import AudioModel, evaluating
+from qaudio.timing import in_processor_time, seconds_of
 
 WARMUP, REPEATS = 3, 15
 
@@ -78,7 +76,8 @@ def cost(model: AudioModel, *, seconds: float = 10.0, latency: bool = False) -> 
     Args:
         model: left as it is.
         seconds: length of the clip.
-        latency: measure it too: median of 15 runs after 3.
+        latency: measure it too: median of 15 runs after 3; in processor time on a single CPU
+            thread, which other programs hardly disturb.
 
     Raises:
         ValueError: for a clip of no length.
@@ -100,8 +99,8 @@ def cost(model: AudioModel, *, seconds: float = 10.0, latency: bool = False) -> 
 
 def macs_by_layer(model: AudioModel, seconds: float) -> dict[str, int]:
     """MACs of one clip for each layer that has any, by its name."""
-    network = _Network(copy.deepcopy(model).eval())
-    with torch.inference_mode():
+    network = _Network(model)
+    with evaluating(model), torch.inference_mode():
         features = model.features(_silence(model, seconds))
         with FlopCounterMode(display=False, custom_mapping=ON_CPU) as counter:
             network(features)
@@ -126,14 +125,13 @@ def macs_by_layer(model: AudioModel, seconds: float) -> dict[str, int]:
 
 def measure_latency(model: AudioModel, seconds: float) -> Latency:
     """Median latency of one clip on this machine, as the model stands."""
-    model = copy.deepcopy(model).eval()
     waveform = _silence(model, seconds)
-    with torch.inference_mode():
-        whole = _milliseconds(lambda: model(waveform), waveform.device)
-        frontend = _milliseconds(lambda: model.features(waveform), waveform.device)
-    return Latency(
-        round(whole, 3), round(frontend, 3), device_name(waveform.device), f"median of {REPEATS}"
-    )
+    device = waveform.device
+    with evaluating(model), torch.inference_mode():
+        whole = _milliseconds(lambda: model(waveform), device)
+        frontend = _milliseconds(lambda: model.features(waveform), device)
+    method = f"median of {REPEATS}" + ", processor time" * in_processor_time(device)
+    return Latency(round(whole, 3), round(frontend, 3), device_name(device), method)
 
 
 def latency_ratio(model: AudioModel, other: AudioModel, seconds: float) -> float:
@@ -142,18 +140,13 @@ def latency_ratio(model: AudioModel, other: AudioModel, seconds: float) -> float
     The two are timed in turns, so that what else the machine does falls on both; the median of
     the pairs' ratios is given.
     """
-    times: list[list[float]] = []
-    pair = [copy.deepcopy(one).eval() for one in (model, other)]
-    sounds = [_silence(one, seconds) for one in pair]
-    with torch.inference_mode():
+    sound, others = _silence(model, seconds), _silence(other, seconds)
+    ratios = []
+    with evaluating(model), evaluating(other), torch.inference_mode():
         for _ in range(WARMUP + REPEATS):
-            times.append(
-                [
-                    _time(partial(one, sound), sound.device)
-                    for one, sound in zip(pair, sounds, strict=True)
-                ]
-            )
-    return median(ours / theirs for ours, theirs in times[WARMUP:])
+            ours = seconds_of(lambda: model(sound), sound.device)
+            ratios.append(ours / seconds_of(lambda: other(others), others.device))
+    return median(ratios[WARMUP:])
 
 
 def device_name(device: torch.device) -> str:
@@ -175,15 +168,8 @@ def _processor() -> str:
 
 
 def _milliseconds(call: Callable[[], Any], device: torch.device) -> float:
-    return median([_time(call, device) for _ in range(WARMUP + REPEATS)][WARMUP:])
-
-
-def _time(call: Callable[[], Any], device: torch.device) -> float:
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return 1000 * (time.perf_counter() - start)
+    times = [1000 * seconds_of(call, device) for _ in range(WARMUP + REPEATS)]
+    return median(times[WARMUP:])
 
 
 def _silence(model: AudioModel, seconds: float) -> torch.Tensor:

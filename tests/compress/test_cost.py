@@ -1,7 +1,6 @@
 import functools
 
 import pytest
-import torch
 
 from qaudio.compress.cost import cost, macs_by_layer
 from qaudio.compress.prune import plan, prune
@@ -75,11 +74,17 @@ def test_model_is_left_as_it_is(training) -> None:
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-def test_latency_includes_the_front_end_and_says_how_it_was_measured() -> None:
+@pytest.mark.parametrize(
+    ("count", "method"), [(1, "median of 15, processor time"), (2, "median of 15")]
+)
+def test_latency_includes_the_front_end_and_says_how_it_was_measured(
+    count, method, threads
+) -> None:
+    threads(count)
     latency = cost(tiny("qcnn6"), seconds=0.1, latency=True).latency
     assert 0 < latency.frontend_milliseconds < latency.milliseconds
-    assert f"{torch.get_num_threads()} threads" in latency.device
-    assert latency.method == "median of 15"
+    assert f"{count} threads" in latency.device
+    assert latency.method == method
 
 
 def test_attention_and_mlps_of_a_transformer_are_counted_by_hand() -> None:
