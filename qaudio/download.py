@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qaudio.paths import cache_folder
+from qaudio.paths import cache_folder, replacing
 
 TIMEOUT = (15, 60)  # seconds to connect, and between two reads
 CHUNK = 1 << 14  # bytes; where a connection breaks, less than this is lost
@@ -187,9 +187,8 @@ def _check(item: Download) -> None:
                 "no checksum is published for %s: what came, %d bytes of sha256 %s, is recorded "
                 "and compared from now on", item.file, found["size"], found["sha256"],
             )  # fmt: skip
-        new = item.record.with_name(f"{item.record.name}.new")
-        new.write_text(json.dumps({"url": item.url, **found}, indent=1) + "\n", encoding="utf-8")
-        os.replace(new, item.record)
+        with replacing(item.record) as file:
+            file.write((json.dumps({"url": item.url, **found}, indent=1) + "\n").encode())
 
 
 def _record(item: Download) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from qaudio.data import audio
 from qaudio.frontend import Frontend, FrontendConfig, pad_to
 from qaudio.graphs import Form, FrontendGraph, NetworkGraph
 from qaudio.models.base import AudioModel, evaluating
+from qaudio.paths import replacing
 
 if TYPE_CHECKING:
     import onnx
@@ -296,19 +297,11 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 
 def _write(made: onnx.ModelProto, path: Path, metadata: dict[str, Any]) -> None:
-    """Write the file whole or not at all."""
     import onnx
 
     made.producer_name, made.producer_version = "qaudio", metadata["qaudio_version"]
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
     onnx.helper.set_model_props(made, texts)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(made.SerializeToString())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        file.write(made.SerializeToString())

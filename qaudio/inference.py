@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from qaudio.models.base import AudioModel, evaluating
 from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
 from qaudio.models.resnet import BasicBlock
-from qaudio.paths import cache_folder
+from qaudio.paths import cache_folder, replacing
 from qaudio.quaternion.fast import SplitLinear, Stage, can_compile, forms
 from qaudio.quaternion.layers import QConv2d, QLinear
 from qaudio.timing import shortest_seconds
@@ -387,6 +386,5 @@ class _Memory:
         stored[self.machine] = stored.get(self.machine, {}) | self.new
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_suffix(f".{os.getpid()}")
-            part.write_text(json.dumps(stored, indent=1, sort_keys=True), encoding="utf-8")
-            os.replace(part, self.path)
+            with replacing(self.path) as file:
+                file.write(json.dumps(stored, indent=1, sort_keys=True).encode())

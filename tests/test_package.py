@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "runtime": {"resampling"},
     "prediction": {"resampling", "models", "data.audio", "runtime"},
     "graphs": {"quaternion", "frontend", "models"},
-    "export": {"frontend", "models", "data.audio", "graphs", "runtime"},
+    "export": {"frontend", "models", "data.audio", "graphs", "runtime", "paths"},
 }
 WITHOUT_LIGHTNING = ("quaternion", "frontend", "models", "compress", "zoo")
 

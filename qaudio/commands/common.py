@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from qaudio import paths
 
 
 class Commands:
@@ -63,25 +63,14 @@ def say_beside_bar(message: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` when the block ends well, and else leaves nothing.
+    """`qaudio.paths.replacing` that tells a user at once what cannot be written.
 
     Raises:
-        ValueError: at once, when it could not be written there.
+        ValueError: before the block, when it could not be written there.
     """
-    path = path.expanduser().resolve()  # a link stays a link, to the new file
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError("there is something else than a file")
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
-    new = Path(name)
-    try:
-        with open(descriptor, "wb") as file:
-            yield file
-        mask = os.umask(0)
-        os.umask(mask)
-        new.chmod(0o666 & ~mask)  # what a plainly opened file gets
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(paths.replacing(path))
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
+        yield file

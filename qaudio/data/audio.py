@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from qaudio.paths import cache_folder
+from qaudio.paths import cache_folder, replacing
 
 CACHE_VERSION = 1
 # Extensions of the files that are looked for in folders, in lower case.
@@ -237,14 +236,6 @@ class AudioCache:
             pass  # not there, or not whole: written anew
         samples = load(path, sample_rate)
         entry.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.save(file, samples)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, entry)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replacing(entry) as file:
+            np.save(file, samples)
         return np.load(entry, mmap_mode="r")

@@ -26,6 +26,7 @@ from qaudio.data.audio import AudioError, decode, display_name, read
 from qaudio.data.dataset import Clip
 from qaudio.data.errors import DataError
 from qaudio.frontend import resample
+from qaudio.paths import replacing
 
 if TYPE_CHECKING:
     from qaudio.data.datamodule import AudioDataModule
@@ -264,10 +265,5 @@ def _flac(samples: np.ndarray, rate: int, subtype: str) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """A file that is there whole or not at all."""
-    new = path.with_name(f"{path.name}.new")
-    with open(new, "wb") as file:
+    with replacing(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 from qaudio.models.base import AudioModel
+from qaudio.paths import replacing
 
 
 class StoredAnswers:
@@ -57,7 +58,7 @@ class StoredAnswers:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         keys = torch.tensor([list(key) for key in self.rows], dtype=torch.uint8)
-        new = self.path.with_suffix(f".{os.getpid()}")
-        save_file({"waveform": keys, "answer": torch.stack(list(self.rows.values()))}, new)
-        os.replace(new, self.path)
+        with replacing(self.path) as file:
+            answers = torch.stack(list(self.rows.values()))
+            file.write(serialised({"waveform": keys, "answer": answers}))
         self.fresh = 0

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from qaudio.download import Download, DownloadError, fetch, log
-from qaudio.paths import cache_folder
+from qaudio.paths import cache_folder, replacing
 from qaudio.zoo.catalog import SCHEMA_VERSION, EntryError, hosted, read_config
 
 
@@ -90,6 +89,5 @@ def _labels(name: str) -> list[str] | None:
 def _write_labels(folder: Path, labels: list[str] | None) -> None:
     """Give an entry that was imported without them its class names."""
     config = read_config(folder) | {"labels": labels}
-    new = folder.with_name(f".{folder.name}.config.json")
-    new.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(new, folder / "config.json")
+    with replacing(folder / "config.json") as file:
+        file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,90 @@
+import errno
+import os
+import threading
+
+import pytest
+
+from qaudio.paths import replacing
+
+
+@pytest.fixture
+def there(tmp_path):
+    path = tmp_path / "there"
+    path.write_text("old")
+    return path
+
+
+def test_the_new_content_comes_at_the_end_and_all_at_once(there):
+    with replacing(there) as file:
+        file.write(b"new")
+        file.flush()
+        assert there.read_text() == "old"
+    assert there.read_text() == "new"
+    assert [path.name for path in there.parent.iterdir()] == ["there"]
+
+
+def test_what_fails_leaves_the_old_content_and_nothing_else(there):
+    with pytest.raises(RuntimeError, match="spoilt"), replacing(there) as file:
+        file.write(b"half")
+        raise RuntimeError("spoilt")
+    assert there.read_text() == "old"
+    assert [path.name for path in there.parent.iterdir()] == ["there"]
+
+
+def test_the_content_is_on_the_disk_before_it_has_the_name(there, monkeypatch):
+    done = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(there.read_text()) or real(file))
+    with replacing(there) as file:
+        file.write(b"new")
+    assert done == ["old"]
+
+
+def test_a_link_stays_a_link(there):
+    link = there.with_name("link")
+    link.symlink_to(there)
+    with replacing(link) as file:
+        file.write(b"new")
+    assert link.is_symlink()
+    assert there.read_text() == "new"
+
+
+def test_a_new_file_is_as_readable_as_the_users_others(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "new"):
+            pass
+    finally:
+        os.umask(before)
+    expected = 0o666 if os.name == "nt" else 0o640  # Windows knows no groups
+    assert (tmp_path / "new").stat().st_mode & 0o777 == expected
+
+
+def test_an_error_names_the_file_that_was_asked_for(there):
+    with (
+        pytest.raises(FileExistsError, match=r"something else than a file: "),
+        replacing(there.parent),
+    ):
+        pass
+    with pytest.raises(OSError, match=r"No space left on device: '.*there'$"), replacing(there):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError, match=r"below'$"), replacing(there / "below"):
+        pass
+    assert there.read_text() == "old"
+
+
+def test_several_writers_at_once_leave_one_whole_file(there):
+    def write(letter):
+        for _ in range(20):
+            with replacing(there) as file:
+                for _ in range(50):
+                    file.write(letter * 1000)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in (b"a", b"b")]
+    for thread in threads:
+        thread.start()
+    found = {there.read_bytes() for _ in range(200)}
+    for thread in threads:
+        thread.join()
+    assert found <= {b"old", b"a" * 50_000, b"b" * 50_000}
+    assert there.read_bytes() in (b"a" * 50_000, b"b" * 50_000)
