@@ -13,11 +13,14 @@ import numpy as np
 import soundfile
 
 from qaudio.paths import cache_folder, replacing
+from qaudio.resampling import resampled_length
+from qaudio.text import shown
 
 CACHE_VERSION = 1
 # Extensions of the files that are looked for in folders, in lower case.
 SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
-_BLOCK = 1 << 18  # frames read at once: a header that claims 2 GiB allocates no more than this
+LONGEST = 1 << 28  # samples of a sound that is read whole: an hour and a half at 48 kHz
+_BLOCK = 1 << 18  # samples read at once: a header that claims 2 GiB allocates no more than this
 
 
 class AudioError(Exception):
@@ -38,33 +41,38 @@ class AudioInfo:
 
 
 def _open(path: str | os.PathLike) -> soundfile.SoundFile:
-    shown = display_name(path)
+    name = display_name(path)
     if not os.path.exists(path):
-        raise AudioError(f"{shown}: no such file")
+        raise AudioError(f"{name}: no such file")
     if os.path.isdir(path):
-        raise AudioError(f"{shown}: is a folder")
+        raise AudioError(f"{name}: is a folder")
     if os.path.getsize(path) == 0:
-        raise AudioError(f"{shown}: the file is empty")
+        raise AudioError(f"{name}: the file is empty")
+    return _sound(os.fspath(path) if os.name == "nt" else os.fsencode(path), name)
+
+
+def _sound(source: str | bytes | io.BytesIO, name: str) -> soundfile.SoundFile:
     try:
-        file = soundfile.SoundFile(os.fspath(path) if os.name == "nt" else os.fsencode(path))
+        file = soundfile.SoundFile(source)
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError) as error:
-        raise AudioError(f"{shown}: not a readable sound file ({_fault(error)})") from None
+        raise AudioError(f"{name}: not a readable sound file ({_fault(error)})") from None
     if file.samplerate < 100 or file.samplerate > 10_000_000:
         file.close()
-        raise AudioError(f"{shown}: sample rate {file.samplerate} Hz is outside 100 Hz to 10 MHz")
+        raise AudioError(f"{name}: sample rate {file.samplerate} Hz is outside 100 Hz to 10 MHz")
     return file
 
 
 def _fault(error: Exception) -> str:
     """A library's message without the file name it repeats."""
     text = str(getattr(error, "error_string", "") or error)
+    if text.startswith("File does not exist"):  # so libsndfile calls what is no MP3 in an .mp3
+        return "Format not recognised"
     return " ".join(text.split()).rstrip(".")
 
 
 def display_name(path: str | os.PathLike) -> str:
     """A path as one printable line, whatever bytes its name holds."""
-    text = os.fsdecode(os.fspath(path))
-    return text.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "")
+    return shown(os.fsdecode(path))
 
 
 def info(path: str | os.PathLike) -> AudioInfo:
@@ -84,17 +92,18 @@ def blocks(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], int]:
     return _blocks(file, display_name(path)), file.samplerate
 
 
-def _blocks(file: soundfile.SoundFile, shown: str) -> Iterator[np.ndarray]:
+def _blocks(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+    frames = max(1, _BLOCK // file.channels)
     with file:
         while True:
             try:
-                block = file.read(_BLOCK, dtype="float32", always_2d=True)
+                block = file.read(frames, dtype="float32", always_2d=True)
             except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-                raise AudioError(f"{shown}: cannot be decoded ({_fault(error)})") from None
+                raise AudioError(f"{name}: cannot be decoded ({_fault(error)})") from None
             if not len(block):
                 return
             if not np.isfinite(block).all():
-                raise AudioError(f"{shown}: holds NaN or infinite samples")
+                raise AudioError(f"{name}: holds NaN or infinite samples")
             if file.channels == 1:
                 yield block[:, 0]
                 continue
@@ -156,25 +165,34 @@ def read(path: str | os.PathLike) -> tuple[np.ndarray, int]:
     """A whole file, its channels averaged: (T,) float32, and the rate in Hz.
 
     Raises:
-        AudioError: missing, unreadable, without samples, or with NaN or infinite samples.
+        AudioError: missing, unreadable, without samples or with more than `LONGEST`, or with NaN
+            or infinite samples.
     """
     stream, rate = blocks(path)
-    samples = list(stream)
-    if not samples:
-        raise AudioError(f"{display_name(path)}: holds no samples")
-    return np.concatenate(samples), rate
+    return _whole(stream, display_name(path)), rate
 
 
 def decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
     """`read` of a file's content; raises AudioError, which calls it `name`."""
-    try:
-        file = soundfile.SoundFile(io.BytesIO(data))
-    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError) as error:
-        raise AudioError(f"{name}: not a readable sound file ({_fault(error)})") from None
-    samples = list(_blocks(file, name))
+    file = _sound(io.BytesIO(data), name)
+    return _whole(_blocks(file, name), name), file.samplerate
+
+
+def _whole(stream: Iterator[np.ndarray], name: str) -> np.ndarray:
+    """All blocks of a stream in one; raises AudioError for none, and for too many."""
+    samples, count = [], 0
+    for block in stream:
+        samples.append(block)
+        count += len(block)
+        _check_length(count, name)  # a megabyte of FLAC can hold a day of silence
     if not samples:
         raise AudioError(f"{name}: holds no samples")
-    return np.concatenate(samples), file.samplerate
+    return np.concatenate(samples)
+
+
+def _check_length(count: int, name: str) -> None:
+    if count > LONGEST:
+        raise AudioError(f"{name}: holds over {LONGEST} samples: cut it into shorter files")
 
 
 def load(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
@@ -184,6 +202,7 @@ def load(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
     from qaudio.frontend import resample
 
     samples, rate = read(path)
+    _check_length(resampled_length(len(samples), rate, sample_rate), display_name(path))
     return resample(torch.from_numpy(samples), rate, sample_rate).numpy()
 
 

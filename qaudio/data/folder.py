@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from qaudio.data.audio import SOUNDS, sound_files
+from qaudio.data.audio import SOUNDS, display_name, sound_files
 from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule, DataError
 from qaudio.data.dataset import Clip
 from qaudio.data.packed import FACTS
 from qaudio.data.splits import grouped_folds
+from qaudio.text import UNSHOWN, shown
 
 PARTS = {
     "train": TRAINING, "training": TRAINING, "test": TEST, "val": VALIDATION, "valid": VALIDATION,
@@ -93,6 +94,11 @@ class AudioFolder(AudioDataModule):
     def read_clips(self) -> tuple[list[Clip], list[str]]:
         rows = self._folder_rows() if self._rows is None else self._rows
         labels, classes = self._classes(rows)
+        for label in labels:
+            if UNSHOWN.search(label):  # it would go into config.json, cards and terminals
+                raise DataError(
+                    f"{self.table or self.root}: class '{shown(label)}' is no plain text"
+                )
         if len(labels) < 2:
             raise DataError(
                 f"{self.table or self.root}: fewer than two classes with clips; expected "
@@ -126,7 +132,7 @@ class AudioFolder(AudioDataModule):
                 continue
             if not folder.is_dir():
                 if folder.suffix.lower() in SOUNDS:
-                    self.left_out.append(f"{folder}: in no class's folder")
+                    self.left_out.append(f"{display_name(folder)}: in no class's folder")
                 continue
             found = sound_files(folder)
             if not found:
@@ -135,7 +141,9 @@ class AudioFolder(AudioDataModule):
                 {"file": path.relative_to(self.root).as_posix(), "label": folder.name}
                 for path in found
             ]
-        self.left_out += [f"{self.root / name}: a folder without sound files" for name in empty]
+        self.left_out += [
+            f"{display_name(self.root / name)}: a folder without sound files" for name in empty
+        ]
         return rows
 
     def _classes(self, rows: list[dict[str, str]]) -> tuple[list[str], list[tuple[int, ...]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,7 +41,8 @@ def grouped_folds(
     total = np.maximum(counts.sum(0), 1)
 
     def order(n: int) -> tuple[float, str]:
-        return -sizes[n], hashlib.sha256(f"{seed}:{names[n]}".encode()).hexdigest()
+        # As bytes of a path: a file's name need not be text.
+        return -sizes[n], hashlib.sha256(os.fsencode(f"{seed}:{names[n]}")).hexdigest()
 
     held, held_sizes = np.zeros((folds, classes)), np.zeros(folds)
     fold_of = {}

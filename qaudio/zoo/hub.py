@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qaudio.download import log
+from qaudio.text import one_line
 from qaudio.zoo.catalog import HUB_PREFIX, EntryError, locate, read_config, read_json, read_results
-from qaudio.zoo.hub_faults import MAIN, one_line, passes, patiently, reason, told
+from qaudio.zoo.hub_faults import MAIN, passes, patiently, reason, told
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

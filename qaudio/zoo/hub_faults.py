@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from qaudio.download import log
+from qaudio.text import one_line
 from qaudio.zoo.catalog import EntryError
 
 MAIN = "main"
@@ -143,7 +144,3 @@ def told(repo: str, revision: str | None) -> Iterator[None]:
         raise EntryError(message if repo in message else f"{repo}: {message}") from None
     finally:
         logging.set_verbosity(verbosity)
-
-
-def one_line(text: object) -> str:
-    return " ".join(str(text).split())

@@ -74,10 +74,46 @@ def test_a_header_that_claims_two_gigabytes_allocates_none_of_it(write_sound):
     assert len(audio.read(path)[0]) == 800
 
 
-def test_display_name_is_one_printable_line():
-    shown = audio.display_name(b"two\nlines\xff.wav")
-    assert "\n" not in shown
-    shown.encode("utf-8")
+def test_display_name_is_one_line_that_can_be_written():
+    name = "two\nlines\r\u2028\x1b[2J\u202e".encode() + b"\xff.wav"
+    shown = audio.display_name(name)
+    assert shown == r"two\nlines\r\u2028\x1b[2J\u202e\udcff.wav"
+    assert audio.display_name("été 音\xa0👩\u200d🎤.wav") == "été 音\xa0👩\u200d🎤.wav"
+
+
+def test_text_that_is_called_mp3_is_not_called_missing(tmp_path):
+    (tmp_path / "text.mp3").write_text("not a sound\n" * 100)
+    with pytest.raises(AudioError, match=r"not a readable sound file \(Format not recognised\)"):
+        audio.read(tmp_path / "text.mp3")
+
+
+def test_many_channels_are_read_in_smaller_blocks(write_sound):
+    samples = np.zeros((60_000, 64), np.float32)
+    path = write_sound("many.wav", samples=samples, subtype="PCM_U8")
+    tracemalloc.start()
+    for _ in windows(path, 1.0, 0.5, 1.0):
+        pass
+    try:
+        assert tracemalloc.get_traced_memory()[1] < samples.nbytes / 2
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("rate", [8000, 200])
+def test_a_sound_too_long_to_be_read_whole_is_refused(write_sound, monkeypatch, rate):
+    """By its own samples, or by those that resampling would make of them."""
+    path = write_sound("silence.flac", samples=np.zeros(8000), rate=rate)
+    monkeypatch.setattr(audio, "LONGEST", 8000)
+    assert len(audio.load(path, rate)) == 8000
+    monkeypatch.setattr(audio, "LONGEST", 7999 if rate == 8000 else 8000)
+    with pytest.raises(AudioError, match=r"silence\.flac: holds over .* cut it into shorter files"):
+        audio.load(path, 8000)
+
+
+def test_content_at_an_absurd_rate_is_refused(write_sound):
+    content = write_sound("slow.wav", rate=99).read_bytes()
+    with pytest.raises(AudioError, match="made: sample rate 99 Hz is outside"):
+        audio.decode(content, "made")
 
 
 # Windows.

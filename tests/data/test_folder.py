@@ -1,4 +1,5 @@
 import csv
+import os
 from collections import Counter
 
 import pytest
@@ -211,3 +212,15 @@ def test_parquet_without_pyarrow_says_what_to_install(tree, tmp_path, monkeypatc
 def test_a_pattern_without_a_group_is_refused(tree, pattern):
     with pytest.raises(ValueError, match="group_pattern"):
         small(tree, group_pattern=pattern)
+
+
+def test_files_need_no_names_that_are_text_but_classes_do(tree):
+    os.rename(tree / FILES[0], os.fsencode(tree) + b"/no/line\n\xff.wav")
+    data = small(tree)
+    data.setup()
+    assert len(data.read_clips()[0]) == len(FILES)
+    assert not data.left_out
+    os.rename(tree / "yes", os.fsencode(tree) + b"/ye\xff")
+    with pytest.raises(DataError, match=r"class 'ye.*udcff' is no plain text") as caught:
+        small(tree).setup()
+    str(caught.value).encode("utf-8")

@@ -1,0 +1,20 @@
+"""What others wrote (names of files, labels, messages), fit to be shown on one line."""
+
+from __future__ import annotations
+
+import re
+
+# Controls, line breaks of every kind, what turns the direction of writing, and halves of
+# characters, which no encoding can write.
+UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def shown(text: str) -> str:
+    r"""The text with what cannot be shown as escapes, such as \n."""
+    return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: object, most: int = 1000) -> str:
+    """The text on one line of at most so many characters."""
+    line = shown(" ".join(str(text).split()))
+    return line if len(line) <= most else line[: most - 1] + "…"
