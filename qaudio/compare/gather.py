@@ -31,6 +31,7 @@ class Member:
         bytes: size of the weights.
         seconds: of sound that MACs and latency are for.
         latency: milliseconds, on `device`; None where it was not measured.
+        optimized: the same after `qaudio.optimize`.
         predictions: None where the entry keeps none that can be read.
     """
 
@@ -53,6 +54,7 @@ class Member:
     bytes: float
     seconds: float
     latency: float | None
+    optimized: float | None
     device: str | None
     labels: list[str] | None
     predictions: Predictions | None = field(repr=False)
@@ -94,6 +96,12 @@ MEASURES = {
         Measure("macs", "MACs", "", lambda m: f"{m.seconds:g} s of sound"),
         Measure("bytes", "weights", "B"),
         Measure("latency", "latency", "ms", lambda m: f"{m.seconds:g} s of sound, {m.device}"),
+        Measure(
+            "optimized",
+            "optimized latency",
+            "ms",
+            lambda m: f"{m.seconds:g} s of sound, {m.device}",
+        ),
     )
 }
 
@@ -272,6 +280,9 @@ def _member(config: dict[str, Any], facts: _Facts) -> Member:
         bytes=facts.number("cost.bytes"),
         seconds=facts.number("cost.seconds"),
         latency=facts.number("cost.latency.milliseconds") if latency is not None else None,
+        optimized=facts.number("cost.latency.optimized_milliseconds")
+        if (latency or {}).get("optimized_milliseconds") is not None
+        else None,
         device=facts.text("cost.latency.device") if latency is not None else None,
         labels=None if labels is None else [printable(str(label)) for label in labels],
         predictions=None,

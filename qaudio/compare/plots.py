@@ -81,7 +81,7 @@ def _plot(ax: Axes, group: Group, measure: Measure) -> None:
 
     shown = _shown(group, measure)
     conditions = group.conditions(measure)
-    unit = f", {measure.unit}" if measure.key == "latency" else ""
+    unit = ", ms" if measure.unit == "ms" else ""
     title = f"{measure.title}{unit}"
     alike = f" ({shorten(conditions[0], 50)})" if len(conditions) == 1 else ""
     ax.set_xlabel(f"{title}{alike}", parse_math=False)
@@ -114,7 +114,7 @@ def _plot(ax: Axes, group: Group, measure: Measure) -> None:
     ax.set_xlim(min(values) / 1.8, max(values) * 2.6)
     if max(values) / min(values) < 300:
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    plain = measure.key == "latency"
+    plain = measure.unit == "ms"
     ax.xaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value:g}" if plain else short_si(value))
     )

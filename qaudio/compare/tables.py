@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from qaudio.compare.gather import MEASURES, Comparison, Group, Measure, Member
@@ -40,7 +41,7 @@ def cost_text(member: Member, measure: Measure) -> str:
     value = measure.of(member)
     if value is None:
         return ""
-    if measure.key != "latency":
+    if measure.unit != "ms":
         return si(value, measure.unit)
     return f"{value:.1f} ms" if value < 1000 else f"{value / 1000:.1f} s"
 
@@ -78,10 +79,10 @@ def marks(group: Group, measure: Measure) -> dict[str, str]:
     return {condition: f"[{_letters(n)}]" for n, condition in enumerate(conditions)}
 
 
-def condition_notes(group: Group) -> list[str]:
-    """What MACs and latency of a group were measured on, a line for each."""
+def condition_notes(group: Group, measures: Iterable[Measure] = MEASURES.values()) -> list[str]:
+    """What MACs and latencies of a group were measured on, a line for each."""
     notes = []
-    for measure in MEASURES.values():
+    for measure in measures:
         named = marks(group, measure)
         if named:
             parts = [f"{mark} {condition}".strip() for condition, mark in named.items()]
@@ -141,7 +142,10 @@ def _group_text(group: Group, sort: str) -> str:
         _row(shorten(member.name, name_width), name_width, row, widths)
         for member, row in zip(members, rows, strict=True)
     ]
-    notes = [f"{group.metric}: ± over folds; interval: 95 %, over clips", *condition_notes(group)]
+    notes = [
+        f"{group.metric}: ± over folds; interval: 95 %, over clips",
+        *condition_notes(group, shown.values()),
+    ]
     if heads[-1] == "to the best":
         notes.append(TO_BEST)
     if not all(member.complete for member in members):
@@ -187,8 +191,8 @@ def _letters(n: int) -> str:
 
 
 FIELDS = ("benchmark", "protocol", "name", "metric", "mean", "std", "low", "high", "runs", "clips",
-          "complete", "params", "macs", "bytes", "seconds", "latency", "device", "license",
-          "parent")  # fmt: skip
+          "complete", "params", "macs", "bytes", "seconds", "latency", "optimized", "device",
+          "license", "parent")  # fmt: skip
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:

@@ -36,12 +36,15 @@ class Latency:
         frontend_milliseconds: the front-end alone.
         device: processor and number of threads.
         method: how it was measured.
+        optimized_milliseconds: front-end and network as `qaudio.optimize` gives them, where that
+            was measured.
     """
 
     milliseconds: float
     frontend_milliseconds: float
     device: str
     method: str
+    optimized_milliseconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from qaudio.zoo.confusion import pictured
 from qaudio.zoo.results import Predictions, confused_with, scores_by_class
 from qaudio.zoo.tables import interval, percent, points, spread
 
-FORMAT = 2  # of the card's text, in config.json; a change of the text is a new one
+FORMAT = 3  # of the card's text, in config.json; a change of the text is a new one
 FOLDED = 20  # a table of more classes than that is folded away
 
 
@@ -277,10 +277,12 @@ def _cost(results: dict[str, Any]) -> str:
     lines.append(f"| weights | {cost['bytes'] / 1e6:.2f} MB |")
     latency = cost["latency"]
     if latency:
+        fast = latency.get("optimized_milliseconds")
+        optimized = f"; {fast:.1f} ms by `qaudio.optimize`" if fast else ""
         lines.append(
             f"| latency, {cost['seconds']:g} s clip, batch 1 | {latency['milliseconds']:.1f} ms, "
-            f"of which front-end {latency['frontend_milliseconds']:.1f} ms ({latency['device']}; "
-            f"{latency['method']}) |"
+            f"of which front-end {latency['frontend_milliseconds']:.1f} ms{optimized} "
+            f"({latency['device']}; {latency['method']}) |"
         )
     if results["parent"] and results["parent"].get("kept"):
         kept = results["parent"]["kept"]

@@ -39,6 +39,11 @@ def score(results: dict[str, Any], over: str = "") -> str:
     return percent(result["mean"]) + (deviation and deviation + over) + remark
 
 
+def _milliseconds(latency: dict[str, Any]) -> str:
+    fast = latency.get("optimized_milliseconds")
+    return f"{latency['milliseconds']:.1f} ms" + (f", optimized {fast:.1f}" if fast else "")
+
+
 def facts(results: dict[str, Any]) -> list[tuple[str, str]]:
     """What a terminal shows of an entry's results: name and value."""
     result, cost, parent = results["result"], results["cost"], results["parent"]
@@ -51,7 +56,7 @@ def facts(results: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if cost["latency"]:
         latency = cost["latency"]
-        rows.append(("latency", f"{latency['milliseconds']:.1f} ms ({latency['device']})"))
+        rows.append(("latency", f"{_milliseconds(latency)} ({latency['device']})"))
     if parent:
         rows.append(("parent", f"{parent['how']} {parent['name']}"))
         if parent.get("difference"):
@@ -74,7 +79,7 @@ def table(results: list[dict[str, Any]], link: str, licences: list[str] | None =
     rows = [head, "|---" * head.count(" |") + "|"]
     for n, one in enumerate(results):
         result, cost, parent = one["result"], one["cost"], one["parent"]
-        latency = f"{cost['latency']['milliseconds']:.1f} ms" if cost["latency"] else ""
+        latency = _milliseconds(cost["latency"]) if cost["latency"] else ""
         difference = ""
         if parent:
             difference = parent["name"]
@@ -113,7 +118,10 @@ def index(folder: Path | None = None) -> str:
         parts.append(f"## {title}")
         parts.append(table(list(members.values()), "zoo/", licences))
         if devices:
-            parts.append(f"Latency, batch 1, front-end included: {'; '.join(sorted(devices))}.")
+            parts.append(
+                "Latency, batch 1, front-end included, and after `qaudio.optimize`: "
+                f"{'; '.join(sorted(devices))}."
+            )
     return "\n\n".join(parts) + "\n"
 
 

@@ -16,8 +16,8 @@ def write_entry(tmp_path):
     def write(
         name, predictions=None, *, folder=None, benchmark="made", protocol="two folds",
         architecture="qcnn6_006", labels=LABELS, license="cc-by-4.0", parent=None, params=100_000,
-        macs=2_000_000, seconds=10.0, latency=12.5, device="one machine", keep_predictions=True,
-        changes=None,
+        macs=2_000_000, seconds=10.0, latency=12.5, optimized=None, device="one machine",
+        keep_predictions=True, changes=None,
     ):  # fmt: skip
         path = tmp_path / "entries" / (folder or name)
         path.mkdir(parents=True)
@@ -30,6 +30,8 @@ def write_entry(tmp_path):
         if predictions is None:
             return path
         measured = {"milliseconds": latency, "device": device} if latency else None
+        if optimized:
+            measured["optimized_milliseconds"] = optimized
         results = {
             "entry": name, "benchmark": benchmark, "protocol": protocol, "complete": True,
             "result": summarise(predictions, "accuracy"), "parent": parent,
@@ -54,7 +56,8 @@ def zoo(write_entry):
     """Folders of six entries: four of one protocol, one of another, one without results."""
     pruned = {"how": "pruned from", "name": "big.made"}
     return [
-        write_entry("big.made", made(1, 3.0), params=800_000, macs=9_000_000, latency=40.0),
+        write_entry("big.made", made(1, 3.0), params=800_000, macs=9_000_000, latency=40.0,
+                    optimized=20.0),
         write_entry("small.made", made(2, 2.0), params=90_000, macs=900_000, latency=8.0,
                     parent=pruned),
         write_entry("tiny.made", made(3, 1.2), params=20_000, macs=300_000, latency=None,

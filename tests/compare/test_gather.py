@@ -67,7 +67,7 @@ def test_scores_by_class_are_the_share_of_each_classs_clips_that_was_found(compa
 
 def test_the_front_holds_those_that_no_other_beats(comparison):
     group = comparison.groups[1]
-    for key in ("params", "macs", "latency"):
+    for key in ("params", "macs", "latency", "optimized"):
         measure = MEASURES[key]
         (front,) = group.fronts(measure)
         having = [member for member in group.members if measure.of(member) is not None]

@@ -307,6 +307,17 @@ def test_a_teachers_classes_may_stand_in_another_order(known, esc50_tree):
         assert torch.allclose(module.taught(waveform, lambda x: x), net(waveform).flip(1))
 
 
+def test_a_teacher_hears_the_sounds_at_its_own_rate(known, esc50_tree):
+    net = network(sample_rate=16000, n_mels=40)
+    module, sounds = student(known(net)), data(esc50_tree)
+    trainer(1, limit_train_batches=0).fit(module, sounds)
+    waveform = 0.1 * torch.randn(3, 4000)
+    with torch.no_grad():
+        taught = module.taught(waveform, lambda x: x)
+        assert torch.allclose(taught, net(waveform, module.sample_rate), atol=1e-5)
+        assert not torch.allclose(taught, net(waveform), atol=1e-3)
+
+
 def test_a_teacher_of_other_classes_is_refused_with_what_would_be_allowed(known, esc50_tree):
     source = known(network(labels=["dog", "rain", "siren"]), "other.made")
     with pytest.raises(qaudio.zoo.catalog.EntryError) as refused:

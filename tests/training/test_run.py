@@ -51,6 +51,15 @@ def test_crossval_writes_an_entry_that_verifies_and_tests(parent, capsys, esc50_
     assert f"accuracy {stated}, recorded {stated}" in capsys.readouterr().out
 
 
+def test_latency_is_measured_as_the_model_stands_and_optimized(recipe, zoo, monkeypatch):
+    made = []
+    monkeypatch.setattr("qaudio.training.writer.optimize", lambda net: made.append(net) or net)
+    assert main(["crossval", *recipe(writer={"latency": True}), "--folds", "[1,2]"]) == 0
+    latency = results_of(zoo / "qcnn6_006.esc10")["cost"]["latency"]
+    assert latency["milliseconds"] > 0 and latency["optimized_milliseconds"] > 0
+    assert len(made) == 1  # once, when all is there
+
+
 def test_a_score_that_the_audio_does_not_give_fails_the_test(parent, esc50_tree):
     results = results_of(parent)
     results["result"]["runs"]["seed0_fold1"] = 0.123

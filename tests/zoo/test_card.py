@@ -115,6 +115,17 @@ def test_unfinished_results_are_marked_everywhere(results):
     assert "runs so far" in dict(facts(results))["accuracy"]
 
 
+def test_latency_is_told_as_the_model_stands_and_optimized(results):
+    measured = {"milliseconds": 12.34, "frontend_milliseconds": 2.0, "device": "a chip",
+                "method": "median of 15"}  # fmt: skip
+    results["cost"]["latency"] = measured
+    assert "12.3 ms, of which front-end 2.0 ms (a chip; median of 15) |" in render(CONFIG, results)
+    measured["optimized_milliseconds"] = 6.54
+    assert "front-end 2.0 ms; 6.5 ms by `qaudio.optimize` (a chip" in render(CONFIG, results)
+    assert "| 12.3 ms, optimized 6.5 |" in table([results], "")
+    assert dict(facts(results))["latency"] == "12.3 ms, optimized 6.5 (a chip)"
+
+
 def test_an_unknown_benchmark_and_no_licence_are_said_in_words(results):
     text = render(CONFIG | {"license": None}, results | {"benchmark": "my_sounds", "parent": None})
     assert "Weights: not stated" in text
