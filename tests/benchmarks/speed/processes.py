@@ -1,0 +1,134 @@
+"""Training steps, building, starts of the interpreter, and the memory of long files."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import nn
+
+from tests.benchmarks.speed.networks import network
+from tests.benchmarks.speed.table import Call, Start, Table, environment
+
+BATCH, FRAMES, MELS = 4, 500, 64  # of a training step: 5 s clips
+MINUTES = (2, 10, 30)
+LONG_FILES = "qcnn10_050.esc10"
+
+
+def step(arch: str) -> Call:
+    """A training step on made features."""
+    model = network(arch).train()
+    optimizer = torch.optim.Adam(model.parameters())
+    x = torch.randn(BATCH, model.frontend.channels, FRAMES, MELS)
+    y = torch.arange(BATCH)
+
+    def call() -> None:
+        optimizer.zero_grad()
+        logits = model.classifier(model.embed_features(x))
+        nn.functional.cross_entropy(logits, y).backward()
+        optimizer.step()
+
+    return torch.inference_mode(False)(torch.enable_grad()(call))
+
+
+def step_memory(arch: str, threads: int) -> float:
+    """MB that a network and three of its training steps add to this process at their peak."""
+    torch.set_num_threads(threads)
+    statm = Path("/proc/self/statm").read_text().split()
+    before = int(statm[1]) * resource.getpagesize()
+    call = step(arch)
+    for _ in range(3):
+        call()
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (peak - before) / 1e6
+
+
+def in_fresh_process(arch: str) -> float:
+    """`step_memory` where nothing ran before."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn) as pool:
+        return pool.submit(step_memory, arch, torch.get_num_threads()).result()
+
+
+def training(table: Table) -> None:
+    """A training step of qcnn10 against one of cnn10, of the same widths."""
+    what = f"training step of qcnn10, {BATCH} clips of 5 s"
+    table.pair(what, "cnn10", 1.10, step("qcnn10"), step("cnn10"))
+    table.figure(
+        "peak memory of these steps", "cnn10", "MB", 1.10,
+        lambda: (in_fresh_process("qcnn10"), in_fresh_process("cnn10")),
+    )  # fmt: skip
+
+
+def building(table: Table) -> None:
+    """Networks from random weights."""
+    first, second = (lambda: network("qcnn14")), (lambda: network("cnn14"))
+    table.pair("building qcnn14", "building cnn14", 1.5, first, second)
+
+
+def starts(table: Table) -> None:
+    """What imports and short commands take, the interpreter's start included."""
+    nothing, torch_alone = Start(("-c", "pass")), Start(("-c", "import torch"))
+    table.pair("import qaudio", "pass", 150, Start(("-c", "import qaudio")), nothing,
+               kind="difference")  # fmt: skip
+    listed = Start(("-m", "qaudio.cli", "list"))
+    table.pair("qaudio list", "pass", None, listed, nothing, kind="difference")
+    code = "import sys; from qaudio.cli import main; main(['list']); print('torch' in sys.modules)"
+    table.figure(
+        "torch imported by qaudio list", "", "modules", 0,
+        lambda: (float(Start(("-c", code))().stdout.endswith("True\n")), None), kind="value",
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "clip.wav")
+        write_noise(path, 5)
+        table.pair(
+            "qaudio predict CLIP, cold", "import torch", 1500,
+            Start(("-m", "qaudio.cli", "predict", str(path))), torch_alone, kind="difference",
+        )  # fmt: skip
+
+
+def memory(table: Table) -> None:
+    """Peak memory of `qaudio predict` on long files, windowed; held whole, they would show."""
+    if not table.measures:
+        return
+    peaks: list[float] = []
+    for minutes in MINUTES:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "long.wav")
+            write_noise(path, 60 * minutes)
+            peaks.append(predict_memory(path))
+        what = f"peak memory of qaudio predict, {minutes} minutes"
+        table.figure(what, LONG_FILES, "MB", 1200, lambda: (peaks[-1], None), kind="value")
+    what = f"peak memory of qaudio predict, {MINUTES[-1]} minutes"
+    table.figure(what, f"{MINUTES[0]} minutes", "MB", 1.03, lambda: (peaks[-1], peaks[0]))
+
+
+def predict_memory(path: Path) -> float:
+    """Peak resident MB of the command on a file."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qaudio.cli", "predict", str(path), "--model", LONG_FILES],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"qaudio predict failed on {path}")
+    return 1024 * usage.ru_maxrss / 1e6
+
+
+def write_noise(path: Path, seconds: float, rate: int = 44100) -> None:
+    """A mono file of faint noise, written second by second."""
+    generator = np.random.default_rng(0)
+    with soundfile.SoundFile(path, "w", rate, 1) as file:
+        for _ in range(round(seconds)):
+            file.write(0.1 * generator.standard_normal(rate))

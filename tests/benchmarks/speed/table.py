@@ -1,0 +1,243 @@
+"""What the groups of rows share: how a pair is timed, and how its row is judged and printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+import qaudio
+from qaudio.compress.cost import device_name
+from qaudio.timing import in_processor_time
+
+ROOT = Path(qaudio.__file__).parent.parent
+CPU = torch.device("cpu")
+TURN = 2  # counted runs of a call in its turn
+LEAST, MOST = 4, 40  # counted runs of each call, within the budget
+PROFILED = 5
+Call = Callable[[], object]
+Figure = Literal["ratio", "difference", "value"]
+HEAD = "| what | against | unit | first | second | figure | limit | holds | networks alone |"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found, and what it should be.
+
+    Attributes:
+        figure: what the limit is of: first/second, first - second, or first.
+        least: the limit is the least that the figure may be, not the most.
+        alone: the same pair without the front-ends.
+    """
+
+    group: str
+    what: str
+    against: str
+    unit: str
+    first: float
+    second: float | None
+    kind: Figure = "ratio"
+    limit: float | None = None
+    least: bool = False
+    alone: tuple[float, float] | None = None
+
+    @property
+    def figure(self) -> float:
+        if self.second is None or self.kind == "value":
+            return self.first
+        return self.first / self.second if self.kind == "ratio" else self.first - self.second
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the limit is kept; None where there is none."""
+        if self.limit is None:
+            return None
+        return self.figure >= self.limit if self.least else self.figure <= self.limit
+
+    def to_dict(self) -> dict:
+        return {**asdict(self), "figure": self.figure, "holds": self.holds}
+
+    def to_line(self) -> str:
+        """A line of the Markdown table."""
+        limit = "" if self.limit is None else f"{'≥' if self.least else '≤'} {self.limit:g}"
+        holds = {True: "yes", False: "NO", None: ""}[self.holds]
+        alone = ""
+        if self.alone:
+            a, b = self.alone
+            alone = f"{a:.1f} / {b:.1f} = {a / b:.3f}"
+        cells = [
+            self.what, self.against, self.unit, short(self.first), short(self.second),
+            short(self.figure), limit, holds, alone,
+        ]  # fmt: skip
+        return f"| {' | '.join(cells)} |"
+
+
+def short(number: float | None) -> str:
+    """Four digits or what is before the point."""
+    if number is None:
+        return ""
+    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
+def environment() -> dict[str, str]:
+    """Of a new process: this copy of the package, on as many threads as here."""
+    threads = str(torch.get_num_threads())
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads}
+
+
+@dataclass(frozen=True)
+class Start:
+    """A fresh interpreter's run, as a call."""
+
+    arguments: tuple[str, ...]
+
+    def __call__(self) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, *self.arguments],
+            env=environment(),
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+
+
+class Table:
+    """Measures rows and prints each when it is done.
+
+    Args:
+        budget: seconds for each pair.
+        profile: part of a row's name: nothing is measured then, and the calls of such rows are
+            profiled.
+        prepare: nothing is measured: what the rows are made of is built, and remembered.
+        data: folder of ESC-50.
+    """
+
+    def __init__(
+        self,
+        budget: float = 4.0,
+        profile: str | None = None,
+        prepare: bool = False,
+        data: str | None = None,
+    ):
+        self.budget, self.profiled, self.data = budget, profile, data
+        self.measures = not (profile or prepare)
+        self.group = ""
+        self.rows: list[Row] = []
+
+    def pair(
+        self,
+        what: str,
+        against: str,
+        limit: float | None,
+        first: Call,
+        second: Call,
+        *,
+        kind: Figure = "ratio",
+        alone: tuple[Call, Call] | None = None,
+    ) -> Row | None:
+        """The row of two calls' times, in ms; None where nothing is measured."""
+        with torch.inference_mode():
+            if self.profiled and self.profiled in what:
+                for name, call in ((what, first), (against, second)):
+                    print(f"\n{name}\n{profile(call)}", flush=True)
+            if not self.measures:
+                return None
+            times = milliseconds(first, second, self.budget)
+            networks = milliseconds(*alone, self.budget) if alone else None
+        return self.add(
+            Row(self.group, what, against, "ms", *times, kind, limit, alone=networks)
+        )  # fmt: skip
+
+    def figure(
+        self,
+        what: str,
+        against: str,
+        unit: str,
+        limit: float | None,
+        measure: Callable[[], tuple[float, float | None]],
+        *,
+        kind: Figure = "ratio",
+        least: bool = False,
+    ) -> Row | None:
+        """The row of one or two figures that `measure` finds."""
+        if not self.measures:
+            return None
+        first, second = measure()
+        return self.add(Row(self.group, what, against, unit, first, second, kind, limit, least))
+
+    def add(self, row: Row) -> Row:
+        """Keep a row and print it."""
+        self.rows.append(row)
+        print(row.to_line(), flush=True)
+        return row
+
+    def write(self, path: str) -> None:
+        """All rows, as JSON, with the machine that they were measured on."""
+        document = {"machine": machine(), "rows": [row.to_dict() for row in self.rows]}
+        Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def machine() -> str:
+    """Processor, threads, torch, and which time is shown."""
+    time_shown = "processor time" if in_processor_time(CPU) else "wall clock"
+    return f"{device_name(CPU)}, torch {torch.__version__}, {time_shown}"
+
+
+def milliseconds(first: Call, second: Call, budget: float) -> tuple[float, float]:
+    """Medians of two calls, run in turns for so many seconds.
+
+    Of starts of interpreters the shortest counts: they are few, and what else a machine does can
+    only add to them.
+    """
+    starts = isinstance(first, Start)
+    clock: Callable[[], float] = time.perf_counter
+    if in_processor_time(CPU):
+        clock = children_seconds if starts else time.process_time
+    times: tuple[list[float], list[float]] = ([], [])
+
+    def timed(call: Call) -> float:
+        start = clock()
+        call()
+        return 1000 * (clock() - start)
+
+    for call in (first, second):
+        call()
+    end = time.perf_counter() + budget
+    while len(times[0]) < LEAST or (time.perf_counter() < end and len(times[0]) < MOST):
+        for call, taken in zip((first, second), times, strict=True):
+            if not starts:
+                call()  # what ran before it still spins its threads and fills the caches
+            taken += [timed(call) for _ in range(1 if starts else TURN)]
+    best = min if starts else statistics.median
+    return best(times[0]), best(times[1])
+
+
+def children_seconds() -> float:
+    """Processor time of the processes that this one started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def profile(call: Call) -> str:
+    """Where a call's time goes: operators, or the imports of an interpreter's start."""
+    if isinstance(call, Start):
+        lines = Start(("-X", "importtime", *call.arguments))().stderr.splitlines()
+        found = [line.removeprefix("import time:").split("|") for line in lines if "|" in line]
+        own = [(int(cells[0]), cells[2].strip()) for cells in found if cells[0].strip().isdigit()]
+        slowest = sorted(own, reverse=True)[:25]
+        return "\n".join(f"{us / 1000:8.1f} ms  {name}" for us, name in slowest)
+    call()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        for _ in range(PROFILED):
+            call()
+    return found.key_averages().table(sort_by="self_cpu_time_total", row_limit=20)
