@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -33,15 +36,90 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         raise FileExistsError(errno.EEXIST, "there is something else than a file", str(path))
     new = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(new, "xb") as file:  # as readable as any new file of the user's
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    except OSError as error:
-        if error.errno is not None and error.filename in (None, str(new)):
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
+        with naming(path, new):
+            with open(new, "xb") as file:  # as readable as any new file of the user's
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
     finally:
         with suppress(OSError):
             new.unlink()
+
+
+@contextmanager
+def naming(path: Path, scratch: Path) -> Iterator[None]:
+    """Let an OSError that names nothing, or what is below `scratch`, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename is None or str(error.filename).startswith(str(scratch))
+        if error.errno is None or not named:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fill a new folder beside `folder`, then put it in its place, all at once where that is known.
+
+    Linux and macOS swap two folders in one step; elsewhere a crash between two renames leaves the
+    old folder as `.NAME.….old` beside it. What a process leaves that is killed is hidden.
+
+    Args:
+        folder: replaced when it exists; a link stays a link.
+        write: fills the folder that it is given.
+
+    Raises:
+        OSError: when it cannot be written; the old folder stays.
+    """
+    folder = Path(folder).expanduser().resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = folder.with_name(f".{folder.name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:
+        with naming(folder, new):
+            new.mkdir()
+            write(new)
+            for path in (*new.rglob("*"), new):
+                _on_disk(path)
+            if not folder.exists():
+                os.replace(new, folder)
+            elif not _exchanged(new, folder):
+                _exchange_in_steps(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)  # the old one, where they changed places
+
+
+def _exchange_in_steps(new: Path, folder: Path) -> None:
+    old = new.with_suffix(".old")
+    os.replace(folder, old)
+    try:
+        os.replace(new, folder)
+    except OSError:
+        os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _on_disk(path: Path) -> None:
+    """Wait until a file, or the list of a folder's files, is on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Let two names change places in one step; False where system or file system cannot."""
+    here, swap = -100, 2  # AT_FDCWD; RENAME_EXCHANGE, on macOS RENAME_SWAP
+    names = os.fsencode(one), os.fsencode(other)
+    try:
+        if sys.platform == "linux":
+            return ctypes.CDLL(None).renameat2(here, names[0], here, names[1], swap) == 0
+        if sys.platform == "darwin":
+            return ctypes.CDLL(None).renamex_np(*names, swap) == 0
+    except AttributeError:  # a C library older than the call
+        pass
+    return False

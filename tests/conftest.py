@@ -117,8 +117,12 @@ def bad_sounds(tmp_path, write_sound):
 
 @pytest.fixture
 def esc50_tree(tmp_path) -> Path:
+    return make_esc50(tmp_path / "ESC-50")
+
+
+def make_esc50(root: Path) -> Path:
     """ESC-50's layout: 5 folds × 4 classes (one outside ESC-10) × 2 clips of 1 s at 8 kHz."""
-    root, rng = tmp_path / "ESC-50", np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     (root / "meta").mkdir(parents=True)
     (root / "audio").mkdir()
     time, rows = np.arange(ESC50_RATE) / ESC50_RATE, []

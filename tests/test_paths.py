@@ -1,10 +1,12 @@
 import errno
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
-from qaudio.paths import replacing
+from qaudio import paths
+from qaudio.paths import replace_folder, replacing
 
 
 @pytest.fixture
@@ -88,3 +90,70 @@ def test_several_writers_at_once_leave_one_whole_file(there):
         thread.join()
     assert found <= {b"old", b"a" * 50_000, b"b" * 50_000}
     assert there.read_bytes() in (b"a" * 50_000, b"b" * 50_000)
+
+
+# Folders.
+
+
+def fill(folder: Path, content: str) -> None:
+    (folder / "sub").mkdir()
+    (folder / "a").write_text(content)
+    (folder / "sub" / "b").write_text(content)
+
+
+def content(folder: Path) -> set[str]:
+    return {path.read_text() for path in (folder / "a", folder / "sub" / "b")}
+
+
+@pytest.fixture(params=["in one step", "in two"])
+def steps(request, monkeypatch):
+    """Also as on a system that cannot exchange two names."""
+    if request.param == "in two":
+        monkeypatch.setattr(paths, "_exchanged", lambda new, folder: False)
+
+
+def test_a_folder_is_replaced_and_nothing_is_left(tmp_path, steps):
+    for word in ("one", "two"):
+        replace_folder(tmp_path / "folder", lambda new, word=word: fill(new, word))
+        assert content(tmp_path / "folder") == {word}
+        assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_that_cannot_be_filled_leaves_the_old_one(tmp_path, steps):
+    replace_folder(tmp_path / "folder", lambda new: fill(new, "one"))
+
+    def full(new):
+        fill(new, "two")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*folder'$"):
+        replace_folder(tmp_path / "folder", full)
+    assert content(tmp_path / "folder") == {"one"}
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_is_never_missing_while_it_is_replaced(tmp_path):
+    folder = tmp_path / "folder"
+    replace_folder(folder, lambda new: fill(new, "one"))
+    missing, stop = [], threading.Event()
+
+    def look():
+        while not stop.is_set():
+            if not folder.exists():
+                missing.append(1)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for _ in range(200):
+        replace_folder(folder, lambda new: fill(new, "two"))
+    stop.set()
+    thread.join()
+    assert not missing or os.name == "nt"  # which has no such call
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    replace_folder(tmp_path / "folder", lambda new: fill(new, "one"))
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    replace_folder(tmp_path / "link", lambda new: fill(new, "two"))
+    assert (tmp_path / "link").is_symlink()
+    assert content(tmp_path / "folder") == {"two"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from qaudio.commands.common import Commands, positive, say_failed, usage
+from qaudio.commands.common import Commands, positive, replacing, say_failed, usage
 from qaudio.zoo.catalog import DEFAULT_ENTRY, IMPORTERS, EntryError, entries, read_config
 
 
@@ -83,7 +83,8 @@ def _verify(options: argparse.Namespace) -> int:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         made = tables.with_generated(text, what, made) if what else made
         if options.write and made != text:
-            path.write_text(made, encoding="utf-8")
+            with replacing(path) as file:
+                file.write(made.encode())
             print(f"{path.relative_to(top)}: written")
         elif made != text:
             failed += 1

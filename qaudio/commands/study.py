@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qaudio.commands import training
-from qaudio.commands.common import Commands, say_failed, usage
+from qaudio.commands.common import Commands, replacing, say_failed, usage
 from qaudio.zoo.catalog import EntryError
 
 if TYPE_CHECKING:
@@ -104,5 +104,6 @@ def _write_tables(study: Study, zoo: Path) -> None:
     text = path.read_text(encoding="utf-8")
     made = with_generated(text, "study tables", study.render(zoo))
     if made != text:
-        path.write_text(made, encoding="utf-8")
+        with replacing(path) as file:
+            file.write(made.encode())
         print(f"{path}: written")

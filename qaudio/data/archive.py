@@ -78,6 +78,8 @@ def _unpack(path: Path, top: str, out: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with file.open(member) as source, open(target, "wb") as copy:
                     shutil.copyfileobj(source, copy)  # checks the file's CRC at its end
+                    copy.flush()
+                    os.fsync(copy.fileno())  # before the folder has its name, and the archive goes
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is no whole zip file ({error}): delete it and its .json") from None
 

@@ -255,6 +255,8 @@ class AudioCache:
             pass  # not there, or not whole: written anew
         samples = load(path, sample_rate)
         entry.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()  # into a file, numpy hides what a disk says
+        np.save(content, samples)
         with replacing(entry) as file:
-            np.save(file, samples)
+            file.write(content.getbuffer())
         return np.load(entry, mmap_mode="r")

@@ -26,7 +26,7 @@ from qaudio.data.audio import AudioError, decode, display_name, read
 from qaudio.data.dataset import Clip
 from qaudio.data.errors import DataError
 from qaudio.frontend import resample
-from qaudio.paths import replacing
+from qaudio.paths import naming, replacing
 
 if TYPE_CHECKING:
     from qaudio.data.datamodule import AudioDataModule
@@ -133,6 +133,7 @@ def pack(
         found = PackedClips(str(folder)).facts
         if found["plan"] != facts["plan"]:
             raise DataError(f"{folder} holds another packed set: give another folder")
+        shutil.rmtree(folder / ".packing", ignore_errors=True)  # of one that was killed at its end
         return found
     pieces = _Pieces(folder, facts["plan"])
     bar = tqdm(total=len(clips), desc="packing", unit="clip", delay=2, leave=False, disable=None)
@@ -199,10 +200,11 @@ class _Pieces:
 
         scratch = self.notes / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
-        writer = BinaryWriter(str(scratch), chunk_size=len(items), chunk_index=number)
-        for n, item in enumerate(items):
-            writer.add_item(n, item)
-        writer.done()
+        with naming(self.folder, scratch):
+            writer = BinaryWriter(str(scratch), chunk_size=len(items), chunk_index=number)
+            for n, item in enumerate(items):
+                writer.add_item(n, item)
+            writer.done()
         index = json.loads(next(scratch.glob("*index.json")).read_text())
         (chunk,) = index["chunks"]
         path = scratch / chunk["filename"]

@@ -18,12 +18,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from qaudio.data.datamodule import AudioDataModule
+from qaudio.training.checkpoints import LAST, WholeCheckpoints, last_checkpoint
 from qaudio.training.modules import Classifier
 from qaudio.training.writer import EntryWriter, Recipe, Run, write_validation
 from qaudio.zoo.catalog import EntryError, locate, read_config, read_results
 from qaudio.zoo.results import Predictions, summarise
 
-LAST = "last.ckpt"
 # Where and which run, not what is run: left out of the recipe that an entry keeps.
 VOLATILE = (
     "seed_everything",
@@ -233,6 +233,7 @@ def _fit(cli: TrainingCLI) -> float:
     others = [c for c in cli.trainer.callbacks if type(c) is not ModelCheckpoint]  # type: ignore[attr-defined]
     timer = Timer()  # its count goes on when a run is resumed
     cli.trainer.callbacks = [*others, timer, last_checkpoint(folder)]  # type: ignore[attr-defined]
+    cli.trainer.strategy.checkpoint_io = WholeCheckpoints()
     if not cli.trainer.loggers:
         cli.trainer.loggers = [CSVLogger(folder, name="log")]
     resumed = cli.config.ckpt_path or (folder / LAST if (folder / LAST).is_file() else None)
@@ -240,13 +241,9 @@ def _fit(cli: TrainingCLI) -> float:
     return timer.time_elapsed("train")
 
 
-def last_checkpoint(folder: Path) -> ModelCheckpoint:
-    """Keeps folder/last.ckpt, renewed after every epoch."""
-    return ModelCheckpoint(folder, Path(LAST).stem, save_top_k=1, enable_version_counter=False)
-
-
 def _train(cli: TrainingCLI, recipe: Recipe) -> None:
     writer = _writer(cli)
+    writer.check(recipe)
     seconds = _fit(cli)
     if not cli.trainer.is_global_zero:
         return  # of several processes one scores and writes

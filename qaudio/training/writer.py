@@ -7,6 +7,7 @@ import json
 import platform
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from qaudio.data.datamodule import Split
 from qaudio.inference import optimize
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import from_config
+from qaudio.paths import replacing
 from qaudio.zoo import report
 from qaudio.zoo.catalog import (
     EntryError,
@@ -158,6 +160,20 @@ class EntryWriter:
                 "--writer.entry"
             )
         return set(Predictions.load(self.path / "predictions.npz").runs())
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse before a training what would be refused after it.
+
+        Raises:
+            EntryError: when no entry is named, or the one named was made by another recipe.
+            OSError: when nothing can be written to the folder of entries.
+        """
+        self.done(recipe)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.folder)) from None
 
     def record(self, run: Run, recipe: Recipe) -> dict[str, Any]:
         """Add a run to the entry (or replace the same one) and return its new results."""
@@ -300,7 +316,8 @@ class EntryWriter:
             }
             if one not in sets:
                 sets.append(one)
-        self._log.write_text(json.dumps(sets, indent=1) + "\n", encoding="utf-8")
+        with replacing(self._log) as file:
+            file.write((json.dumps(sets, indent=1) + "\n").encode())
         return self._count_scored(split.benchmark, sets)
 
     @property
@@ -350,7 +367,8 @@ class EntryWriter:
 def write_validation(path: Path, rows: list[dict[str, Any]]) -> None:
     """Scores on validation folds, for choosing recipes; never part of an entry."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json({"validation": rows}), encoding="utf-8")
+    with replacing(path) as file:
+        file.write(to_json({"validation": rows}).encode())
 
 
 def _git(*arguments: str) -> str | None:

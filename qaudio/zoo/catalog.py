@@ -49,7 +49,8 @@ def entries() -> dict[str, Path]:
     """Name and folder of every shipped entry, by name."""
     folder = zoo_folder()
     found = folder.glob("*/config.json") if folder.is_dir() else []
-    return {path.parent.name: path.parent for path in sorted(found)}
+    # Hidden ones are what a killed process left.
+    return {p.parent.name: p.parent for p in sorted(found) if not p.parent.name.startswith(".")}
 
 
 def hosted(section: str = "entries") -> dict[str, dict[str, Any]]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from safetensors.torch import save as serialised
 
 from qaudio.models.base import AudioModel, evaluating
 from qaudio.models.registry import from_config
+from qaudio.paths import replace_folder
 from qaudio.zoo import report
 from qaudio.zoo.catalog import (
     SCHEMA_VERSION,
@@ -56,7 +54,16 @@ def load(
     Raises:
         EntryError: names the file, what was expected and what was found.
     """
-    model = load_weights(locate(source, revision=revision, cache_dir=cache_dir))
+    folder = locate(source, revision=revision, cache_dir=cache_dir)
+    config, model = None, None
+    while model is None or config != read_json(folder / "config.json"):
+        config = read_json(folder / "config.json")
+        try:
+            model = load_weights(folder)
+        except EntryError:
+            # Another process may have replaced the entry between two of its files.
+            if config == read_json(folder / "config.json"):
+                raise
     if num_classes is not None:
         model.reset_classifier(num_classes)
     return model
@@ -359,25 +366,3 @@ def refuse_other(folder: Path) -> None:
     """Raise EntryError where a folder holds something else than an entry."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
         raise EntryError(f"{folder}: holds files but is no entry; choose another folder")
-
-
-def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill a new folder beside `folder`, then put it in its place."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        write(new)
-        new.chmod(0o755)
-        for path in new.rglob("*"):
-            if path.is_file():
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
-        if folder.exists():
-            old = new.with_name(f"{new.name}.old")
-            os.replace(folder, old)
-            os.replace(new, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)

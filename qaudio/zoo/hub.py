@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qaudio.download import log
+from qaudio.paths import replace_folder
 from qaudio.text import one_line
 from qaudio.zoo.catalog import HUB_PREFIX, EntryError, locate, read_config, read_json, read_results
 from qaudio.zoo.hub_faults import MAIN, passes, patiently, reason, told
@@ -104,7 +105,7 @@ def pull(
     Raises:
         EntryError: when it cannot be had, or is no entry. Says what to do.
     """
-    from qaudio.zoo.entry import refuse_other, replace_folder
+    from qaudio.zoo.entry import refuse_other
 
     if out is not None:
         refuse_other(Path(out))

@@ -164,4 +164,5 @@ class Study:
 def study_entries(zoo: Path | None = None) -> list[Path]:
     """Folders of all results without weights."""
     folder = (zoo or zoo_folder()) / FOLDER
-    return [path.parent for path in sorted(folder.glob("*/*/config.json"))]
+    found = (path.parent for path in sorted(folder.glob("*/*/config.json")))
+    return [path for path in found if not path.name.startswith(".")]

@@ -13,7 +13,7 @@ from qaudio.compress.prune import plan_widths, prune, slice_tensors
 from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
 from qaudio.training import compressed, modules
 from qaudio.training.callbacks import StepwisePruning, follow
-from qaudio.training.run import last_checkpoint
+from qaudio.training.checkpoints import last_checkpoint
 
 LABELS = ["dog", "rain", "clock_tick"]
 PRUNING = {"ratio": 0.5, "min_channels": 4}

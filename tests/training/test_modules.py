@@ -7,8 +7,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import qaudio
 from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
+from qaudio.training.checkpoints import last_checkpoint
 from qaudio.training.modules import warmup_cosine
-from qaudio.training.run import last_checkpoint
 
 
 def classifier(**settings):
