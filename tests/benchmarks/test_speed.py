@@ -44,21 +44,23 @@ def test_lines_show_figures_limits_and_verdicts():
     assert "| 12346 |" in row(12345.6, None, kind="value").to_line()
 
 
-def test_calls_take_turns_and_the_first_of_each_turn_does_not_count(threads):
+def test_calls_take_turns_and_the_first_of_each_turn_does_not_count(threads, monkeypatch):
     threads(2)  # by the wall clock
     order: list[str] = []
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
     def call(name, seconds, first):
         """Slow when the other ran before it."""
 
         def run():
-            time.sleep(first if not order or order[-1] != name else seconds)
+            now[0] += first if not order or order[-1] != name else seconds
             order.append(name)
 
         return run
 
     found = milliseconds(call("a", 0.002, 0.05), call("b", 0.004, 0.05), 0.0)
-    assert 2 <= found[0] < 4 <= found[1] < 20
+    assert found == pytest.approx((2, 4))
     assert "".join(order) == "ab" + "aaabbb" * (LEAST // table.TURN)
 
 
