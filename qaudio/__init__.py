@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "list_models": "qaudio.zoo.catalog",
     "create_model": "qaudio.models.registry",
+    "register": "qaudio.models.registry",
     "load": "qaudio.zoo.entry",
     "save": "qaudio.zoo.entry",
     "verify": "qaudio.zoo.entry",
@@ -31,6 +32,7 @@ _HOMES = {
     "QConv2d": "qaudio.quaternion.layers",
     "QLinear": "qaudio.quaternion.layers",
     "AudioDataModule": "qaudio.data.datamodule",
+    "Clip": "qaudio.data.dataset",
     "ESC50": "qaudio.data.esc50",
     "GTZAN": "qaudio.data.gtzan",
     "RAVDESS": "qaudio.data.ravdess",
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from qaudio.compress.prune import Plan, plan, prune
     from qaudio.data.audioset import AudioSet
     from qaudio.data.datamodule import AudioDataModule
+    from qaudio.data.dataset import Clip
     from qaudio.data.esc50 import ESC50
     from qaudio.data.folder import AudioFolder
     from qaudio.data.gtzan import GTZAN
@@ -55,7 +58,7 @@ if TYPE_CHECKING:
     from qaudio.frontend import FrontendConfig
     from qaudio.inference import optimize
     from qaudio.models.base import AudioModel
-    from qaudio.models.registry import create_model
+    from qaudio.models.registry import create_model, register
     from qaudio.prediction import Prediction, predict
     from qaudio.quaternion.layers import QConv2d, QLinear
     from qaudio.runtime import OnnxModel

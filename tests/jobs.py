@@ -108,7 +108,6 @@ def jobs(top: Path) -> dict[str, Job]:
     train, cross = training("train", "--data.fold=2"), training("crossval", "--folds=[1,2]")
     first = training("crossval", "--folds=[1]")
     pull = lambda folder: ["pull", SOURCE, "--out", str(folder / "entry")]  # noqa: E731
-    export = lambda folder: ["export", str(folder / "entry"), "--out", str(folder / "a.onnx")]  # noqa: E731
     return {
         "train": Job(command(first), command(train), trained, train),
         "crossval": Job(lambda folder: None, command(cross), trained, cross),
@@ -116,7 +115,6 @@ def jobs(top: Path) -> dict[str, Job]:
         "pull": Job(saving, command(pull), entry, pull),
         "cache": Job(lambda folder: None, fill, cached),
         "entry": Job(lambda folder: saving(folder, 0), saving, entry),
-        "export": Job(lambda folder: saving(folder, 0), command(export), files),
     }
 
 

@@ -39,9 +39,9 @@ class ChannelGroup:
 class AudioModel(nn.Module):
     """Base class: front-end, backbone, classifier.
 
-    Subclasses implement `embed_features` and `channel_groups`, set `self.classifier` (an
-    `nn.Linear` on the embedding), `self.min_frames` and `self.head_dropout` (on the embedding),
-    and `self.block_dropout` where their blocks have one.
+    Subclasses implement `embed_features`, which applies `self.head_dropout` to the embedding, set
+    `self.classifier` (an `nn.Linear` on the embedding), `self.min_frames`, and `self.block_dropout`
+    where their blocks have one, and implement `channel_groups` where they can be pruned.
 
     Attributes:
         labels: class names, or None.
@@ -52,7 +52,6 @@ class AudioModel(nn.Module):
     """
 
     classifier: nn.Linear
-    head_dropout: nn.Dropout
     min_frames: int = 1
     published_blocks: tuple[int, ...] = ()
 
@@ -62,7 +61,7 @@ class AudioModel(nn.Module):
         num_classes: int,
         frontend: FrontendConfig,
         widths: dict[str, int],
-        quaternion: bool,
+        quaternion: bool = False,
     ):
         super().__init__()
         self.architecture = architecture
@@ -70,6 +69,7 @@ class AudioModel(nn.Module):
         self.widths = dict(widths)
         self.quaternion = quaternion
         self.frontend = Frontend(frontend)
+        self.head_dropout = nn.Dropout(0.0)
         self.labels: list[str] | None = None
         self.task: Task = "multiclass"
         self.eval_seconds: float | None = None
@@ -137,8 +137,12 @@ class AudioModel(nn.Module):
         raise NotImplementedError
 
     def channel_groups(self) -> list[ChannelGroup]:
-        """Groups of channels that can be pruned, in network order."""
-        raise NotImplementedError
+        """Groups of channels that can be pruned, in network order.
+
+        Raises:
+            ValueError: where nothing can be pruned.
+        """
+        raise ValueError(f"{self.architecture} cannot be pruned: it names no channel groups")
 
     def reset_classifier(self, num_classes: int, labels: list[str] | None = None) -> None:
         """Put a new, freshly initialised classifier on the embedding."""

@@ -66,7 +66,6 @@ class ImageBackbone(AudioModel):
                 f"{architecture} halves its input down to 1/{self.min_frames} and needs n_mels of "
                 f"at least {self.min_frames}, not {frontend.n_mels}"
             )
-        self.head_dropout = nn.Dropout(0.0)
         self.classifier = nn.Linear(self._embedding(), num_classes)
 
     def embed_features(self, features: Tensor) -> Tensor:

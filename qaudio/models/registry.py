@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +31,51 @@ ARCHITECTURES = (
 _NAME = re.compile(rf"(?P<q>q?)(?P<family>{'|'.join(FAMILIES)})(?:_(?P<width>\d{{3}}))?")
 _TRANSFORMER = re.compile(rf"(?:{'|'.join(TRANSFORMERS)})(?:_s(?P<stride>[1-9]|1[0-6]))?")
 MAX_WIDTH = 65536
+# Of a name, a number of classes, front-end settings and widths.
+Builder = Callable[[str, int, "FrontendConfig", dict[str, int]], "AudioModel"]
+
+
+@dataclass(frozen=True)
+class _Registered:
+    build: Builder
+    widths: dict[str, int]
+    quaternion: bool
+
+
+_registered: dict[str, _Registered] = {}
+
+
+def register(
+    name: str,
+    build: Builder,
+    *,
+    widths: dict[str, int] | None = None,
+    quaternion: bool = False,
+) -> None:
+    """Add an architecture to those that `create_model`, recipes and entries know by name.
+
+    Whoever loads an entry of it imports the module that registers it first: entries hold no code.
+
+    Args:
+        name: lower-case letters, digits and underscores.
+        build: an `AudioModel` class, or a function, of (name, num_classes, frontend, widths).
+        widths: output channels of the unpruned network by layer name, where it can be pruned.
+        quaternion: its front-end is "delta" unless another is asked for, and widths are multiples
+            of 4.
+
+    Raises:
+        ValueError: for a name of another form, or one that qaudio's own architectures have.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(f"{name!r}: use lower-case letters, digits and underscores")
+    if name in ARCHITECTURES or _NAME.fullmatch(name) or _TRANSFORMER.fullmatch(name):
+        raise ValueError(f"{name!r} is one of qaudio's own architectures: use another name")
+    _registered[name] = _Registered(build, dict(widths or {}), quaternion)
+
+
+def architectures() -> list[str]:
+    """Names of all architectures, those that were registered last."""
+    return [*ARCHITECTURES, *_registered]
 
 
 def parse_architecture(name: str) -> tuple[str, bool, float]:
@@ -40,12 +86,13 @@ def parse_architecture(name: str) -> tuple[str, bool, float]:
     """
     match = _NAME.fullmatch(name)
     if not match or match["width"] == "000":
-        close = difflib.get_close_matches(name, ARCHITECTURES, n=3)
+        close = difflib.get_close_matches(name, architectures(), n=3)
         similar = f"similar: {', '.join(close)}; " if close else ""
         raise ValueError(
-            f"unknown architecture {name!r}; {similar}known: {', '.join(ARCHITECTURES)}; CNNs with "
-            "an optional width in percent, as in qcnn10_050; transformers with an optional stride "
-            "of their patches, as in ast_tiny_s10; timm:NAME for any other of timm's networks"
+            f"unknown architecture {name!r}; {similar}known: {', '.join(architectures())}; CNNs "
+            "with an optional width in percent, as in qcnn10_050; transformers with an optional "
+            "stride of their patches, as in ast_tiny_s10; timm:NAME for any other of timm's "
+            "networks; and your own, once the module that registers it is imported"
         )
     return match["family"], bool(match["q"]), int(match["width"] or 100) / 100
 
@@ -62,7 +109,8 @@ def create_model(
     Args:
         arch: one of `ARCHITECTURES`; a CNN with an optional width in percent ("qcnn10_050"), a
             transformer with an optional stride of its 16×16 patches, which then overlap
-            ("ast_tiny_s10"), or any of timm's image networks ("timm:mobilenetv3_small_100").
+            ("ast_tiny_s10"), any of timm's image networks ("timm:mobilenetv3_small_100"), or one
+            that `register` added.
         num_classes: outputs.
         frontend: settings, whole or in part; those left out are PANNs', and the kind is "logmel"
             for real nets and "delta" for quaternion ones.
@@ -76,7 +124,10 @@ def create_model(
 
     image, transformer = arch.startswith("timm:"), _TRANSFORMER.fullmatch(arch)
     family, quaternion, multiplier = ("", False, 1.0)
-    if not (image or transformer):
+    own_kind = _registered.get(arch)
+    if own_kind is not None:
+        quaternion = own_kind.quaternion
+    elif not (image or transformer):
         family, quaternion, multiplier = parse_architecture(arch)
     check_classes(num_classes)
     kind = "delta" if quaternion else "logmel"
@@ -90,6 +141,8 @@ def create_model(
     def given(dense: dict[str, int]) -> dict[str, int]:
         return dense if widths is None else _checked(arch, dict(widths), dense, quaternion)
 
+    if own_kind is not None:
+        return own_kind.build(arch, num_classes, frontend, given(own_kind.widths))
     if image:
         from qaudio.models.image import ImageBackbone
 

@@ -80,7 +80,6 @@ class AST(AudioModel):
         self.patches = nn.Conv2d(self.frontend.channels, shape.width, PATCH, stride)
         self.positions = nn.Parameter(Tensor(1, self.grid[0] * self.grid[1], shape.width))
         self.block_dropout = nn.Dropout(0.0)
-        self.head_dropout = nn.Dropout(0.0)
         self.blocks = nn.ModuleList()
         for n in range(shape.depth):
             block = Block(shape.width, shape.heads, qkv_bias=True)

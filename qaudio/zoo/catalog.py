@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qaudio.models.registry import ARCHITECTURES, FAMILIES
+from qaudio.models.registry import FAMILIES, architectures
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SCHEMA_VERSION = 1
@@ -215,5 +215,5 @@ def list_models(
     if benchmark is not None:
         names = [name for name in names if name.partition(".")[2].partition("_")[0] == benchmark]
     elif not pretrained:
-        names = [*ARCHITECTURES, *names]
+        names = [*architectures(), *names]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]

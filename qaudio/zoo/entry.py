@@ -55,18 +55,24 @@ def load(
         EntryError: names the file, what was expected and what was found.
     """
     folder = locate(source, revision=revision, cache_dir=cache_dir)
-    config, model = None, None
-    while model is None or config != read_json(folder / "config.json"):
-        config = read_json(folder / "config.json")
+    version, model = None, None
+    while model is None or version != _version(folder):
+        version = _version(folder)
         try:
             model = load_weights(folder)
         except EntryError:
             # Another process may have replaced the entry between two of its files.
-            if config == read_json(folder / "config.json"):
+            if version == _version(folder):
                 raise
     if num_classes is not None:
         model.reset_classifier(num_classes)
     return model
+
+
+def _version(folder: Path) -> tuple[int, int]:
+    """What tells an entry from the one that takes its place, even from an equal one."""
+    stat = (folder / "config.json").stat()
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def load_weights(folder: Path, weights: str = "model.safetensors") -> AudioModel:

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from qaudio.frontend import FrontendConfig
+from qaudio.models import registry
+from qaudio.models.base import AudioModel
 from qaudio.models.image import timm_name
 from qaudio.models.registry import (
     ARCHITECTURES,
@@ -210,3 +212,52 @@ def test_same_seed_same_network() -> None:
         models.append(create_model("qcnn6_025", num_classes=2))
     assert same_state(models[0], models[1])
     assert not same_state(models[0], models[2])
+
+
+class Own(AudioModel):
+    def __init__(self, *settings, **more) -> None:
+        super().__init__(*settings, **more)
+        self.conv = torch.nn.Conv2d(self.frontend.channels, self.widths["conv"], 3)
+        self.classifier = torch.nn.Linear(self.widths["conv"], self.num_classes)
+
+    def embed_features(self, features):
+        return self.head_dropout(self.conv(features).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setattr(registry, "_registered", {})
+    registry.register("own", Own, widths={"conv": 8})
+
+
+def test_a_registered_architecture_is_built_and_rebuilt_by_name(registered) -> None:
+    model = create_model("own", num_classes=3)
+    assert model.frontend.config.kind == "logmel"
+    assert from_config(model.config).config == model.config
+    narrow = create_model("own", num_classes=3, widths={"conv": 4})
+    assert narrow.conv.out_channels == 4
+    with pytest.raises(ValueError, match="width of own's conv must be"):
+        create_model("own", num_classes=3, widths={"conv": 0})
+    with pytest.raises(ValueError, match="own cannot be pruned: it names no channel groups"):
+        model.channel_groups()
+
+
+def test_a_registered_quaternion_architecture_has_their_front_end(monkeypatch) -> None:
+    monkeypatch.setattr(registry, "_registered", {})
+    registry.register(
+        "qown",
+        lambda *settings: Own(*settings, quaternion=True),
+        widths={"conv": 8},
+        quaternion=True,
+    )
+    assert create_model("qown", num_classes=2).conv.in_channels == 4
+    with pytest.raises(ValueError, match="must be a multiple of 4"):
+        create_model("qown", num_classes=2, widths={"conv": 6})
+
+
+@pytest.mark.parametrize(
+    "name", ["cnn14", "qcnn10_050", "ast_tiny_s10", "timm:resnet18", "", "Own"]
+)
+def test_names_that_are_taken_or_malformed_are_not_registered(name) -> None:
+    with pytest.raises(ValueError, match=r"qaudio's own architectures|use lower-case letters"):
+        registry.register(name, Own)
