@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from qaudio.data.datamodule import AudioDataModule
+from qaudio.paths import replacing
 from qaudio.training.checkpoints import LAST, WholeCheckpoints, last_checkpoint
 from qaudio.training.modules import Classifier
 from qaudio.training.writer import EntryWriter, Recipe, Run, write_validation
@@ -228,15 +229,31 @@ def _checkpoint(cli: TrainingCLI) -> str | None:
 
 
 def _fit(cli: TrainingCLI) -> float:
-    """Fit, from the last checkpoint where there is one; returns the seconds it took."""
+    """Fit, from the last checkpoint where there is one; returns the seconds it took.
+
+    Raises:
+        EntryError: when that checkpoint was made by other settings.
+    """
     folder = _run_folder(cli)
+    last, made_by, recipe = folder / LAST, folder / "recipe.yaml", _recipe(cli, [], "fit")
+    resumed = cli.config.ckpt_path or (last if last.is_file() else None)
+    if resumed == last and made_by.is_file():
+        changed = recipe.changed(made_by.read_text(encoding="utf-8"))
+        if changed:
+            raise EntryError(
+                f"{last}: an unfinished run with other settings ({', '.join(changed)}); delete it "
+                f"to start anew, or go on from it with --ckpt_path {last}"
+            )
+    if cli.trainer.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(made_by) as file:
+            file.write(recipe.text.encode())
     others = [c for c in cli.trainer.callbacks if type(c) is not ModelCheckpoint]  # type: ignore[attr-defined]
     timer = Timer()  # its count goes on when a run is resumed
     cli.trainer.callbacks = [*others, timer, last_checkpoint(folder)]  # type: ignore[attr-defined]
     cli.trainer.strategy.checkpoint_io = WholeCheckpoints()
     if not cli.trainer.loggers:
         cli.trainer.loggers = [CSVLogger(folder, name="log")]
-    resumed = cli.config.ckpt_path or (folder / LAST if (folder / LAST).is_file() else None)
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
     return timer.time_elapsed("train")
 

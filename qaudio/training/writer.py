@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from filelock import FileLock
 
 from qaudio.compress.cost import cost, device_name, measure_latency
@@ -87,6 +88,13 @@ class Recipe:
     def sha256(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    def changed(self, stored: str) -> list[str]:
+        """Settings whose values differ from those of another recipe's text; [] for the same."""
+        if stored == self.text:
+            return []
+        ours, theirs = (_flat(yaml.safe_load(text)) for text in (self.text, self.renew(stored)))
+        return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+
 
 class EntryWriter:
     """Writes one entry, run by run.
@@ -154,10 +162,11 @@ class EntryWriter:
         results = read_results(self.path)
         assert results is not None
         stored = (self.path / "recipe.yaml").read_text(encoding="utf-8")
-        if recipe.text not in (stored, recipe.renew(stored)):
+        changed = recipe.changed(stored)
+        if changed:
             raise EntryError(
-                f"{self.path}: holds runs of another recipe; delete it or give another "
-                "--writer.entry"
+                f"{self.path}: holds runs of another recipe ({', '.join(changed)}); delete it or "
+                "give another --writer.entry"
             )
         return set(Predictions.load(self.path / "predictions.npz").runs())
 
@@ -369,6 +378,17 @@ def write_validation(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(to_json({"validation": rows}).encode())
+
+
+def _flat(settings: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names, as the command line has them."""
+    if not isinstance(settings, dict):
+        return {name: settings}
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = name if key == "init_args" else f"{name}.{key}".lstrip(".")
+        found |= _flat(value, inner)
+    return found
 
 
 def _git(*arguments: str) -> str | None:

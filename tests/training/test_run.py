@@ -85,8 +85,25 @@ def test_done_folds_are_skipped_and_new_ones_added(parent, recipe, capsys):
 
 def test_other_settings_do_not_mix_with_recorded_runs(parent, recipe, capsys):
     assert main(["crossval", *recipe(), "--folds", "[3]", "--model.lr", "0.5"]) == 1
-    assert "another recipe" in capsys.readouterr().err
+    assert "another recipe (model.lr); delete it" in capsys.readouterr().err
     assert Predictions.load(parent / "predictions.npz").runs() == [(0, 1), (0, 2)]
+
+
+def test_an_unfinished_run_is_not_resumed_with_other_settings(recipe, zoo, tmp_path, capsys):
+    """`fit` leaves what a training that was interrupted leaves."""
+    assert main(["fit", *recipe()]) == 0
+    last = tmp_path / "runs" / "qcnn6_006.esc10" / "seed0_fold1" / "last.ckpt"
+    before = last.read_bytes()
+    capsys.readouterr()
+    for command in (["train"], ["crossval", "--folds", "[1]"]):
+        assert main([*command, *recipe(), "--model.lr", "0.5", "--trainer.max_epochs", "9"]) == 1
+        told = capsys.readouterr().err
+        assert (
+            f"{last}: an unfinished run with other settings (trainer.max_epochs, model.lr)" in told
+        )
+    assert last.read_bytes() == before and not (zoo / "qcnn6_006.esc10").exists()
+    assert main(["fit", *recipe(), "--model.lr", "0.5", f"--ckpt_path={last}"]) == 0
+    assert main(["train", *recipe(), "--model.lr", "0.5"]) == 0  # as the last one says
 
 
 def test_a_pruned_entry_takes_its_parents_weights_of_the_same_fold(parent, recipe, zoo):
