@@ -94,7 +94,7 @@ def pruned_entries(table: Table) -> None:
     rows, optimized = [], []
     for name in entries():
         if "_pruned" in name or "_macs" in name:
-            model = qaudio.load(name).eval().to(memory_format=torch.channels_last)
+            model = qaudio.load(name).eval()
             fast = qaudio.optimize(model)
             optimized.append(fast)
             rows.append(against(table, f"optimize({name})", fast, "cached matrix", model, 1.0))
