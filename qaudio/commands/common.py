@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from qaudio.text import one_line
+
 
 class Commands:
     """Adds subcommands to a parser, all in one form."""
@@ -49,7 +51,7 @@ def usage(command: str, message: str) -> int:
 
 def say_failed(error: Exception | str) -> int:
     """Tell of a failure in one line; the exit code."""
-    print(f"qaudio: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"qaudio: {one_line(error)}", file=sys.stderr)
     return 1
 
 
