@@ -78,7 +78,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _info(options: argparse.Namespace) -> int:
     folder = locate(options.entry)
-    config, results = read_config(folder), read_results(folder)
+    config, results = read_config(folder), read_results(folder, whole=True)
     if options.json:
         print(json.dumps({"config": config, "results": results}, indent=1))
         return 0

@@ -6,6 +6,7 @@ Entries may come from other people, so every field that is shown is checked here
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.zoo.benchmarks import DATASETS
-from qaudio.zoo.catalog import EntryError, file_of, locate, read_config, read_results
+from qaudio.zoo.catalog import EntryError, file_of, locate, read_config, read_json
 from qaudio.zoo.results import METRICS, Predictions, paired_difference, scores_by_class
 
 
@@ -228,7 +229,9 @@ def _mirrored(difference: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _read(folder: Path, shown: str) -> tuple[Member | None, str | None]:
     """The entry in a folder, None without results; and what is wrong with its predictions."""
-    config, results = read_config(folder), read_results(folder)
+    config, path = read_config(folder), folder / "results.json"
+    # Not read_results: a few of its fields are enough, see _Facts.
+    results = read_json(path) if os.path.lexists(path) else None
     if results is None:
         return None, None
     facts = _Facts(shown, results)

@@ -149,7 +149,7 @@ def read_json(path: Path) -> Any:
         if file.stat().st_size > MOST_JSON:
             raise ValueError(f"over {MOST_JSON} bytes")
         document = json.loads(file.read_text(encoding="utf-8"))
-        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()  # text and numbers
+        json.dumps(document, ensure_ascii=False).encode()  # no halves of characters
         return document
     except (OSError, ValueError, RecursionError) as error:
         raise EntryError(
@@ -184,9 +184,14 @@ def read_config(source: str | Path) -> dict[str, Any]:
     return config
 
 
-def read_results(source: str | Path) -> dict[str, Any] | None:
-    """An entry's results.json, checked key by key; None where it has none. Raises EntryError."""
-    return _described(locate(source), "results.json", RESULTS)
+def read_results(source: str | Path, *, whole: bool = False) -> dict[str, Any] | None:
+    """An entry's results.json, checked key by key; None where it has none. Raises EntryError.
+
+    Args:
+        source: as in `locate`.
+        whole: refuse results that lack a key, for what shows or writes all of them.
+    """
+    return _described(locate(source), "results.json", RESULTS, whole)
 
 
 def read_source(source: str | Path) -> dict[str, Any] | None:
@@ -194,12 +199,14 @@ def read_source(source: str | Path) -> dict[str, Any] | None:
     return _described(locate(source), "source.json", SOURCE)
 
 
-def _described(folder: Path, name: str, shape: dict[str, Any]) -> dict[str, Any] | None:
+def _described(
+    folder: Path, name: str, shape: dict[str, Any], whole: bool = True
+) -> dict[str, Any] | None:
     if not os.path.lexists(folder / name):
         return None
     document = read_json(folder / name)
     try:
-        check(document, shape)
+        check(document, shape, whole)
     except ValueError as error:
         raise EntryError(f"{entry_name(folder)}: {name}: {error}") from None
     return document

@@ -215,7 +215,7 @@ def verify(source: str | Path) -> list[str]:
             if name.startswith("folds/"):
                 load_weights(folder, name)
         done.append(f"probe logits within {check_probe(folder, model):.1e} of the stored ones")
-    results = read_results(folder)
+    results = read_results(folder, whole=True)
     if results is not None:
         predictions = _check_results(folder, config, results)
         done.append("results.json follows from predictions.npz")
@@ -244,7 +244,7 @@ def renew_card(source: str | Path) -> bool:
     from qaudio.zoo.card import FORMAT
 
     folder = locate(source)
-    config, results = read_config(folder), read_results(folder)
+    config, results = read_config(folder), read_results(folder, whole=True)
     if results is None or "model.safetensors" not in config["files"]:
         return False
     for name in ("results.json", "predictions.npz"):

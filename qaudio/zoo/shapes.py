@@ -111,7 +111,7 @@ LATENCY = {
     "milliseconds": number, "frontend_milliseconds": number, "device": text, "method": text,
 }  # fmt: skip
 RESULTS: dict[str, Any] = {
-    "entry": name,
+    "entry": inside,  # a study keeps its cells in folders of their own
     "benchmark": name,
     "dataset": text,
     "protocol": text,
@@ -146,28 +146,28 @@ SOURCE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def check(document: Any, shape: Any, where: str = "") -> None:
-    """Raise ValueError naming the first field that has not its shape."""
+def check(document: Any, shape: Any, whole: bool = True, where: str = "") -> None:
+    """Raise ValueError naming the first field that has not its shape, or that `whole` misses."""
     if isinstance(shape, Maybe):
         if document is not None:
-            check(document, shape.shape, where)
+            check(document, shape.shape, whole, where)
     elif isinstance(shape, list):
         _require(isinstance(document, list), where, "a list", document)
         for n, value in enumerate(document):
-            check(value, shape[0], f"{where}[{n}]")
+            check(value, shape[0], whole, f"{where}[{n}]")
     elif isinstance(shape, dict | Map):
         _require(isinstance(document, dict), where, "an object", document)
         path = f"{where}." if where else ""
         if isinstance(shape, Map):
             for key, value in document.items():
                 _require(shape.key(key), f"{where}'s keys", shape.key.__doc__, key)
-                check(value, shape.value, path + key)
+                check(value, shape.value, whole, path + key)
             return
         for key, own in shape.items():
             plain = key.removesuffix("?")
             if plain in document:
-                check(document[plain], own, path + plain)
-            elif plain == key:
+                check(document[plain], own, whole, path + plain)
+            elif plain == key and whole:
                 raise ValueError(f"key {path + key!r} is missing")
     else:
         _require(bool(shape(document)), where, shape.__doc__, document)

@@ -420,7 +420,7 @@ def test_no_card_is_written_outside(entry, tmp_path, benchmark):
     assert list(tmp_path.iterdir()) == [entry]
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, '{"a": "\\ud800"}', '{"a": 1e999}',
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, '{"a": "\\ud800"}',
                                   "[" + "[]," * (1 << 22)])  # fmt: skip
 @pytest.mark.parametrize("name", ["config.json", "results.json"])
 def test_json_that_explodes_is_one_line(entry, name, text):
