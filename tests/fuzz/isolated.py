@@ -118,7 +118,7 @@ def _serve(parent: Connection, work: Work) -> None:
     import traceback
 
     _limit_data()
-    reached = _Resident()
+    reached = Resident()
 
     def begin(case: int) -> None:
         parent.send((case, reached.peak()))
@@ -144,7 +144,7 @@ def _limit_data() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (RESERVE, RESERVE))
 
 
-class _Resident:
+class Resident:
     """Peak of the resident memory since the last look, in bytes; on Linux, elsewhere 0."""
 
     def peak(self) -> int:

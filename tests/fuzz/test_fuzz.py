@@ -8,6 +8,7 @@ import pytest
 from tests.fuzz import audio, entries, isolated
 from tests.fuzz.isolated import Outcome, in_child
 
+FLOOD = 100 << 20
 RUNS = {"audio": audio.run, "entries": entries.run}
 
 
@@ -37,12 +38,18 @@ def misbehave(cases, begin):
         elif case == 2:
             time.sleep(60)
         elif case == 3:
-            len(b"x" * isolated.MEMORY)
+            len(b"x" * FLOOD)
     begin(-1)
     return {case: Outcome("fine") for case in cases}
 
 
-def test_crashes_hangs_and_floods_are_the_faults_of_their_cases():
+def measure(cases, begin):
+    return {case: Outcome("fine", str(isolated.Resident().peak())) for case in cases}
+
+
+def test_crashes_hangs_and_floods_are_the_faults_of_their_cases(monkeypatch):
+    ((_, alone),) = in_child(measure, [0], together=1)
+    monkeypatch.setattr(isolated, "MEMORY", int(alone.detail) + FLOOD // 2)
     outcomes = dict(in_child(misbehave, range(5), together=5, seconds=4.0))
     ended = [outcomes[case].ended for case in range(5)]
     assert ended == ["fine", "crashed", "hung", "over memory", "fine"]
