@@ -15,6 +15,9 @@ Kind = Literal["logmel", "delta", "published"]
 
 LOG_FLOOR = 1e-10  # power below which the logarithm is clamped: -100 dB
 BLOCK_FRAMES = 128  # transformed at once, of all clips of a batch together
+# Largest settings, so that no config asks for memory without end.
+MOST = {"sample_rate": 10_000_000, "n_fft": 65536, "hop_length": 65536, "n_mels": 1024}
+MOST_VALUES = 1_000_000  # mel bins × frames a second; PANNs' front-end has 6400
 MEL_BANDS = 4  # groups of mel bins, each multiplied with the FFT bins that it reaches only
 
 
@@ -54,6 +57,13 @@ class FrontendConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
                 raise ValueError(f"frontend {name} must be a positive integer, not {value!r}")
+            if value > MOST[name]:
+                raise ValueError(f"frontend {name} must be at most {MOST[name]}, not {value}")
+        if self.n_mels * self.sample_rate > MOST_VALUES * self.hop_length:
+            raise ValueError(
+                f"frontend of {self.n_mels} mel bins every {self.hop_length} samples at "
+                f"{self.sample_rate} Hz gives over {MOST_VALUES} values a second"
+            )
         for name in ("f_min", "f_max"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -91,13 +101,16 @@ class Frontend(nn.Module):
         # Log-mels and deltas differ in scale tenfold, so `delta` wants a norm for each of its
         # channels; the published checkpoint shares one over its four.
         self.norm_features = config.n_mels * (4 if config.kind == "delta" else 1)
+        with torch.device("cpu"):  # looked at below, also where a network is only laid out (meta)
+            bank = mel_bank(config)
         # First and last + 1 FFT bin of each group of mel bins.
         self.bands: list[tuple[int, int]] = []
-        for n, group in enumerate(mel_bank(config).chunk(MEL_BANDS, dim=1)):
+        for n, group in enumerate(bank.chunk(MEL_BANDS, dim=1)):
             reached = group.any(dim=1).nonzero()
             start, stop = (int(reached[0]), int(reached[-1]) + 1) if len(reached) else (0, 1)
             self.bands.append((start, stop))
-            self.register_buffer(f"mel_band{n}", group[start:stop].contiguous(), persistent=False)
+            band = group[start:stop].contiguous().to(torch.get_default_device())
+            self.register_buffer(f"mel_band{n}", band, persistent=False)
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         self.window: Tensor
 

@@ -18,6 +18,7 @@ from qaudio.zoo.catalog import (
     read_config,
     read_json,
     read_results,
+    read_source,
 )
 
 
@@ -77,14 +78,14 @@ def _list(options: argparse.Namespace) -> int:
 
 def _info(options: argparse.Namespace) -> int:
     folder = locate(options.entry)
-    config, results = read_config(folder), read_results(folder)
+    config, results = read_config(folder), read_results(folder, whole=True)
     if options.json:
         print(json.dumps({"config": config, "results": results}, indent=1))
         return 0
     print(f"{entry_name(folder)}: {config['architecture']}, {config['num_classes']} classes")
     rows = [("licence", config["license"] or "not stated")]
-    if (folder / "source.json").is_file():
-        source = read_json(folder / "source.json")
+    source = read_source(folder)
+    if source:
         rows += [(key, source[key]) for key in ("file", "url", "citation") if key in source]
     if config["labels"]:
         rows.append(("classes", ", ".join(config["labels"])))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from qaudio import paths
+from qaudio.text import one_line
 
 
 class Commands:
@@ -49,7 +50,7 @@ def usage(command: str, message: str) -> int:
 
 def say_failed(error: Exception | str) -> int:
     """Tell of a failure in one line; the exit code."""
-    print(f"qaudio: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"qaudio: {one_line(error)}", file=sys.stderr)
     return 1
 
 

@@ -6,6 +6,7 @@ Entries may come from other people, so every field that is shown is checked here
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.zoo.benchmarks import DATASETS
-from qaudio.zoo.catalog import EntryError, locate, read_config, read_results
+from qaudio.zoo.catalog import EntryError, file_of, locate, read_config, read_json
 from qaudio.zoo.results import METRICS, Predictions, paired_difference, scores_by_class
 
 
@@ -236,7 +237,9 @@ def _mirrored(difference: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _read(folder: Path, shown: str) -> tuple[Member | None, str | None]:
     """The entry in a folder, None without results; and what is wrong with its predictions."""
-    config, results = read_config(folder), read_results(folder)
+    config, path = read_config(folder), folder / "results.json"
+    # Not read_results: a few of its fields are enough, see _Facts.
+    results = read_json(path) if os.path.lexists(path) else None
     if results is None:
         return None, None
     facts = _Facts(shown, results)
@@ -244,7 +247,8 @@ def _read(folder: Path, shown: str) -> tuple[Member | None, str | None]:
     path, fault = folder / "predictions.npz", None
     if path.is_file():
         try:
-            predictions = _checked(Predictions.load(path), member)
+            predictions = Predictions.load(file_of(folder, path.name))
+            predictions.check(config["num_classes"], config["task"])
             return replace(member, predictions=predictions), None
         except ValueError as error:
             fault = printable(f"{shown}: {error}; compared by its results alone")
@@ -287,27 +291,6 @@ def _member(config: dict[str, Any], facts: _Facts) -> Member:
         labels=None if labels is None else [printable(str(label)) for label in labels],
         predictions=None,
     )
-
-
-def _checked(predictions: Predictions, member: Member) -> Predictions:
-    """The predictions, if scores can be computed from them; raises ValueError."""
-    logits, label = predictions.logits, predictions.label
-    shape = logits.shape[:1] if member.metric == "accuracy" else logits.shape
-    classes = len(member.labels) if member.labels else logits.shape[-1]
-    top = logits.shape[-1] if member.metric == "accuracy" else 2
-    if (
-        logits.ndim != 2
-        or logits.dtype.kind != "f"
-        or not len(logits)
-        or logits.shape[1] != classes
-        or label.shape != shape
-        or label.dtype.kind not in "iub"
-        or not ((label >= 0) & (label < top)).all()
-        or predictions.fold.dtype.kind not in "iu"
-        or predictions.seed.dtype.kind not in "iu"
-    ):
-        raise ValueError(f"predictions.npz: not the logits and labels of {classes} classes")
-    return predictions
 
 
 class _Facts:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from qaudio.frontend import Frontend, FrontendConfig, pad_to, resample
 
 Task = Literal["multiclass", "multilabel"]
+MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,8 @@ def check_classes(num_classes: int) -> None:
     """Raise ValueError unless a number of classes is one."""
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
         raise ValueError(f"num_classes must be a positive integer, not {num_classes!r}")
+    if num_classes > MOST_CLASSES:
+        raise ValueError(f"num_classes must be at most {MOST_CLASSES}, not {num_classes}")
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from qaudio.frontend import FrontendConfig
     from qaudio.models.base import AudioModel
 
@@ -30,7 +32,6 @@ ARCHITECTURES = (
 )
 _NAME = re.compile(rf"(?P<q>q?)(?P<family>{'|'.join(FAMILIES)})(?:_(?P<width>\d{{3}}))?")
 _TRANSFORMER = re.compile(rf"(?:{'|'.join(TRANSFORMERS)})(?:_s(?P<stride>[1-9]|1[0-6]))?")
-MAX_WIDTH = 65536
 # Of a name, a number of classes, front-end settings and widths.
 Builder = Callable[[str, int, "FrontendConfig", dict[str, int]], "AudioModel"]
 
@@ -184,6 +185,17 @@ def from_config(config: dict[str, Any]) -> AudioModel:
     return model
 
 
+def tensors_of(config: dict[str, Any]) -> dict[str, Tensor]:
+    """Names, shapes and types of the tensors of the network that a config describes.
+
+    They are on torch's meta device: nothing of their size is allocated. Raises as `from_config`.
+    """
+    import torch
+
+    with torch.device("meta"):
+        return from_config(config).state_dict()
+
+
 def _checked(
     arch: str, widths: dict[str, int], dense: dict[str, int], quaternion: bool
 ) -> dict[str, int]:
@@ -192,10 +204,11 @@ def _checked(
         raise ValueError(f"widths of {arch} must name its layers; missing or unknown: {wrong}")
     for name, width in widths.items():
         step = 4 if quaternion else 1
-        valid = isinstance(width, int) and not isinstance(width, bool) and 0 < width <= MAX_WIDTH
+        most = dense[name]  # a pruned network is never wider than the one it comes from
+        valid = isinstance(width, int) and not isinstance(width, bool) and 0 < width <= most
         if not valid or width % step:
             raise ValueError(
-                f"width of {arch}'s {name} must be a multiple of {step} from {step} to "
-                f"{MAX_WIDTH}, not {width!r}"
+                f"width of {arch}'s {name} must be a multiple of {step} from {step} to {most}, "
+                f"not {width!r}"
             )
     return {name: widths[name] for name in dense}

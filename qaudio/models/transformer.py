@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from timm.layers import Mlp, resample_abs_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -78,7 +79,7 @@ class AST(AudioModel):
         self.grid = (self._patches(max(frames, PATCH)), self._patches(frontend.n_mels))
         self.bn0 = MelNorm(self.frontend)
         self.patches = nn.Conv2d(self.frontend.channels, shape.width, PATCH, stride)
-        self.positions = nn.Parameter(Tensor(1, self.grid[0] * self.grid[1], shape.width))
+        self.positions = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1], shape.width))
         self.block_dropout = nn.Dropout(0.0)
         self.blocks = nn.ModuleList()
         for n in range(shape.depth):

@@ -36,6 +36,8 @@ def quaternion_init_(
     Raises:
         ValueError: for an unknown scheme.
     """
+    if weight.is_meta:  # only laid out
+        return weight
     area = math.prod(weight.shape[2:])
     fan_out, fan_in = weight.shape[0] // 4 * area, weight.shape[1] * area
     if scheme == "he":

@@ -7,26 +7,17 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from qaudio.models.registry import FAMILIES, architectures
+from qaudio.text import one_line
+from qaudio.zoo.shapes import CONFIG, RESULTS, SOURCE, check
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SCHEMA_VERSION = 1
-CONFIG_KEYS: dict[str, type | tuple[type, ...]] = {
-    "schema_version": int,
-    "qaudio_version": str,
-    "architecture": str,
-    "num_classes": int,
-    "widths": dict,
-    "frontend": dict,
-    "labels": (list, type(None)),
-    "task": str,
-    "eval_seconds": (int, float, type(None)),
-    "license": (str, type(None)),
-    "files": dict,
-}
+MOST_JSON = 1 << 23  # bytes: what is parsed takes many times as much
 HUB_PREFIX = "hf-hub:"  # of an address on the Hugging Face Hub: hf-hub:org/name[@revision]
 DEFAULT_ENTRY = "qcnn10_050.esc10_pruned50"  # what `qaudio predict FILE` uses
 # Whose code wrote a checkpoint, and the architectures it has: for `qaudio import`.
@@ -34,7 +25,10 @@ IMPORTERS = {"panns": FAMILIES, "qpann": tuple(f"q{family}" for family in FAMILI
 
 
 class EntryError(Exception):
-    """An entry that cannot be found, read or trusted; the message names file and fault."""
+    """An entry that cannot be found, read or trusted; the message, a line, names file and fault."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 def zoo_folder() -> Path:
@@ -133,12 +127,31 @@ def _here(source: str | Path, beside: Path | None) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
+def file_of(folder: Path, name: str) -> Path:
+    """Path of an entry's file; raises EntryError when it is missing, or lies outside the entry.
+
+    No link may lead out of it, but those of the Hub's cache to what that keeps beside its folders,
+    and those of the package's own entries, by which some installers save space.
+    """
+    path = folder / name
+    if not path.is_file():  # neither is a pipe, which could be waited for without end
+        raise EntryError(f"{entry_name(folder)}: {name} is missing")
+    top = folder.parents[1] if folder.parent.name == "snapshots" else folder
+    inside = path.resolve().is_relative_to(top.resolve())
+    if not inside and not folder.is_relative_to(zoo_folder()):
+        raise EntryError(f"{entry_name(folder)}: {name} is a link that leads out of the entry")
+    return path
+
+
 def read_json(path: Path) -> Any:
     """A JSON file; raises EntryError when it is missing or malformed."""
+    file = file_of(path.parent, path.name)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EntryError(f"{entry_name(path.parent)}: {path.name} is missing") from None
+        if file.stat().st_size > MOST_JSON:
+            raise ValueError(f"over {MOST_JSON} bytes")
+        document = json.loads(file.read_text(encoding="utf-8"))
+        json.dumps(document, ensure_ascii=False).encode()  # no halves of characters
+        return document
     except (OSError, ValueError, RecursionError) as error:
         raise EntryError(
             f"{entry_name(path.parent)}: {path.name} is not readable ({error})"
@@ -157,14 +170,10 @@ def read_config(source: str | Path) -> dict[str, Any]:
             f"{entry_name(folder)}: config.json: schema_version is {version!r}, this qaudio reads "
             f"{SCHEMA_VERSION}; a newer qaudio may read it"
         )
-    for key, types in CONFIG_KEYS.items():
-        if key not in config:
-            raise EntryError(f"{entry_name(folder)}: config.json: key {key!r} is missing")
-        if not isinstance(config[key], types) or isinstance(config[key], bool):
-            raise EntryError(
-                f"{entry_name(folder)}: config.json: {key!r} has the wrong type, found "
-                f"{type(config[key]).__name__}"
-            )
+    try:
+        check(config, CONFIG)
+    except ValueError as error:
+        raise EntryError(f"{entry_name(folder)}: config.json: {error}") from None
     labels = config["labels"]
     if labels is not None and len(labels) != config["num_classes"]:
         raise EntryError(
@@ -176,10 +185,32 @@ def read_config(source: str | Path) -> dict[str, Any]:
     return config
 
 
-def read_results(source: str | Path) -> dict[str, Any] | None:
-    """An entry's results.json, or None where it has none; raises EntryError."""
-    path = locate(source) / "results.json"
-    return read_json(path) if path.exists() else None
+def read_results(source: str | Path, *, whole: bool = False) -> dict[str, Any] | None:
+    """An entry's results.json, checked key by key; None where it has none. Raises EntryError.
+
+    Args:
+        source: as in `locate`.
+        whole: refuse results that lack a key, for what shows or writes all of them.
+    """
+    return _described(locate(source), "results.json", RESULTS, whole)
+
+
+def read_source(source: str | Path) -> dict[str, Any] | None:
+    """An imported entry's source.json, or None where it has none; raises EntryError."""
+    return _described(locate(source), "source.json", SOURCE)
+
+
+def _described(
+    folder: Path, name: str, shape: dict[str, Any], whole: bool = True
+) -> dict[str, Any] | None:
+    if not os.path.lexists(folder / name):
+        return None
+    document = read_json(folder / name)
+    try:
+        check(document, shape, whole)
+    except ValueError as error:
+        raise EntryError(f"{entry_name(folder)}: {name}: {error}") from None
+    return document
 
 
 def trained_on(source: str | Path) -> list[str] | None:
@@ -187,17 +218,14 @@ def trained_on(source: str | Path) -> list[str] | None:
 
     None where it does not say; raises EntryError.
     """
-    for name in ("results.json", "source.json"):
-        path = locate(source) / name
-        if path.is_file():
-            return read_json(path)["trained_on"]
-    return None
+    known = read_results(source) or read_source(source)
+    return None if known is None else known["trained_on"]
 
 
 def held_out(source: str | Path) -> str | None:
     """What the trainers of an imported checkpoint kept for testing, where its source says so."""
-    path = locate(source) / "source.json"
-    return read_json(path).get("held_out") if path.is_file() else None
+    known = read_source(source)
+    return None if known is None else known.get("held_out")
 
 
 def list_models(

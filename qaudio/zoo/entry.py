@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 
 from qaudio.models.base import AudioModel, evaluating
-from qaudio.models.registry import from_config
+from qaudio.models.registry import from_config, tensors_of
 from qaudio.paths import replace_folder
 from qaudio.zoo import report
 from qaudio.zoo.catalog import (
@@ -22,12 +22,13 @@ from qaudio.zoo.catalog import (
     EntryError,
     at_hand,
     entry_name,
+    file_of,
     locate,
     read_config,
     read_json,
     read_results,
 )
-from qaudio.zoo.results import Predictions, paired_difference, summarise
+from qaudio.zoo.results import Predictions, metric_of, paired_difference, summarise
 
 NOT_OURS = (".git", ".gitattributes", ".cache")  # what git and the Hub's client put into a folder
 PROBE_TOLERANCE = 1e-3  # of the logits' range, between machines and library versions
@@ -81,25 +82,41 @@ def load_weights(folder: Path, weights: str = "model.safetensors") -> AudioModel
     path = folder / weights
     if "model.safetensors" not in config["files"]:
         raise EntryError(f"{folder.name}: holds results without weights; its recipe trains them")
-    _check_hash(folder, config, weights)
+    path = _check_hash(folder, config, weights)
     try:
+        _check_tensors(path, tensors_of(config), f"{entry_name(folder)}: {weights}")
         model = from_config(config)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise EntryError(f"{entry_name(folder)}: config.json: {error}") from None
     try:
-        state = load_file(path)
-        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
-                raise EntryError(
-                    f"{entry_name(folder)}: {weights}: tensor {name}: expected shape "
-                    f"{expected.get(name, 'none')}, found {found.get(name, 'none')}"
-                )
-        model.load_state_dict(state)
+        model.load_state_dict(load_file(path))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise EntryError(f"{entry_name(folder)}: {weights} is not readable ({error})") from None
     return model.eval()
+
+
+def _check_tensors(path: Path, expected: dict[str, torch.Tensor], where: str) -> None:
+    """Compare a file of weights, by its header, with what a config asks for; raises EntryError.
+
+    Before the network is built: no config makes it larger than the weights that came with it.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {
+                name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()
+            }
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        raise EntryError(f"{where} is not readable ({error})") from None
+    for name in sorted(expected.keys() | found.keys()):
+        asked = tuple(expected[name].shape) if name in expected else "none"
+        shape, kind = found.get(name, ("none", ""))
+        if asked != shape:
+            raise EntryError(f"{where}: tensor {name}: expected shape {asked}, found {shape}")
+        if expected[name].is_floating_point() != kind.startswith(("F", "BF")):
+            raise EntryError(
+                f"{where}: tensor {name}: expected {expected[name].dtype}, found {kind}"
+            )
 
 
 def save(
@@ -211,9 +228,9 @@ def verify(source: str | Path) -> list[str]:
             if name.startswith("folds/"):
                 load_weights(folder, name)
         done.append(f"probe logits within {check_probe(folder, model):.1e} of the stored ones")
-    results = read_results(folder)
+    results = read_results(folder, whole=True)
     if results is not None:
-        predictions = _check_results(folder, results)
+        predictions = _check_results(folder, config, results)
         done.append("results.json follows from predictions.npz")
         if report.FILE in listed:  # entries of earlier versions have none
             if read_json(folder / report.FILE) != report.report(predictions, config["labels"]):
@@ -240,12 +257,12 @@ def renew_card(source: str | Path) -> bool:
     from qaudio.zoo.card import FORMAT
 
     folder = locate(source)
-    config, results = read_config(folder), read_results(folder)
+    config, results = read_config(folder), read_results(folder, whole=True)
     if results is None or "model.safetensors" not in config["files"]:
         return False
     for name in ("results.json", "predictions.npz"):
         _check_hash(folder, config, name)
-    predictions = _check_results(folder, results)
+    predictions = _check_results(folder, config, results)
     try:
         for name in generated.names(config):
             _check_hash(folder, config, name)
@@ -260,7 +277,7 @@ def renew_card(source: str | Path) -> bool:
         for name in keep:
             if (folder / name).is_file():  # folds may be left out
                 (new / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / name, new / name)
+                shutil.copyfile(file_of(folder, name), new / name)
         renewed = {key: value for key, value in config.items() if key != "files"}
         renewed["card_format"] = FORMAT
         written = generated.write(new, renewed, results, predictions)
@@ -287,7 +304,7 @@ def make_probe(model: AudioModel) -> dict[str, torch.Tensor]:
 def check_probe(folder: Path, model: AudioModel) -> float:
     """Largest difference to the stored logits, as a share of their range; raises EntryError."""
     try:
-        probe = load_file(folder / "probe.safetensors")
+        probe = load_file(file_of(folder, "probe.safetensors"))
         expected, found = probe["logits"], _eval_logits(model, probe["waveform"])
         if expected.shape != found.shape:
             raise ValueError(f"{tuple(expected.shape)} logits for a model of {tuple(found.shape)}")
@@ -310,12 +327,13 @@ def _eval_logits(model: AudioModel, waveform: torch.Tensor) -> torch.Tensor:
         return model(waveform.to(model.classifier.weight.device)).float().cpu()
 
 
-def _check_results(folder: Path, results: dict[str, Any]) -> Predictions:
+def _check_results(folder: Path, config: dict[str, Any], results: dict[str, Any]) -> Predictions:
     """Compute every score anew; the predictions. Raises EntryError where one differs."""
     try:
-        predictions = Predictions.load(folder / "predictions.npz")
-        again = summarise(predictions, results["result"]["metric"])
-    except (ValueError, KeyError, TypeError) as error:
+        predictions = Predictions.load(file_of(folder, "predictions.npz"))
+        predictions.check(config["num_classes"], config["task"])
+        again = summarise(predictions, metric_of(config["task"]))
+    except ValueError as error:
         raise EntryError(
             f"{entry_name(folder)}: results cannot be computed anew ({error})"
         ) from None
@@ -325,10 +343,13 @@ def _check_results(folder: Path, results: dict[str, Any]) -> Predictions:
         theirs = at_hand(parent["name"], folder.parent)
         if theirs is None:
             return predictions
-        _compare(
-            folder, "parent.difference", parent["difference"],
-            paired_difference(predictions, Predictions.load(theirs / "predictions.npz")),
-        )  # fmt: skip
+        try:
+            difference = paired_difference(
+                predictions, Predictions.load(file_of(theirs, "predictions.npz"))
+            )
+        except ValueError as error:
+            raise EntryError(f"{entry_name(folder)}: parent {parent['name']}: {error}") from None
+        _compare(folder, "parent.difference", parent["difference"], difference)
     return predictions
 
 
@@ -343,18 +364,19 @@ def _compare(folder: Path, where: str, stated: Any, computed: Any) -> None:
         )
 
 
-def _check_hash(folder: Path, config: dict[str, Any], name: str) -> None:
-    path, expected = folder / name, config["files"].get(name)
+def _check_hash(folder: Path, config: dict[str, Any], name: str) -> Path:
+    """A file's path, once it was found to be the one that config.json lists; raises EntryError."""
+    expected = config["files"].get(name)
     if expected is None:
         raise EntryError(f"{entry_name(folder)}: {name} is not listed in config.json")
-    if not path.is_file():
-        raise EntryError(f"{entry_name(folder)}: {name} is missing")
+    path = file_of(folder, name)
     found = file_hash(path)
     if found != expected:
         raise EntryError(
             f"{entry_name(folder)}: {name} was changed: sha256 {found[:12]}…, "
             f"expected {expected[:12]}…"
         )
+    return path
 
 
 def file_hash(path: Path) -> str:

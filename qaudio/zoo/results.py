@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,12 @@ from typing import Any
 import numpy as np
 
 RESAMPLES = 2000
+MOST_BYTES = 1 << 29  # that predictions.npz may unpack to; AudioSet's evaluation takes 1/10
+# Of predictions.npz: kinds (numpy's letters) and numbers of axes.
+ARRAYS = {
+    "clip": ("U", (1,)), "label": ("iub", (1, 2)), "fold": ("iu", (1,)), "seed": ("iu", (1,)),
+    "logits": ("f", (2,)),
+}  # fmt: skip
 DIGITS = 6  # of every score in results.json: the last ones that all machines agree on
 
 
@@ -54,14 +62,36 @@ class Predictions:
     def load(cls, path: str | os.PathLike) -> Predictions:
         """Read `predictions.npz`; raises ValueError naming what is wrong with it."""
         try:
+            _check_sizes(path)
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in cls.__dataclass_fields__}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (
+            OSError, ValueError, KeyError, EOFError, NotImplementedError,
+            SyntaxError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error,
+        ) as error:  # fmt: skip
             raise ValueError(f"{Path(path).name}: not readable as predictions ({error})") from None
+        for name, (kinds, ranks) in ARRAYS.items():
+            array = arrays[name]
+            if array.dtype.kind not in kinds or array.ndim not in ranks:
+                raise ValueError(
+                    f"{Path(path).name}: {name} is an array of {array.dtype} and {array.ndim} axes"
+                )
         lengths = {name: len(array) for name, array in arrays.items()}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(f"{Path(path).name}: arrays of unequal lengths {lengths}")
+        if len(set(lengths.values())) != 1 or not len(arrays["clip"]):
+            raise ValueError(f"{Path(path).name}: arrays of unequal or no length {lengths}")
         return cls(**arrays)
+
+    def check(self, classes: int, task: str) -> None:
+        """Raise ValueError unless these are logits and labels of so many classes."""
+        several = task == "multilabel"
+        shape = self.logits.shape if several else self.logits.shape[:1]
+        top = 2 if several else classes
+        if (
+            self.logits.shape[1] != classes
+            or self.label.shape != shape
+            or not ((self.label >= 0) & (self.label < top)).all()
+        ):
+            raise ValueError(f"predictions.npz: not the logits and labels of {classes} classes")
 
     def save(self, path: str | os.PathLike) -> None:
         np.savez_compressed(path, **self.__dict__)
@@ -86,6 +116,24 @@ class Predictions:
             **{name: np.concatenate([a, other.__dict__[name]]) for name, a in ours.__dict__.items()}
         )
         return both.select(np.lexsort((both.clip, both.fold, both.seed)))
+
+
+def _check_sizes(path: str | os.PathLike) -> None:
+    """Raise ValueError where an archive unpacks to too much, or an array claims more than it has.
+
+    Before numpy makes room for it.
+    """
+    with zipfile.ZipFile(path) as archive:
+        items = archive.infolist()
+        if sum(item.file_size for item in items) > MOST_BYTES:
+            raise ValueError(f"unpacks to over {MOST_BYTES} bytes")
+        for item in items:
+            with archive.open(item) as file:
+                if np.lib.format.read_magic(file) != (1, 0):
+                    raise ValueError(f"{item.filename}: not an array in numpy's format 1.0")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            if math.prod(shape) * dtype.itemsize > item.file_size:
+                raise ValueError(f"{item.filename}: claims {shape}, more than the file holds")
 
 
 def accuracy(predictions: Predictions) -> float:

@@ -192,12 +192,14 @@ def test_unreadable_predictions_leave_the_results(write_entry):
 
 
 def test_control_characters_of_others_do_not_reach_the_terminal(write_entry):
-    folder = write_entry("a\x1b[31m\nb", made(1), folder="odd", license="x\ty",
+    folder = write_entry("a\x1b[31m\nb", made(1), folder="odd",
                          changes={"protocol": "p\u2028q"})  # fmt: skip
     (group,) = gather([folder]).groups
     assert names(group) == ["a?[31m?b"]
     assert group.protocol == "p?q"
-    assert group.members[0].license == "x?y"
+    licensed = write_entry("licensed.made", made(1), license="x\ty")
+    ((_, fault),) = gather([licensed]).faults
+    assert "config.json: 'license' has the wrong type: expected text of one line" in fault
 
 
 def test_the_shipped_entries_can_be_compared():

@@ -1,5 +1,6 @@
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -379,3 +380,122 @@ def test_the_card_of_schema_1_still_verifies(tmp_path):
             qaudio.verify(entry)
     assert renew_card(entry)
     assert "the card of these results" in qaudio.verify(entry)[-1]
+
+
+# What others' folders may hold.
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json", "model.safetensors",
+                                  "predictions.npz", "README.md"])  # fmt: skip
+def test_links_that_lead_out_are_refused_and_others_are_not(entry, tmp_path, name):
+    outside = tmp_path / "outside"
+    shutil.move(entry / name, outside)
+    (entry / name).symlink_to(outside)
+    with pytest.raises(EntryError, match=f"{name} is a link that leads out of the entry"):
+        qaudio.verify(entry)
+    (entry / name).unlink()
+    (entry / ".cache").mkdir()
+    shutil.move(outside, entry / ".cache" / name)
+    (entry / name).symlink_to(entry / ".cache" / name)
+    qaudio.verify(entry)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../x", "C:\\x", "a\nb", "."])
+def test_names_that_lead_out_are_refused(entry, name):
+    config = json.loads((entry / "config.json").read_text())
+    change_config(entry, files=config["files"] | {name: "0" * 64})
+    with pytest.raises(EntryError, match=r"files's keys.* expected a path inside the entry"):
+        qaudio.load(entry)
+
+
+@pytest.mark.parametrize("benchmark", ["../../outside", "/tmp/outside"])
+def test_no_card_is_written_outside(entry, tmp_path, benchmark):
+    results = json.loads((entry / "results.json").read_text())
+    results |= {"benchmark": benchmark, "hub_benchmark": {"dataset_id": "a/b", "task_id": "c"}}
+    (entry / "results.json").write_text(to_json(results))
+    rehash(entry, "results.json")
+    for act in (qaudio.verify, renew_card):
+        with pytest.raises(EntryError, match=r"'benchmark' .* expected a name without slashes"):
+            act(entry)
+    assert list(tmp_path.iterdir()) == [entry]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, '{"a": "\\ud800"}',
+                                  "[" + "[]," * (1 << 22)])  # fmt: skip
+@pytest.mark.parametrize("name", ["config.json", "results.json"])
+def test_json_that_explodes_is_one_line(entry, name, text):
+    (entry / name).write_text(text)
+    rehash(entry, name) if name != "config.json" else None
+    with pytest.raises(EntryError, match=f"{name} is not readable") as caught:
+        qaudio.verify(entry)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "cnn14_999"}, "widths of cnn14_999 must name its layers"),
+        ({"architecture": "timm:vit_giant_patch14_clip_224", "widths": {}}, "tensor backbone"),
+        ({"num_classes": 10**9, "labels": None}, "num_classes must be at most"),
+        ({"num_classes": 10**6, "labels": None}, r"tensor classifier.*expected shape \(1000000,"),
+        ({"frontend": {"n_fft": 1 << 28}}, "n_fft must be at most 65536"),
+        ({"frontend": {"hop_length": 1}}, "over 1000000 values a second"),
+    ],
+)
+def test_absurd_memory_is_refused_before_it_is_asked_for(entry, monkeypatch, changes, message):
+    change_config(entry, **changes)
+
+    def build(config):
+        raise AssertionError("the network was built")
+
+    monkeypatch.setattr("qaudio.zoo.entry.from_config", build)
+    with pytest.raises(EntryError, match=message):
+        qaudio.load(entry)
+
+
+def test_an_array_that_claims_terabytes_is_refused(entry):
+    with zipfile.ZipFile(entry / "predictions.npz", "w") as archive:
+        for name in Predictions.__dataclass_fields__:
+            head = "{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(
+                117
+            )
+            archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00\x76\x00" + head.encode() + b"\n")
+    rehash(entry, "predictions.npz")
+    with pytest.raises(EntryError, match="more than the file holds"):
+        qaudio.verify(entry)
+
+
+def test_a_picture_is_not_unpacked(entry, monkeypatch):
+    from PIL import Image
+
+    def unpack(self):
+        raise AssertionError("unpacked")
+
+    monkeypatch.setattr(Image.Image, "load", unpack)
+    qaudio.verify(entry)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("result.mean", "x"), ("parent", "x"), ("cost", []), ("seeds", 3), ("entry", "two\nlines"),
+     ("parent", {"name": "../x", "how": "pruned from"}), ("trained_on", [None])],
+)  # fmt: skip
+def test_results_of_wrong_types_are_refused_by_field(entry, path, value):
+    results = json.loads((entry / "results.json").read_text())
+    holder, _, key = path.rpartition(".")
+    (results[holder] if holder else results)[key] = value
+    (entry / "results.json").write_text(to_json(results))
+    rehash(entry, "results.json")
+    with pytest.raises(EntryError, match=rf"results\.json: '{path}.* has the wrong type"):
+        qaudio.verify(entry)
+
+
+@pytest.mark.parametrize("field", ["label", "logits", "fold", "clip"])
+def test_predictions_that_are_none_are_refused(entry, field):
+    stored = Predictions.load(entry / "predictions.npz")
+    for spoilt in (np.full(60, -1.5j), np.zeros((60, 2, 2)), np.zeros(0)):
+        setattr(other := stored.select(slice(None)), field, spoilt)
+        other.save(entry / "predictions.npz")
+        rehash(entry, "predictions.npz")
+        with pytest.raises(EntryError, match=r"predictions\.npz"):
+            qaudio.verify(entry)
