@@ -435,7 +435,7 @@ def test_json_that_explodes_is_one_line(entry, name, text):
     ("changes", "message"),
     [
         ({"architecture": "cnn14_999"}, "widths of cnn14_999 must name its layers"),
-        ({"architecture": "timm:vit_giant_patch14_clip_224", "widths": {}}, "tensor backbone"),
+        ({"architecture": "timm:convnext_xxlarge", "widths": {}}, "tensor backbone"),
         ({"num_classes": 10**9, "labels": None}, "num_classes must be at most"),
         ({"num_classes": 10**6, "labels": None}, r"tensor classifier.*expected shape \(1000000,"),
         ({"frontend": {"n_fft": 1 << 28}}, "n_fft must be at most 65536"),
