@@ -129,14 +129,24 @@ def test_entry(source: str, arguments: list[str]) -> int:
     results = read_results(folder)
     if results is None or not (folder / "recipe.yaml").is_file():
         raise EntryError(f"{folder.name}: has no recipe and results to test against")
-    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-    recipe["model"] = {
-        "class_path": "qaudio.Classifier",
-        "init_args": {"source": str(folder), "task": read_config(folder)["task"]},
-    }
-    recipe["seed_everything"] = results["card_seed"]
-    recipe["data"].setdefault("init_args", {})["fold"] = results["card_fold"]
-    cli = _parse(arguments, recipe)
+    try:
+        stored = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        data = {"init_args": {}} | stored["data"]
+        data["init_args"] |= {"fold": results["card_fold"]}
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        raise EntryError(f"{folder.name}: recipe.yaml is not readable ({error!r})") from None
+    # Nothing else of a recipe that may be a stranger's: callbacks and loggers are code to run.
+    cli = _parse(
+        arguments,
+        {
+            "model": {
+                "class_path": "qaudio.Classifier",
+                "init_args": {"source": str(folder), "task": read_config(folder)["task"]},
+            },
+            "data": data,
+            "seed_everything": results["card_seed"],
+        },
+    )
     fold, seed = cli.datamodule.fold, results["card_seed"]
     predictions = Predictions.of_run(fold, seed, **_score(cli))
     metric, name = results["result"]["metric"], f"seed{seed}_fold{fold}"

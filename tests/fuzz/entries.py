@@ -192,7 +192,7 @@ def _watched(entry: Path) -> Iterator[set[str]]:
     seen: set[str] = set()
 
     def listen(event: str, arguments: tuple) -> None:
-        if event in RUNS:
+        if event in RUNS and arguments != (None,):  # dlopen of the process itself: its C library
             seen.add(f"{event} {arguments!r}"[:200])
         if event not in ("open", "os.listdir", "os.scandir") or not arguments:
             return

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import FRONTEND
 
 import qaudio
@@ -65,6 +66,19 @@ def test_a_score_that_the_audio_does_not_give_fails_the_test(parent, esc50_tree)
     results["result"]["runs"]["seed0_fold1"] = 0.123
     (parent / "results.json").write_text(json.dumps(results))
     assert main(["test", str(parent), f"--data.root={esc50_tree}"]) == 1
+
+
+def test_only_the_data_of_an_entrys_recipe_is_taken_to_test_it(parent, esc50_tree, capsys):
+    path, test = parent / "recipe.yaml", ["test", str(parent), f"--data.root={esc50_tree}"]
+    recipe = yaml.safe_load(path.read_text())
+    recipe["trainer"] |= {"callbacks": [{"class_path": "somebody.elses.Code"}], "max_epochs": "x"}
+    path.write_text(yaml.safe_dump(recipe))
+    assert main(test) == 0
+    for text in ("[]", "data: 3", "{", "data: {init_args: []}"):
+        path.write_text(text)
+        capsys.readouterr()
+        assert main(test) == 1
+        assert "qcnn6_006.esc10: recipe.yaml is not readable" in capsys.readouterr().err
 
 
 def test_done_folds_are_skipped_and_new_ones_added(parent, recipe, capsys):
