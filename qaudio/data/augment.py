@@ -154,7 +154,7 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 def item_seed(*parts: int) -> int:
     """A 63-bit seed from numbers such as (seed, epoch, clip)."""
     words = np.random.SeedSequence([len(parts), *parts]).generate_state(1, np.uint64)
-    return int(words[0] >> 1)
+    return int(words[0]) >> 1
 
 
 def global_seed() -> int:
