@@ -160,9 +160,9 @@ def _by_protocol(folder: Path | None) -> dict[str, dict[Path, dict[str, Any]]]:
         if (path / "results.json").is_file():
             one = read_json(path / "results.json")
             found.setdefault((one["benchmark"], one["protocol"]), []).append((path, one))
-    return {
-        f"{about(benchmark)['title']}: {protocol}": dict(
-            sorted(members, key=lambda member: -member[1]["result"]["mean"])
-        )
-        for (benchmark, protocol), members in sorted(found.items())
-    }
+    groups = {}
+    for (benchmark, protocol), members in sorted(found.items()):
+        title = about(benchmark)["title"]
+        members.sort(key=lambda member: -member[1]["result"]["mean"])
+        groups[protocol if protocol.startswith(title) else f"{title}: {protocol}"] = dict(members)
+    return groups
