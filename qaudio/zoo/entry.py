@@ -305,10 +305,12 @@ def check_probe(folder: Path, model: AudioModel) -> float:
     """Largest difference to the stored logits, as a share of their range; raises EntryError."""
     try:
         probe = load_file(file_of(folder, "probe.safetensors"))
+        if not all(tensor.is_floating_point() for tensor in probe.values()):
+            raise ValueError("tensors of another type than float")
         expected, found = probe["logits"], _eval_logits(model, probe["waveform"])
         if expected.shape != found.shape:
             raise ValueError(f"{tuple(expected.shape)} logits for a model of {tuple(found.shape)}")
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise EntryError(
             f"{entry_name(folder)}: probe.safetensors is not usable ({error})"
         ) from None

@@ -261,6 +261,16 @@ def test_other_weights_are_found_by_the_probe(entry):
         qaudio.verify(entry)
 
 
+@pytest.mark.parametrize("name", ["waveform", "logits"])
+@pytest.mark.parametrize("change", [torch.Tensor.cfloat, torch.Tensor.int, lambda x: x[:0]])
+def test_a_probe_that_is_none_is_refused(entry, name, change):
+    probe = load_file(entry / "probe.safetensors")
+    save_file(probe | {name: change(probe[name])}, entry / "probe.safetensors")
+    rehash(entry, "probe.safetensors")
+    with pytest.raises(EntryError, match=r"probe\.safetensors is not usable"):
+        qaudio.verify(entry)
+
+
 def test_a_stray_file_is_found(entry):
     (entry / "notes.txt").write_text("x")
     with pytest.raises(EntryError, match=r"notes\.txt"):
