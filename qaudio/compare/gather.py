@@ -99,7 +99,7 @@ MEASURES = {
         Measure("latency", "latency", "ms", lambda m: f"{m.seconds:g} s of sound, {m.device}"),
         Measure(
             "optimized",
-            "optimized latency",
+            "optimized",
             "ms",
             lambda m: f"{m.seconds:g} s of sound, {m.device}",
         ),
