@@ -81,12 +81,21 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
             write(new)
             for path in (*new.rglob("*"), new):
                 _on_disk(path)
-            if not folder.exists():
-                os.replace(new, folder)
-            elif not _exchanged(new, folder):
-                _exchange_in_steps(new, folder)
+            _put(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)  # the old one, where they changed places
+
+
+def _put(new: Path, folder: Path) -> None:
+    if not folder.exists():
+        try:
+            os.replace(new, folder)
+            return
+        except OSError:
+            if not folder.exists():  # else another process was faster
+                raise
+    if not _exchanged(new, folder):
+        _exchange_in_steps(new, folder)
 
 
 def _exchange_in_steps(new: Path, folder: Path) -> None:

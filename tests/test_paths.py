@@ -157,3 +157,17 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path):
     replace_folder(tmp_path / "link", lambda new: fill(new, "two"))
     assert (tmp_path / "link").is_symlink()
     assert content(tmp_path / "folder") == {"two"}
+
+
+def test_a_folder_that_appears_meanwhile_is_replaced_too(tmp_path, monkeypatch):
+    folder, real = tmp_path / "folder", os.replace
+
+    def after_another(new, target):
+        if not folder.exists():
+            (folder / "other").mkdir(parents=True)
+        real(new, target)
+
+    monkeypatch.setattr(os, "replace", after_another)
+    replace_folder(folder, lambda new: (new / "ours").touch())
+    assert [path.name for path in folder.iterdir()] == ["ours"]
+    assert list(tmp_path.iterdir()) == [folder]
