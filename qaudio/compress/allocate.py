@@ -22,7 +22,9 @@ Allocation = Callable[[float], Widths]
 Meter = Callable[[Widths], float]
 
 REFERENCE_SECONDS = 10.0  # clip length at which MACs and latency are budgeted
-LATENCY_STEPS = 9  # of the bisection: each builds and times a network
+LATENCY_STEPS = 7  # of the bisection: each builds and times a network
+LATENCY_TRIES = 3  # bisections at most
+LATENCY_MARGIN = 0.04  # from the target, for the choice of a bisection when measured again
 
 
 def allowed_widths(width: int, multiple_of: int, min_channels: int) -> list[int]:
@@ -83,7 +85,8 @@ class Budget:
     Attributes:
         name: the argument of `qaudio.plan` that asked for it.
         meter: the quantity for given widths of the whole net.
-        exact: whether it is counted; a measured one is bisected only, in few steps.
+        exact: whether it is counted; a measured one is bisected only, in few steps, and the
+            choice measured again.
     """
 
     name: str
@@ -123,19 +126,32 @@ def towards(
             f"{budget.name} {wanted:.4g} cannot be met over the chosen layers: from {least:.4g} "
             f"({least / whole:.1%}) to {whole:.4g} are possible"
         )
-    low, high = 0.0, 1.0
-    for _ in range(30 if budget.exact else LATENCY_STEPS):
-        middle = (low + high) / 2
-        if budget(widths | by(middle)) > wanted:
-            low = middle
-        else:
-            high = middle
-    chosen = by(high)
+
+    def bisected(steps: int) -> Widths:
+        low, high = 0.0, 1.0
+        for _ in range(steps):
+            middle = (low + high) / 2
+            if budget(widths | by(middle)) > wanted:
+                low = middle
+            else:
+                high = middle
+        return by(high)
 
     def error(candidate: Widths) -> float:
         return abs(budget(widths | candidate) - wanted)
 
-    while budget.exact:
+    if not budget.exact:
+        tried: list[tuple[float, Widths]] = []
+        # One measurement that errs leads a bisection astray.
+        while len(tried) < LATENCY_TRIES:
+            chosen = bisected(LATENCY_STEPS)
+            budget.cache.clear()
+            tried.append((error(chosen), chosen))
+            if tried[-1][0] <= LATENCY_MARGIN * wanted:
+                break
+        return min(tried, key=lambda one: one[0])[1]
+    chosen = bisected(30)
+    while True:
         moves = [
             chosen | {name: choices[index]}
             for name, choices in allowed.items()
@@ -144,9 +160,8 @@ def towards(
         ]
         best = min(moves, key=error, default=chosen)
         if error(best) >= error(chosen):
-            break
+            return chosen
         chosen = best
-    return chosen
 
 
 class MacMeter:

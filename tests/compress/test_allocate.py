@@ -1,14 +1,19 @@
+from statistics import median
+
 import pytest
 import torch
+from pytest import approx
 
 from qaudio import timing
 from qaudio.compress import allocate
 from qaudio.compress.allocate import (
+    Budget,
     LatencyMeter,
     MacMeter,
     ParamMeter,
     allowed_widths,
     globally,
+    towards,
     uniform,
 )
 from qaudio.compress.cost import cost, latency_ratio
@@ -60,14 +65,14 @@ def test_global_scores_are_compared_over_their_layers_mean() -> None:
 def test_a_target_of_parameters_is_met(allocation, share) -> None:
     model = create_model("qcnn10_050", num_classes=10)
     chosen = plan(model, target_params=share, allocation=allocation)
-    assert cost(prune(model, chosen)).params == pytest.approx(share * cost(model).params, rel=0.02)
+    assert cost(prune(model, chosen)).params == approx(share * cost(model).params, rel=0.02)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.25, 0.1])
 def test_global_allocation_meets_a_target_of_macs(share) -> None:
     model = create_model("qcnn14", num_classes=10)
     chosen = plan(model, target_macs=share, allocation="global")
-    assert chosen.macs_after == pytest.approx(share * chosen.macs_before, rel=0.02)
+    assert chosen.macs_after == approx(share * chosen.macs_before, rel=0.02)
 
 
 def test_global_allocation_spares_the_layer_that_matters() -> None:
@@ -86,8 +91,9 @@ def test_a_target_of_latency_is_met_as_measured_afterwards(share, threads) -> No
     threads(1)  # timed by processor time, whatever else the machine does
     model = create_model("qcnn10", num_classes=10).to(memory_format=torch.channels_last)
     pruned = prune(model, target_latency=share).to(memory_format=torch.channels_last)
-    # In turns with the unpruned net, so that a machine that slows down changes nothing.
-    assert latency_ratio(pruned, model, 10.0) == pytest.approx(share, rel=0.1)
+    # In turns with the unpruned net, so that a machine that slows down changes nothing, and three
+    # times, as what others do to its caches slows wide nets down more than narrow ones.
+    assert median(latency_ratio(pruned, model, 10.0) for _ in range(3)) == approx(share, rel=0.1)
 
 
 def test_latency_is_measured_beside_the_unpruned_net(monkeypatch) -> None:
@@ -106,10 +112,27 @@ def test_latency_is_measured_beside_the_unpruned_net(monkeypatch) -> None:
     monkeypatch.setattr(type(model), "forward", forward)
     half = prune(model, ratio=0.5)
     expected = sum(half.widths.values()) / sum(model.widths.values())
-    assert latency_ratio(half, model, 0.5) == pytest.approx(expected, rel=0.11)
+    assert latency_ratio(half, model, 0.5) == approx(expected, rel=0.11)
     monkeypatch.setattr(allocate, "REFERENCE_SECONDS", 0.5)
     meter = LatencyMeter(model)
-    assert meter(half.widths) / meter(model.widths) == pytest.approx(expected, rel=0.11)
+    assert meter(half.widths) / meter(model.widths) == approx(expected, rel=0.11)
+
+
+@pytest.mark.parametrize("wrong", range(2, 12))
+@pytest.mark.parametrize("factor", [0.7, 1.4])
+def test_a_latency_that_is_measured_wrongly_once_leads_nowhere_else(wrong, factor) -> None:
+    measured = []
+
+    def meter(widths: dict[str, int]) -> float:
+        measured.append(widths)
+        return sum(widths.values()) * (factor if len(measured) == wrong + 1 else 1.0)
+
+    widths = {"a": 1000, "b": 3000}
+    allowed = {name: allowed_widths(width, 4, 4) for name, width in widths.items()}
+    chosen = towards(
+        Budget("latency", meter, exact=False), 0.5, widths, allowed, uniform(widths, allowed)
+    )
+    assert sum(chosen.values()) == approx(2000, rel=0.04)
 
 
 @pytest.mark.parametrize(
