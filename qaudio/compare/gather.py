@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from qaudio.text import shown
 from qaudio.zoo.benchmarks import DATASETS
 from qaudio.zoo.catalog import EntryError, file_of, locate, read_config, read_json
 from qaudio.zoo.results import METRICS, Predictions, paired_difference, scores_by_class
@@ -90,19 +91,22 @@ class Measure:
         return value
 
 
+def _sound(member: Member) -> str:
+    return f"{member.seconds:g} s of sound"
+
+
+def _timed(member: Member) -> str:
+    return f"{_sound(member)}, {member.device}"
+
+
 MEASURES = {
     measure.key: measure
     for measure in (
         Measure("params", "parameters", ""),
-        Measure("macs", "MACs", "", lambda m: f"{m.seconds:g} s of sound"),
+        Measure("macs", "MACs", "", _sound),
         Measure("bytes", "weights", "B"),
-        Measure("latency", "latency", "ms", lambda m: f"{m.seconds:g} s of sound, {m.device}"),
-        Measure(
-            "optimized",
-            "optimized",
-            "ms",
-            lambda m: f"{m.seconds:g} s of sound, {m.device}",
-        ),
+        Measure("latency", "latency", "ms", _timed),
+        Measure("optimized", "optimized", "ms", _timed),
     )
 }
 
@@ -179,32 +183,27 @@ def gather(sources: Iterable[str | Path]) -> Comparison:
     found: dict[Path, tuple[str, Member | None]] = {}
     faults = []
     for source in sources:
-        shown = printable(str(source))
+        name = shown(str(source))
         try:
             folder = locate(source).resolve()
             if folder not in found:
-                member, fault = _read(folder, shown)
-                found[folder] = shown, member
-                faults += [(shown, fault)] if fault else []
+                member, fault = _read(folder, name)
+                found[folder] = name, member
+                faults += [(name, fault)] if fault else []
         except EntryError as error:
-            faults.append((shown, printable(str(error))))
-    members = _told_apart([(shown, member) for shown, member in found.values() if member])
-    unscored = [shown for shown, member in found.values() if member is None]
+            faults.append((name, shown(str(error))))
+    members = _told_apart([(name, member) for name, member in found.values() if member])
+    unscored = [name for name, member in found.values() if member is None]
     return Comparison(_grouped(members), unscored, faults)
-
-
-def printable(text: str) -> str:
-    """Text without control characters, line breaks and what no encoding can write."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _told_apart(found: list[tuple[str, Member]]) -> list[Member]:
     names = [member.name for _, member in found]
     return [
-        replace(member, name=f"{member.name} ({shown})")
-        if names.count(member.name) > 1 and shown != member.name
+        replace(member, name=f"{member.name} ({source})")
+        if names.count(member.name) > 1 and source != member.name
         else member
-        for shown, member in found
+        for source, member in found
     ]
 
 
@@ -235,14 +234,14 @@ def _mirrored(difference: dict[str, Any] | None) -> dict[str, Any] | None:
     return difference | {"mean": -difference["mean"], "interval95": [-high, -low]}
 
 
-def _read(folder: Path, shown: str) -> tuple[Member | None, str | None]:
+def _read(folder: Path, source: str) -> tuple[Member | None, str | None]:
     """The entry in a folder, None without results; and what is wrong with its predictions."""
     config, path = read_config(folder), folder / "results.json"
     # Not read_results: a few of its fields are enough, see _Facts.
     results = read_json(path) if os.path.lexists(path) else None
     if results is None:
         return None, None
-    facts = _Facts(shown, results)
+    facts = _Facts(source, results)
     member = _member(config, facts)
     path, fault = folder / "predictions.npz", None
     if path.is_file():
@@ -251,7 +250,7 @@ def _read(folder: Path, shown: str) -> tuple[Member | None, str | None]:
             predictions.check(config["num_classes"], config["task"])
             return replace(member, predictions=predictions), None
         except ValueError as error:
-            fault = printable(f"{shown}: {error}; compared by its results alone")
+            fault = shown(f"{source}: {error}; compared by its results alone")
     return member, fault
 
 
@@ -265,7 +264,7 @@ def _member(config: dict[str, Any], facts: _Facts) -> Member:
     return Member(
         name=facts.text("entry"),
         family="quaternion" if config["architecture"].startswith("q") else "real",
-        license=None if config["license"] is None else printable(config["license"]),
+        license=None if config["license"] is None else shown(config["license"]),
         parent=f"{facts.text('parent.how')} {facts.text('parent.name')}"
         if parent is not None
         else None,
@@ -288,7 +287,7 @@ def _member(config: dict[str, Any], facts: _Facts) -> Member:
         if (latency or {}).get("optimized_milliseconds") is not None
         else None,
         device=facts.text("cost.latency.device") if latency is not None else None,
-        labels=None if labels is None else [printable(str(label)) for label in labels],
+        labels=None if labels is None else [shown(str(label)) for label in labels],
         predictions=None,
     )
 
@@ -296,8 +295,8 @@ def _member(config: dict[str, Any], facts: _Facts) -> Member:
 class _Facts:
     """results.json of an entry, read field by field; raises EntryError naming the field."""
 
-    def __init__(self, shown: str, results: Any):
-        self.shown, self.results = shown, results
+    def __init__(self, source: str, results: Any):
+        self.source, self.results = source, results
 
     def get(self, path: str, kind: type, optional: bool = False) -> Any:
         """The value at a dotted path."""
@@ -313,7 +312,7 @@ class _Facts:
 
     def text(self, path: str) -> str:
         """Text that can be shown; never empty."""
-        return printable(self.get(path, str)) or "?"
+        return shown(self.get(path, str)) or "?"
 
     def number(self, path: str) -> float:
         """A positive number."""
@@ -333,5 +332,5 @@ class _Facts:
     def wrong(self, path: str, found: str, expected: str) -> EntryError:
         """An error that says what was found."""
         return EntryError(
-            f"{self.shown}: results.json: {path}: expected {expected}, found {found[:60]}"
+            f"{self.source}: results.json: {path}: expected {expected}, found {found[:60]}"
         )

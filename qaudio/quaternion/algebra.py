@@ -53,18 +53,27 @@ def hamilton_product_8(p: Tensor, q: Tensor) -> Tensor:
 
 
 def product_weights(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, ...]:
-    """Left factors of the eight products, of the components r, i, j, k of a weight."""
+    """Left factors of the eight products, of the components r, i, j, k of a weight.
+
+    All of one shape, which each of the eight has too.
+    """
     halves = (b + d) / 2, (b - d) / 2, (a + c) / 2, (a - c) / 2
     return d - c, a + b, a - b, c + d, *halves
 
 
 def spread(w: Tensor, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, ...]:
-    """Right factors of the eight products, of the components r, i, j, k of an input."""
+    """Right factors of the eight products, of the components r, i, j, k of an input.
+
+    All of one shape, which each of the eight has too.
+    """
     return y - z, w + x, y + z, w - x, x + y, x - y, w - z, w + z
 
 
 def gather(products: Iterable[Tensor]) -> Four:
-    """Components of the result, of the eight products; the first four go to one each, in order."""
+    """Components r, i, j, k of the result, of the eight products, all of one shape.
+
+    The first four products go to one component each, in order.
+    """
     r, i, j, k, e, f, g, h = products
     plus, minus = (e + f, g + h), (e - f, g - h)
     return (

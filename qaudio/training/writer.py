@@ -39,7 +39,6 @@ from qaudio.zoo.lineage import fold_file
 from qaudio.zoo.results import Predictions, metric_of, paired_difference, summarise
 
 LIBRARIES = ("torch", "torchaudio", "lightning", "torchmetrics", "timm", "numpy", "soundfile")
-EPOCH_CHOICE = "fixed in advance by the recipe; the last epoch's weights are scored"
 
 
 @dataclass(frozen=True)
@@ -161,8 +160,7 @@ class EntryWriter:
             return set()
         results = read_results(self.path)
         assert results is not None
-        stored = (self.path / "recipe.yaml").read_text(encoding="utf-8")
-        changed = recipe.changed(stored)
+        changed = recipe.changed(self._recipe())
         if changed:
             raise EntryError(
                 f"{self.path}: holds runs of another recipe ({', '.join(changed)}); delete it or "
@@ -193,7 +191,8 @@ class EntryWriter:
     def refresh(self) -> dict[str, Any]:
         """Bring up to date what can change without training.
 
-        That is latency, the paired difference to the parent, and the count of scored sets.
+        That is latency, the paired difference to the parent, the count of scored sets, and how
+        the choice of epoch is worded.
         """
         with FileLock(self.folder / ".zoo.lock"):
             results = read_results(self.path)
@@ -201,6 +200,7 @@ class EntryWriter:
             predictions = Predictions.load(self.path / "predictions.npz")
             net = self._net()
             results["cost"] = self._cost(net, optimized=True)
+            results["epoch_choice"] = _epoch_choice(self._recipe())
             results["complete_runs_scored"] = self._count_scored(results["benchmark"], self._sets())
             if results["parent"]:
                 self._compare(results, predictions)
@@ -262,7 +262,7 @@ class EntryWriter:
             "benchmark": split.benchmark,
             "dataset": split.dataset,
             "protocol": split.protocol,
-            "epoch_choice": EPOCH_CHOICE,
+            "epoch_choice": _epoch_choice(recipe.text),
             "complete": complete,
             "complete_runs_scored": self._count_complete(split, recipe, seeds, complete),
             "seeds": seeds,
@@ -352,6 +352,9 @@ class EntryWriter:
         """The entry's network; one of its shape where no weights are kept."""
         return load_weights(self.path) if self.weights else from_config(read_config(self.path))
 
+    def _recipe(self) -> str:
+        return (self.path / "recipe.yaml").read_text(encoding="utf-8")
+
     def _kept(self) -> dict[str, dict[str, torch.Tensor]]:
         names = [name for name in read_config(self.path)["files"] if name.startswith("folds/")]
         return {name: load_weights(self.path, name).state_dict() for name in names}
@@ -365,7 +368,7 @@ class EntryWriter:
         recipe: str | None = None,
     ) -> None:
         if recipe is None:
-            recipe = (self.path / "recipe.yaml").read_text(encoding="utf-8")
+            recipe = self._recipe()
         save(
             net, self.path, results=results, predictions=predictions, recipe=recipe,
             license=self.license, folds=folds, weights=self.weights,
@@ -378,6 +381,14 @@ def write_validation(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(to_json({"validation": rows}).encode())
+
+
+def _epoch_choice(recipe: str) -> str:
+    """Which weights are scored, in words, by a recipe's text."""
+    used = yaml.safe_load(recipe)["trainer"].get("callbacks") or []
+    averaged = any(callback["class_path"].endswith("WeightAveraging") for callback in used)
+    scored = "weights averaged up to the last epoch" if averaged else "the last epoch's weights"
+    return f"fixed in advance by the recipe; {scored} are scored"
 
 
 def _flat(settings: Any, name: str = "") -> dict[str, Any]:

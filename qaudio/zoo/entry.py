@@ -79,7 +79,6 @@ def _version(folder: Path) -> tuple[int, int]:
 def load_weights(folder: Path, weights: str = "model.safetensors") -> AudioModel:
     """The network of an entry with one of its files of weights; raises EntryError."""
     config = read_config(folder)
-    path = folder / weights
     if "model.safetensors" not in config["files"]:
         raise EntryError(f"{folder.name}: holds results without weights; its recipe trains them")
     path = _check_hash(folder, config, weights)

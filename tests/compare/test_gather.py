@@ -195,8 +195,8 @@ def test_control_characters_of_others_do_not_reach_the_terminal(write_entry):
     folder = write_entry("a\x1b[31m\nb", made(1), folder="odd",
                          changes={"protocol": "p\u2028q"})  # fmt: skip
     (group,) = gather([folder]).groups
-    assert names(group) == ["a?[31m?b"]
-    assert group.protocol == "p?q"
+    assert names(group) == [r"a\x1b[31m\nb"]
+    assert group.protocol == r"p\u2028q"
     licensed = write_entry("licensed.made", made(1), license="x\ty")
     ((_, fault),) = gather([licensed]).faults
     assert "config.json: 'license' has the wrong type: expected text of one line" in fault

@@ -52,6 +52,15 @@ def test_crossval_writes_an_entry_that_verifies_and_tests(parent, capsys, esc50_
     assert f"accuracy {stated}, recorded {stated}" in capsys.readouterr().out
 
 
+def test_the_results_say_which_weights_are_scored(recipe, zoo, parent):
+    assert results_of(parent)["epoch_choice"].endswith("; the last epoch's weights are scored")
+    callback = "lightning.pytorch.callbacks.EMAWeightAveraging"
+    arguments = recipe("averaged.esc10", trainer={"callbacks": [{"class_path": callback}]})
+    assert main(["crossval", *arguments, "--folds", "[1]"]) == 0
+    averaged = results_of(zoo / "averaged.esc10")["epoch_choice"]
+    assert averaged.endswith("; weights averaged up to the last epoch are scored")
+
+
 def test_latency_is_measured_as_the_model_stands_and_optimized(recipe, zoo, monkeypatch):
     made = []
     monkeypatch.setattr("qaudio.training.writer.optimize", lambda net: made.append(net) or net)
