@@ -215,6 +215,7 @@ def _quantised(network: onnx.ModelProto, model: AudioModel, clips: list[Tensor])
     import onnx
     from onnxruntime.quantization import QuantType, quant_utils, quantize_static
 
+    _pool_by_convolutions(network)
     # What its preparation would do, torch's exporter has done: shapes inferred, norms folded.
     quant_utils.add_pre_process_metadata(network)
     with tempfile.TemporaryDirectory() as folder:
@@ -230,6 +231,35 @@ def _quantised(network: onnx.ModelProto, model: AudioModel, clips: list[Tensor])
             weight_type=QuantType.QInt8,
         )
         return onnx.load(path)
+
+
+def _pool_by_convolutions(network: onnx.ModelProto) -> None:
+    """Turn average pooling into depthwise convolutions by the same mean.
+
+    In int8 onnxruntime takes a tenth of the time for them.
+    """
+    from onnx import helper, numpy_helper
+
+    channels = {
+        value.name: value.type.tensor_type.shape.dim[1].dim_value
+        for value in network.graph.value_info
+        if len(value.type.tensor_type.shape.dim) == 4
+    }
+    for node in network.graph.node:
+        settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        plain = not (any(settings.get("pads", [])) or settings.get("ceil_mode"))
+        if node.op_type != "AveragePool" or not plain or not channels.get(node.input[0]):
+            continue
+        groups, kernel = channels[node.input[0]], settings["kernel_shape"]
+        strides = settings.get("strides", [1] * len(kernel))
+        weight = np.full((groups, 1, *kernel), 1 / math.prod(kernel), np.float32)
+        network.graph.initializer.append(numpy_helper.from_array(weight, f"{node.name}_weight"))
+        node.CopyFrom(
+            helper.make_node(
+                "Conv", [node.input[0], f"{node.name}_weight"], node.output, node.name,
+                group=groups, kernel_shape=kernel, strides=strides,
+            )
+        )  # fmt: skip
 
 
 # Checks.

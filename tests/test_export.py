@@ -107,6 +107,39 @@ def test_int8_is_near_and_says_how_near(tiny_model, sound_folder, tiny_export, t
     assert "QuantizeLinear" not in front
 
 
+@pytest.mark.parametrize("arch", ["qcnn6_025", "resnet38_013"])
+def test_pooling_by_convolutions_gives_the_same_means(arch):
+    graph = export._network(model := small_model(arch), "matrix")
+    pools = [node.op_type for node in graph.graph.node].count("AveragePool")
+    convolutions = [node.op_type for node in graph.graph.node].count("Conv")
+    export._pool_by_convolutions(graph)
+    operators = [node.op_type for node in graph.graph.node]
+    assert pools > 0 and "AveragePool" not in operators
+    assert operators.count("Conv") == convolutions + pools
+    features = model.features(sounds(2, 30001))
+    (found,) = session(graph.SerializeToString()).run(["logits"], {"features": features.numpy()})
+    with torch.no_grad():
+        expected = model.classifier(model.embed_features(features))
+    assert close(torch.from_numpy(found), expected)
+
+
+def test_padded_pooling_stays_as_it_is():
+    kinds = [{}, {"pads": [1, 1, 1, 1]}, {"ceil_mode": 1}, {"strides": [1, 3]}]
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    names = ["x", *(f"y{n}" for n in range(len(kinds)))]
+    nodes = [
+        helper.make_node("AveragePool", [a], [b], b, kernel_shape=[2, 3], **kind)
+        for a, b, kind in zip(names, names[1:], kinds, strict=False)
+    ]
+    values = [helper.make_tensor_value_info(name, float32, [1, 4, "h", "w"]) for name in names]
+    model = helper.make_model(helper.make_graph(nodes, "g", [], [], value_info=values))
+    export._pool_by_convolutions(model)
+    after = model.graph.node
+    assert [node.op_type for node in after] == ["Conv", "AveragePool", "AveragePool", "Conv"]
+    strides = [helper.get_node_attr_value(node, "strides") for node in (after[0], after[3])]
+    assert strides == [[1, 1], [1, 3]]  # ONNX's default is a step of one
+
+
 # The graphs.
 
 
