@@ -2,17 +2,20 @@
 
 Pairs are run in turns, batch 1, 10 s of sound, waveform to logits; medians, of processor time with
 `--threads 1`, which other programs hardly disturb. Ratios are what carries over to other machines.
+`--record` keeps the groups that it measured in results.json and README.md beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from tests.benchmarks.speed import exports, networks, processes
-from tests.benchmarks.speed.table import HEAD, Table, machine
+from tests.benchmarks.speed.record import README, RESULTS, readme_with_tables
+from tests.benchmarks.speed.table import HEAD, RULE, Table, machine
 
 GROUPS: dict[str, Callable[[Table], None]] = {
     "large": networks.large,
@@ -35,7 +38,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of torch and onnxruntime (2)")
     parser.add_argument("--budget", type=float, default=4.0, help="seconds for each pair (4)")
     parser.add_argument("--data", help="folder of ESC-50, for the accuracy of int8")
-    parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
+    parser.add_argument("--json", metavar="FILE",
+                        help="write the rows there, beside those of other groups")  # fmt: skip
+    parser.add_argument("--record", action="store_true", help="the same, in what the clone holds")
     parser.add_argument("--profile", metavar="ROW", help="where the time of these rows goes")
     parser.add_argument("--prepare", action="store_true", help="only measure and compile forms")
     options = parser.parse_args()
@@ -43,11 +48,15 @@ def main() -> None:
     table = Table(options.budget, options.profile, options.prepare, options.data)
     print(machine())
     if table.measures:
-        print(f"{HEAD}\n{'|---' * (HEAD.count('|') - 1)}|", flush=True)
+        print(f"{HEAD}\n{RULE}", flush=True)
     for table.group in options.only:
         GROUPS[table.group](table)
         if options.json:
-            table.write(options.json)
+            table.write(Path(options.json))
+        if options.record and table.measures:
+            found = table.write(RESULTS)
+            text = README.read_text(encoding="utf-8")
+            README.write_text(readme_with_tables(text, found), encoding="utf-8")
     missed = [row.what for row in table.rows if row.holds is False]
     if table.measures:
         print(f"\n{len(missed)} of {len(table.rows)} rows miss their limit"

@@ -28,6 +28,7 @@ PROFILED = 5
 Call = Callable[[], object]
 Figure = Literal["ratio", "difference", "value"]
 HEAD = "| what | against | unit | first | second | figure | limit | holds | networks alone |"
+RULE = "|---" * (HEAD.count("|") - 1) + "|"
 
 
 @dataclass(frozen=True)
@@ -181,10 +182,17 @@ class Table:
         print(row.to_line(), flush=True)
         return row
 
-    def write(self, path: str) -> None:
-        """All rows, as JSON, with the machine that they were measured on."""
-        document = {"machine": machine(), "rows": [row.to_dict() for row in self.rows]}
-        Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    def write(self, path: Path) -> dict[str, dict]:
+        """Each group's rows and the machine that they were measured on, as JSON; all in the file.
+
+        Groups that the file holds and that were not measured now stay as they are.
+        """
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        for row in self.rows:
+            rows = [other.to_dict() for other in self.rows if other.group == row.group]
+            found[row.group] = {"machine": machine(), "rows": rows}
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        return found
 
 
 def machine() -> str:
