@@ -33,7 +33,8 @@ class Cell:
         name: of the cell.
         what: it is, in words.
         recipe: file name in the benchmark's folder of recipes.
-        changes: settings of the recipe and their values, {benchmark} filled in.
+        changes: settings of the recipe and their values, {benchmark} filled in; a mapping holds
+            one value for each benchmark.
         against: cells that it is compared with.
         seeds: None: the study's.
     """
@@ -92,6 +93,8 @@ class Study:
         """The arguments of `qaudio crossval` that train the cell."""
         arguments = [f"--config={self.recipes / benchmark / cell.recipe}"]
         for name, value in cell.changes.items():
+            if isinstance(value, dict):
+                value = value[benchmark]
             if isinstance(value, str):
                 value = value.format(benchmark=benchmark)
             arguments.append(f"--{name}={'null' if value is None else value}")

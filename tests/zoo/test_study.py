@@ -28,7 +28,8 @@ def study(tmp_path) -> Study:
     cells = {
         "whole": {"what": "the net", "recipe": "whole.yaml"},
         "small": {"what": "pruned", "recipe": "small.yaml", "set": {"model.ratio": None,
-                  "model.target_macs": 0.25, "model.source": "whole.{benchmark}"},
+                  "model.target_macs": {"made": 0.25, "other": 0.5},
+                  "model.source": "whole.{benchmark}"},
                   "against": ["whole", "later"]},
         "later": {"what": "another", "recipe": "small.yaml", "set": {"model.lr": 0.1},
                   "against": ["whole"]},
@@ -140,6 +141,10 @@ def config_of(study: Study, cell: str, benchmark: str) -> dict:
     config = yaml.safe_load((study.recipes / benchmark / one.recipe).read_text())
     for name, value in one.changes.items():
         section, _, key = name.partition(".")
+        value = value[benchmark] if isinstance(value, dict) else value
+        if section == "trainer":
+            config["trainer"][key] = value
+            continue
         assert section == "model"
         model = config["model"] if key == "class_path" else config["model"]["init_args"]
         model[key] = value.format(benchmark=benchmark) if isinstance(value, str) else value
@@ -149,6 +154,10 @@ def config_of(study: Study, cell: str, benchmark: str) -> dict:
 @pytest.mark.parametrize("benchmark", ["esc10", "ravdess"])
 def test_the_grid_compares_like_with_like(shipped, benchmark):
     configs = {cell: config_of(shipped, cell, benchmark) for cell in shipped.cells}
+    epochs = {cell: config["trainer"].pop("max_epochs") for cell, config in configs.items()}
+    for cell, count in epochs.items():
+        pruned = "source" in configs[cell]["model"]["init_args"]
+        assert count == epochs["unpruned"] // (2 if pruned else 1), cell
     for section in ("trainer", "data"):
         assert len({json.dumps(config[section]) for config in configs.values()}) == 1, section
     frontend = configs["unpruned"]["model"]["init_args"]["frontend"]
