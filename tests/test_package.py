@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "compress": {"quaternion", "frontend", "models", "compress", "timing"},
     "zoo": {"quaternion", "frontend", "models", "compress", "zoo", "paths", "download", "text"},
     "data": {"frontend", "resampling", "data", "paths", "download", "text"},
-    "compare": {"zoo", "compare"},
+    "compare": {"zoo", "compare", "text"},
     "runtime": {"resampling"},
     "prediction": {"resampling", "models", "data.audio", "runtime"},
     "graphs": {"quaternion", "frontend", "models"},
