@@ -72,7 +72,7 @@ def _study(options: argparse.Namespace) -> int:
             ]
             try:
                 failed += training.run("crossval", arguments)
-            except (EntryError, ValueError, OSError) as error:
+            except (Exception, SystemExit) as error:  # the other cells go on
                 failed += 1
                 say_failed(EntryError(f"{benchmark} {cell.name}: {error}"))
     if not options.list:

@@ -8,11 +8,12 @@ producers (residual sums), their layers' scores are averaged.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from qaudio.models.base import AudioModel, ChannelGroup, evaluating
 from qaudio.quaternion import QConv2d, QLinear
@@ -155,7 +156,8 @@ def scores(
     if criterion == "taylor":
         if data is None:
             raise ValueError("criterion 'taylor' needs data: batches of (waveforms, labels)")
-        gradients = loss_gradients(model, data)
+        names = [f"{layer}.weight" for group in groups for layer in group.producers]
+        gradients = loss_gradients(model, data, names)
         return {group.name: taylor(model, group, gradients) for group in groups}
     if criterion == "bn_scale":
         return {group.name: bn_scale(model, group) for group in groups}
@@ -171,15 +173,22 @@ def scores(
     }
 
 
-def loss_gradients(model: AudioModel, data: Batches) -> list[dict[str, Tensor]]:
+def loss_gradients(
+    model: AudioModel, data: Batches, names: Sequence[str]
+) -> list[dict[str, Tensor]]:
     """Gradients of the loss in eval mode, for each batch, by parameter name.
+
+    Args:
+        model: left as it is; its frozen parameters have gradients, too.
+        data: batches of waveforms and labels.
+        names: of the parameters.
 
     Raises:
         ValueError: when there is no batch.
     """
     found = []
-    named = dict(model.named_parameters())
-    with evaluating(model), torch.enable_grad():
+    named = {name: model.get_parameter(name) for name in names}
+    with evaluating(model), torch.enable_grad(), _learning(named.values()):
         for waveform, label in data:
             logits = model(waveform)
             if model.task == "multiclass":
@@ -191,6 +200,19 @@ def loss_gradients(model: AudioModel, data: Batches) -> list[dict[str, Tensor]]:
     if not found:
         raise ValueError("criterion 'taylor' needs at least one batch")
     return found
+
+
+@contextmanager
+def _learning(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Frozen parameters have gradients inside."""
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def _normalised(by_component: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -103,6 +103,16 @@ def averaged(trainer: Trainer) -> list[Any]:
     """Copies of the module that callbacks keep averages in."""
     callbacks = [c for c in trainer.callbacks if isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
     return [c._average_model.module for c in callbacks if c._average_model is not None]
+
+
+def take_averages(trainer: Trainer, module: LightningModule) -> None:
+    """Put averaged weights in the place of the last ones.
+
+    Lightning does so at the end of a training, but not where one is resumed that had reached it.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            callback._copy_average_to_current(module)
 
 
 def follow(

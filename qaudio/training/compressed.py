@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from qaudio.models.base import AudioModel
 from qaudio.training.callbacks import StepwisePruning
 from qaudio.training.modules import Classifier
 from qaudio.training.stored import StoredAnswers
-from qaudio.zoo.catalog import EntryError, entry_name, list_models, locate
+from qaudio.zoo.catalog import EntryError, entry_name, found_in, list_models, locate
 from qaudio.zoo.lineage import load_for_split
 
 
@@ -161,6 +162,10 @@ class DistilledClassifier(PrunedClassifier):
         self._held: tuple[AudioModel, ...] = ()
         self._order: list[int] = []
 
+    def look_in(self, folder: Path) -> None:
+        super().look_in(folder)
+        self.teacher = found_in(folder, self.teacher)
+
     @property
     def parent(self) -> tuple[str, str]:
         teacher = entry_name(locate(self.teacher))
@@ -247,10 +252,13 @@ class DistilledClassifier(PrunedClassifier):
             embedding = teacher.embed_features(mix(teacher.features(sounds, self.sample_rate)))
             if self.teaches == "features":
                 return embedding.float()
-            return teacher.classifier(embedding)[:, self._order].float()
+            return teacher.classifier(embedding).float()
 
         if self.answers is None:
-            return answer(waveform)
-        # Stored answers outlive this run, so they do not depend on its precision.
-        with torch.autocast(waveform.device.type, enabled=False):
-            return self.answers(waveform, answer)
+            found = answer(waveform)
+        else:
+            # Stored answers outlive this run: they depend neither on its precision nor on the
+            # order of its classes.
+            with torch.autocast(waveform.device.type, enabled=False):
+                found = self.answers(waveform, answer)
+        return found if self.teaches == "features" else found[:, self._order]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,7 +21,7 @@ from qaudio.training import finetuning
 from qaudio.training.callbacks import averaged
 from qaudio.training.finetuning import Freeze
 from qaudio.training.metrics import ClipMean, clip_metric
-from qaudio.zoo.catalog import entry_name, locate, read_config
+from qaudio.zoo.catalog import entry_name, found_in, locate, read_config
 from qaudio.zoo.lineage import load_for_split
 
 
@@ -89,6 +90,11 @@ class Classifier(LightningModule):
         self.loss_weights: Tensor | None = None
         self.scored: list[dict[str, Any]] = []
 
+    def look_in(self, folder: Path) -> None:
+        """Find entries that are given by name in this folder first, as the writer does."""
+        if self.source is not None:
+            self.source = found_in(folder, self.source)
+
     @property
     def parent(self) -> tuple[str, str] | None:
         """Name of the entry that the network comes from, and how; None from scratch."""
@@ -130,7 +136,7 @@ class Classifier(LightningModule):
                 f"--model.task {data.task}"
             )
         net = self.build(data.labels, data.split)
-        net.eval_seconds = data.seconds
+        net.eval_seconds, net.padded = data.seconds, data.pads
         self.adopt(net)
         self.metric, self.val_loss = clip_metric(self.task, len(data.labels)), ClipMean()
         if self.class_weights:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-from qaudio.data.datamodule import AudioDataModule
+from qaudio.data.datamodule import AudioDataModule, Split
 from qaudio.paths import replacing
+from qaudio.training.callbacks import take_averages
 from qaudio.training.checkpoints import LAST, WholeCheckpoints, last_checkpoint
 from qaudio.training.modules import Classifier
-from qaudio.training.writer import EntryWriter, Recipe, Run, write_validation
+from qaudio.training.recipe import Recipe
+from qaudio.training.writer import EntryWriter, Run, write_validation
 from qaudio.zoo.catalog import EntryError, locate, read_config, read_results
 from qaudio.zoo.results import Predictions, summarise
 
@@ -86,6 +89,7 @@ def main(subcommand: str, arguments: list[str]) -> int:
     else:
         if subcommand == "test":
             cli.datamodule.refuse_unless_testing()
+        cli.model.look_in(Path(cli.config.writer.folder))
         evaluate = getattr(cli.trainer, subcommand)
         evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=_checkpoint(cli))
     return 0
@@ -99,7 +103,7 @@ def crossval(arguments: list[str]) -> int:
     validating = first.datamodule.holdout == "validation"
     writer = _writer(first)
     done = set() if validating else writer.done(recipe)
-    rows = []
+    path, rows = Path(first.config.runs) / f"{writer.entry}.validation.json", []
     for seed in first.config.seeds:
         for fold in folds:
             if (seed, fold) in done:
@@ -107,14 +111,12 @@ def crossval(arguments: list[str]) -> int:
                 continue
             cli = _parse([*arguments, f"--data.fold={fold}", f"--seed_everything={seed}"])
             if validating:
-                rows += _validated(cli)
+                rows = _validated(cli, path)
             else:
                 _train(cli, recipe)
     if not first.trainer.is_global_zero:
         return 0
     if validating:
-        path = Path(first.config.runs) / f"{writer.entry}.validation.json"
-        write_validation(path, rows)
         mean = np.mean([row["score"] for row in rows])
         print(f"mean over {len(rows)} validation folds: {mean:.4f} ({path})")
     else:
@@ -238,12 +240,17 @@ def _checkpoint(cli: TrainingCLI) -> str | None:
     return None
 
 
-def _fit(cli: TrainingCLI) -> float:
+def _fit(cli: TrainingCLI, check: Callable[[Split], None] | None = None) -> float:
     """Fit, from the last checkpoint where there is one; returns the seconds it took.
+
+    Args:
+        cli: what was asked for.
+        check: called with the split before training, once the recordings are known.
 
     Raises:
         EntryError: when that checkpoint was made by other settings.
     """
+    cli.model.look_in(Path(cli.config.writer.folder))
     folder = _run_folder(cli)
     last, made_by, recipe = folder / LAST, folder / "recipe.yaml", _recipe(cli, [], "fit")
     resumed = cli.config.ckpt_path or (last if last.is_file() else None)
@@ -258,20 +265,25 @@ def _fit(cli: TrainingCLI) -> float:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(made_by) as file:
             file.write(recipe.text.encode())
-    others = [c for c in cli.trainer.callbacks if type(c) is not ModelCheckpoint]  # type: ignore[attr-defined]
+    others = list(cli.trainer.callbacks)  # type: ignore[attr-defined]
+    if not any("ModelCheckpoint" in str(c) for c in cli.config.trainer.callbacks or []):
+        others = [c for c in others if type(c) is not ModelCheckpoint]  # the Trainer's own
     timer = Timer()  # its count goes on when a run is resumed
+    if check is not None:
+        others.append(LambdaCallback(setup=lambda *_, **__: check(cli.datamodule.split)))
     cli.trainer.callbacks = [*others, timer, last_checkpoint(folder)]  # type: ignore[attr-defined]
     cli.trainer.strategy.checkpoint_io = WholeCheckpoints()
     if not cli.trainer.loggers:
         cli.trainer.loggers = [CSVLogger(folder, name="log")]
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
+    take_averages(cli.trainer, cli.model)
     return timer.time_elapsed("train")
 
 
 def _train(cli: TrainingCLI, recipe: Recipe) -> None:
     writer = _writer(cli)
     writer.check(recipe)
-    seconds = _fit(cli)
+    seconds = _fit(cli, writer.check_split)
     if not cli.trainer.is_global_zero:
         return  # of several processes one scores and writes
     seed, split = int(cli.config.seed_everything), cli.datamodule.split
@@ -300,18 +312,24 @@ def _publish(writer: EntryWriter) -> None:
         print(pushed)
 
 
-def _validated(cli: TrainingCLI) -> list[dict[str, Any]]:
-    """Fit, then score the validation fold; the test fold is left alone. A row on one process."""
+def _validated(cli: TrainingCLI, path: Path | None = None) -> list[dict[str, Any]]:
+    """Fit, then score the validation fold; the test fold is left alone.
+
+    Returns:
+        All scores in the file at `path`, this one among them; none where another process writes.
+    """
     seconds = _fit(cli)
     if not cli.trainer.is_global_zero:
         return []
     seed, fold = int(cli.config.seed_everything), cli.datamodule.fold
-    (_run_folder(cli) / LAST).unlink(missing_ok=True)
     trainer = _scoring_trainer(cli)
     metrics = trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)[0]
     score = next(value for name, value in metrics.items() if name != "val_loss")
     print(f"seed {seed} fold {fold}: validation {score:.4f} ({seconds:.0f} s)", flush=True)
-    return [{"seed": seed, "fold": fold, "score": score, "wall_seconds": round(seconds, 1)}]
+    row = {"seed": seed, "fold": fold, "score": score, "wall_seconds": round(seconds, 1)}
+    rows = [row] if path is None else write_validation(path, row)
+    (_run_folder(cli) / LAST).unlink(missing_ok=True)
+    return rows
 
 
 def _scoring_trainer(cli: TrainingCLI) -> Trainer:

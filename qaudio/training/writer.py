@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from filelock import FileLock
 
 from qaudio.compress.cost import cost, device_name, measure_latency
@@ -24,9 +21,12 @@ from qaudio.inference import optimize
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import from_config
 from qaudio.paths import replacing
+from qaudio.training.recipe import Recipe, epoch_choice
 from qaudio.zoo import report
 from qaudio.zoo.catalog import (
     EntryError,
+    at_hand,
+    entry_name,
     locate,
     read_config,
     read_json,
@@ -64,35 +64,6 @@ class Run:
     precision: str
     parent: tuple[str, str] | None
     sources: list[str]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A recipe as it was run.
-
-    Attributes:
-        text: resolved, every default written out, without what says where and which run.
-        path: the file it came from.
-        command: that runs it again.
-        renew: resolves another recipe's text by the present defaults, so that an entry made
-            before a setting existed can be continued.
-    """
-
-    text: str
-    path: Path | None
-    command: str
-    renew: Callable[[str], str]
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-    def changed(self, stored: str) -> list[str]:
-        """Settings whose values differ from those of another recipe's text; [] for the same."""
-        if stored == self.text:
-            return []
-        ours, theirs = (_flat(yaml.safe_load(text)) for text in (self.text, self.renew(stored)))
-        return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
 
 
 class EntryWriter:
@@ -182,6 +153,15 @@ class EntryWriter:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.folder)) from None
 
+    def check_split(self, split: Split) -> None:
+        """Raise EntryError when the entry holds runs over other folds."""
+        results = read_results(self.path) if (self.path / "results.json").is_file() else None
+        if results is not None and results["protocol"] != split.protocol:
+            raise EntryError(
+                f"{self.path}: its runs are of {results['protocol']!r}, the recordings now make "
+                f"{split.protocol!r}; delete it or give another --writer.entry"
+            )
+
     def record(self, run: Run, recipe: Recipe) -> dict[str, Any]:
         """Add a run to the entry (or replace the same one) and return its new results."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -200,10 +180,11 @@ class EntryWriter:
             predictions = Predictions.load(self.path / "predictions.npz")
             net = self._net()
             results["cost"] = self._cost(net, optimized=True)
-            results["epoch_choice"] = _epoch_choice(self._recipe())
+            results["epoch_choice"] = epoch_choice(self._recipe())
             results["complete_runs_scored"] = self._count_scored(results["benchmark"], self._sets())
-            if results["parent"]:
-                self._compare(results, predictions)
+            parent = results["parent"] and at_hand(results["parent"]["name"], self.folder)
+            if parent:
+                self._compare(results, predictions, parent)
             self._save(net, results, predictions, self._kept())
             return results
 
@@ -229,6 +210,7 @@ class EntryWriter:
         predictions = run.predictions
         earlier, kept = None, {}
         if self.done(recipe):
+            self.check_split(run.split)
             earlier = read_results(self.path)
             kept = self._kept()
             predictions = Predictions.load(self.path / "predictions.npz").merged(predictions)
@@ -237,6 +219,12 @@ class EntryWriter:
             kept[fold_file(run.split.fold, run.seed)] = run.net.state_dict()
         net = run.net if is_card or earlier is None else self._net()
         card = (run.split.fold, run.seed)
+        if earlier is not None and run.net.widths != net.widths:
+            raise EntryError(
+                f"{self.path}: fold {run.split.fold} was pruned to other widths than the entry "
+                "has: with allocation 'global' and target_latency each fold finds its own; take "
+                "'uniform' with another target, or an entry for each fold"
+            )
         if earlier is not None and not is_card:
             card = (earlier["card_fold"], earlier["card_seed"])
         results = self._results(run, recipe, predictions, earlier, card)
@@ -262,7 +250,7 @@ class EntryWriter:
             "benchmark": split.benchmark,
             "dataset": split.dataset,
             "protocol": split.protocol,
-            "epoch_choice": _epoch_choice(recipe.text),
+            "epoch_choice": epoch_choice(recipe.text),
             "complete": complete,
             "complete_runs_scored": self._count_complete(split, recipe, seeds, complete),
             "seeds": seeds,
@@ -292,15 +280,15 @@ class EntryWriter:
         if self.hub_benchmark:
             results["hub_benchmark"] = self.hub_benchmark
         if run.parent:
-            seen = [trained_on(locate(source, self.folder)) or [] for source in run.sources]
+            folders = {entry_name(folder): folder for folder in map(locate, run.sources)}
+            seen = [trained_on(folder) or [] for folder in folders.values()]
             results["trained_on"] = sorted({split.dataset}.union(*seen))
-            self._compare(results, predictions)
+            self._compare(results, predictions, folders[run.parent[0]])
         return results
 
-    def _compare(self, results: dict[str, Any], predictions: Predictions) -> None:
+    def _compare(self, results: dict[str, Any], predictions: Predictions, folder: Path) -> None:
         """Size and score beside the parent's, where the parent was scored on the same clips."""
         parent = results["parent"]
-        folder = locate(parent["name"], self.folder)
         theirs = read_results(folder)
         if not theirs or theirs["protocol"] != results["protocol"]:
             return
@@ -376,30 +364,19 @@ class EntryWriter:
         )  # fmt: skip
 
 
-def write_validation(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Scores on validation folds, for choosing recipes; never part of an entry."""
+def write_validation(path: Path, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Add a score on a validation fold, for choosing recipes; never part of an entry.
+
+    Returns:
+        The file's scores, one for each seed and fold.
+    """
+    rows = read_json(path)["validation"] if path.is_file() else []
+    rows = [one for one in rows if (one["seed"], one["fold"]) != (row["seed"], row["fold"])]
+    rows = sorted([*rows, row], key=lambda one: (one["seed"], one["fold"]))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(to_json({"validation": rows}).encode())
-
-
-def _epoch_choice(recipe: str) -> str:
-    """Which weights are scored, in words, by a recipe's text."""
-    used = yaml.safe_load(recipe)["trainer"].get("callbacks") or []
-    averaged = any(callback["class_path"].endswith("WeightAveraging") for callback in used)
-    scored = "weights averaged up to the last epoch" if averaged else "the last epoch's weights"
-    return f"fixed in advance by the recipe; {scored} are scored"
-
-
-def _flat(settings: Any, name: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names, as the command line has them."""
-    if not isinstance(settings, dict):
-        return {name: settings}
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        inner = name if key == "init_args" else f"{name}.{key}".lstrip(".")
-        found |= _flat(value, inner)
-    return found
+    return rows
 
 
 def _git(*arguments: str) -> str | None:

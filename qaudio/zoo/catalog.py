@@ -5,6 +5,7 @@ Imports no torch, so that `qaudio list` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 from qaudio.models.registry import FAMILIES, architectures
 from qaudio.text import one_line
+from qaudio.zoo.benchmarks import DATASETS
 from qaudio.zoo.shapes import CONFIG, RESULTS, SOURCE, check
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -125,6 +127,11 @@ def _here(source: str | Path, beside: Path | None) -> Path | None:
         return known[str(source)]
     folder = Path(source).expanduser()
     return folder if (folder / "config.json").is_file() else None
+
+
+def found_in(folder: Path, source: str) -> str:
+    """A source as it was given, or its path where this folder of entries holds it."""
+    return str(folder / source) if (folder / source / "config.json").is_file() else source
 
 
 def file_of(folder: Path, name: str) -> Path:
@@ -241,7 +248,19 @@ def list_models(
     shipped = entries()
     names = [*shipped, *(name for name in hosted() if name not in shipped)]
     if benchmark is not None:
-        names = [name for name in names if name.partition(".")[2].partition("_")[0] == benchmark]
+        names = [name for name in names if _benchmark(name, shipped.get(name)) == benchmark]
     elif not pretrained:
         names = [*architectures(), *names]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def _benchmark(name: str, folder: Path | None) -> str:
+    """An entry's benchmark as its results say, or else as its name does."""
+    if folder is not None:
+        with contextlib.suppress(EntryError):  # `verify` tells of it
+            results = read_results(folder)
+            if results and "benchmark" in results:
+                return str(results["benchmark"])
+    rest = name.partition(".")[2]
+    known = [one for one in DATASETS if f"{rest}_".startswith(f"{one}_")]
+    return max(known, key=len) if known else rest.partition("_")[0]

@@ -163,6 +163,14 @@ def test_taylor_is_the_squared_change_that_removing_a_filter_would_make(arch) ->
     torch.testing.assert_close(found.double(), expected / expected.max(), rtol=1e-2, atol=1e-3)
 
 
+def test_taylor_ranks_frozen_filters_alike() -> None:
+    model, data = small_model("qcnn6_006"), [(noise(4, 8000), torch.arange(4))]
+    expected = scores(model, [group_of(model)], "taylor", data=data)[LAYER]
+    model.requires_grad_(False)
+    assert torch.equal(scores(model, [group_of(model)], "taylor", data=data)[LAYER], expected)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_taylor_needs_data() -> None:
     model = small_model("qcnn10_025")
     for data in (None, []):

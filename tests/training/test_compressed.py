@@ -14,6 +14,7 @@ from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
 from qaudio.training import compressed, modules
 from qaudio.training.callbacks import StepwisePruning, follow
 from qaudio.training.checkpoints import last_checkpoint
+from qaudio.training.stored import StoredAnswers
 
 LABELS = ["dog", "rain", "clock_tick"]
 PRUNING = {"ratio": 0.5, "min_channels": 4}
@@ -216,9 +217,9 @@ def test_taylor_looks_at_the_folds_training_batches(known, esc50_tree, steps, mo
     sounds, heard = data(esc50_tree, seconds=1.0), []
     real = importance.loss_gradients
 
-    def spy(net, batches):
+    def spy(net, batches, names):
         heard.extend(row.numpy().tobytes() for waveform, _ in batches for row in waveform)
-        return real(net, batches)
+        return real(net, batches, names)
 
     monkeypatch.setattr(importance, "loss_gradients", spy)
     fitted(module, sounds, epochs=4)
@@ -385,6 +386,21 @@ def test_stored_answers_are_computed_once_and_change_nothing(known, esc50_tree, 
     again.build = built
     fitted(again, data(esc50_tree, **sounds), epochs=2)
     assert same(again.net, first.net)
+
+
+def test_stored_answers_follow_the_order_of_the_students_classes(tmp_path):
+    waveform, teacher = torch.randn(2, 4000), network("cnn6_013").eval()
+
+    def taught(order):
+        module = student("teacher")
+        module._held, module._order = (teacher,), order
+        module.answers = StoredAnswers(tmp_path, teacher, "logits")
+        found = module.taught(waveform, lambda x: x)
+        module.answers.save()
+        return found
+
+    first = taught([0, 1, 2])
+    assert torch.equal(taught([2, 0, 1]), first[:, [2, 0, 1]])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from conftest import FRONTEND
 import qaudio
 from qaudio.cli import main
 from qaudio.training.run import _parse
+from qaudio.training.writer import EntryWriter
 from qaudio.zoo import catalog
 from qaudio.zoo.results import Predictions
 
@@ -146,6 +147,30 @@ def test_a_pruned_entry_takes_its_parents_weights_of_the_same_fold(parent, recip
     assert main(["verify", str(child)]) == 0
 
 
+def test_a_parent_is_looked_for_beside_the_entry_first(parent, recipe, zoo):
+    assert main(["crossval", *recipe("child.esc10", pruned(parent.name)), "--folds", "[1]"]) == 0
+    assert results_of(zoo / "child.esc10")["parent"]["name"] == parent.name
+
+
+def test_a_parent_elsewhere_is_compared_with(parent, recipe, zoo, tmp_path):
+    elsewhere = shutil.move(parent, tmp_path / "elsewhere" / parent.name)
+    arguments = recipe("child.esc10", pruned(elsewhere))
+    assert main(["crossval", *arguments, "--folds", "[1]"]) == 0
+    found = results_of(zoo / "child.esc10")["parent"]
+    assert found["name"] == parent.name and found["difference"]["clips"] == 6
+    assert main(["crossval", *arguments, "--folds", "[1]"]) == 0  # nothing to train or to find
+    assert results_of(zoo / "child.esc10")["parent"] == found
+
+
+def test_folds_of_other_widths_are_no_entry(parent, recipe, zoo, monkeypatch, capsys):
+    arguments = recipe("child.esc10", pruned(parent))
+    assert main(["crossval", *arguments, "--folds", "[1]"]) == 0
+    monkeypatch.setattr(EntryWriter, "_net", lambda writer: qaudio.load(parent))
+    assert main(["crossval", *arguments, "--folds", "[2]"]) == 1
+    assert "fold 2 was pruned to other widths than the entry has" in capsys.readouterr().err
+    assert Predictions.load(zoo / "child.esc10" / "predictions.npz").runs() == [(0, 1)]
+
+
 def test_a_parent_without_the_folds_weights_is_refused(parent, recipe, zoo, capsys):
     shutil.rmtree(parent / "folds")
     arguments = recipe("qcnn6_006.esc10_pruned50", pruned(parent))
@@ -194,6 +219,36 @@ def test_validation_scores_the_next_fold_and_writes_no_entry(recipe, zoo, tmp_pa
     assert not zoo.exists()
     assert main(["test", *arguments]) == 1
     assert "leaves the test fold alone" in capsys.readouterr().err
+
+
+def test_validation_scores_of_several_calls_stay(recipe, tmp_path):
+    arguments = recipe(data={"holdout": "validation"})
+    for folds in ("[2]", "[1]", "[2]"):
+        assert main(["crossval", *arguments, "--folds", folds]) == 0
+    rows = json.loads((tmp_path / "runs" / "qcnn6_006.esc10.validation.json").read_text())
+    assert [row["fold"] for row in rows["validation"]] == [1, 2]
+
+
+def test_averaged_weights_are_scored_also_where_the_training_had_ended(recipe, zoo, tmp_path):
+    """`fit` leaves what a run leaves that is killed while it is scored."""
+    callback = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}
+    arguments = recipe(trainer={"callbacks": [callback]})
+    assert main(["train", *arguments]) == 0
+    expected = Predictions.load(zoo / "qcnn6_006.esc10" / "predictions.npz").logits
+    shutil.rmtree(zoo / "qcnn6_006.esc10")
+    assert main(["fit", *arguments]) == 0
+    assert (tmp_path / "runs" / "qcnn6_006.esc10" / "seed0_fold1" / "last.ckpt").is_file()
+    assert main(["train", *arguments]) == 0
+    found = Predictions.load(zoo / "qcnn6_006.esc10" / "predictions.npz").logits
+    assert np.array_equal(found, expected)
+
+
+def test_checkpoints_that_a_recipe_asks_for_are_written(recipe, tmp_path):
+    callback = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                "init_args": {"dirpath": str(tmp_path / "mine"), "every_n_train_steps": 1,
+                              "save_top_k": -1}}  # fmt: skip
+    assert main(["fit", *recipe(trainer={"callbacks": [callback]})]) == 0
+    assert len(list((tmp_path / "mine").iterdir())) > 1
 
 
 def test_train_adds_one_fold(recipe, zoo):

@@ -23,6 +23,11 @@ def test_names_are_filtered(zoo):
     assert list_models(pretrained=True) == both
     assert list_models(benchmark="esc10") == both
     assert list_models(benchmark="esc1") == []
+    for name, there in (("gtzan_sample", "gtzan_sample"), ("gtzan", "gtzan_pruned50")):
+        shutil.copytree(zoo / both[0], zoo / f"qcnn6_006.{there}")
+        (zoo / f"qcnn6_006.{there}" / "results.json").unlink(missing_ok=True)
+        assert list_models(benchmark=name) == [f"qcnn6_006.{there}"]
+        shutil.rmtree(zoo / f"qcnn6_006.{there}")
     assert list_models("*_pruned*") == both[1:]
     assert list_models("qcnn6*") == ["qcnn6", *both]
 
