@@ -52,7 +52,8 @@ class OptimizedModel(AudioModel):
         # Real layers that stayed as they were may be bfloat16; this package's blocks cast inside.
         self.input_dtype = next((p.dtype for p in network.parameters()), torch.float32)
         self.labels, self.task = original.labels, original.task
-        self.eval_seconds, self.min_frames = original.eval_seconds, original.min_frames
+        self.eval_seconds, self.padded = original.eval_seconds, original.padded
+        self.min_frames = original.min_frames
         self.choices = choices
         self.difference = float("nan")
         self._original = (original,)  # in a tuple: no part of this model
@@ -67,7 +68,9 @@ class OptimizedModel(AudioModel):
         # Always in the same mode, for which the compiled pieces were made.
         with torch.inference_mode():
             x = features.to(self.input_dtype).contiguous(memory_format=torch.channels_last)
-            return self.network.embed_features(x).float()
+            found = self.network.embed_features(x).float()
+        # Outside that mode a copy: something may be trained on the embeddings.
+        return found if torch.is_inference_mode_enabled() else found.clone()
 
     def channel_groups(self) -> NoReturn:
         raise self._refusal("pruned")

@@ -83,9 +83,12 @@ def predict(
 ) -> list[Prediction]:
     """The most probable classes of a sound.
 
+    A sound shorter than `model.eval_seconds` is padded to it with silence if such were trained on
+    (`model.padded`), and run as it is otherwise.
+
     Args:
         model: used in eval mode and left in the mode it was in; or an exported one, without torch.
-        audio: path of a file, or samples (T,) or (C, T) in −1…1.
+        audio: path of a file, or samples (T,) or (C, T), floats in −1…1.
         sample_rate: of samples, Hz; None: the model's. Files bring their own.
         top_k: how many classes.
         window: seconds; None: whole up to 30 s, the mean over 10 s windows beyond. A number
@@ -136,9 +139,14 @@ def analyse(
     spans: list[tuple[float, float]] = []
     found: list[np.ndarray] = []
     with _scoring(model) as score:
-        while group := list(islice(stream, BATCH)):
+        count = max(1, min(BATCH, round(BATCH * WINDOW_SECONDS / length)))
+        while group := list(islice(stream, count)):
             rate = group[0][2]
-            probabilities = score(np.stack([samples for _, samples, _ in group]), rate)
+            batch = np.stack([samples for _, samples, _ in group])
+            if model.padded and model.eval_seconds is not None:  # as it was trained and scored
+                missing = round(model.eval_seconds * rate) - batch.shape[1]
+                batch = np.pad(batch, ((0, 0), (0, max(0, missing))))
+            probabilities = score(batch, rate)
             if not np.isfinite(probabilities).all():
                 name = display_name(audio) if isinstance(audio, (str, os.PathLike)) else "audio"
                 raise AudioError(f"{name}: its samples are too large to be sound")
@@ -175,8 +183,16 @@ def _scoring(
 def _tensor_windows(
     audio: np.ndarray | torch.Tensor, rate: int, length: float, step: float, whole: float
 ) -> Iterator[tuple[float, np.ndarray, int]]:
-    array = audio if isinstance(audio, np.ndarray) else audio.detach().cpu()
-    samples = np.asarray(array, np.float32)
+    array = np.asarray(audio if isinstance(audio, np.ndarray) else audio.detach().cpu())
+    if array.dtype.kind != "f":
+        raise AudioError(
+            f"samples must be floats in -1 to 1, not {array.dtype}: divide 16-bit ones by 32768"
+        )
+    if array.ndim == 2 and array.shape[0] > array.shape[1]:
+        raise AudioError(
+            f"samples must be (T,) or (C, T), not {array.shape}: transpose what soundfile reads"
+        )
+    samples = array.astype(np.float32)
     if samples.ndim == 2:
         samples = samples.mean(axis=0)
     if samples.ndim != 1 or not len(samples):

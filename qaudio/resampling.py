@@ -12,29 +12,32 @@ ZEROS, ROLLOFF = 6, 0.99  # of the filter: zero crossings on each side, cut-off 
 _BLOCK = 1 << 22  # samples of the filter's overlapping windows held at once
 
 
-def check_rate(rate: int) -> None:
-    """Raise ValueError for a rate below 100 Hz or above 10 MHz."""
+def check_rate(rate: float) -> None:
+    """Raise ValueError for a rate below 100 Hz, above 10 MHz, or that is no whole number."""
     if not 100 <= rate <= 10_000_000:
         raise ValueError(f"sample rate {rate} Hz is outside 100 Hz to 10 MHz")
+    if rate != int(rate):
+        raise ValueError(f"sample rate {rate} Hz is no whole number")
 
 
 def whole_ratio(source_rate: int, target_rate: int) -> tuple[int, int]:
     """Small whole numbers in about the ratio of two rates.
 
-    A ratio whose terms are both above 1000 (44 101 to 32 000 Hz, say) is replaced by the nearest
-    one with a term of at most 1000, less than 0.1 % off in pitch: the exact one would need a
-    filter of gigabytes.
+    A ratio of larger terms than 1000 (44 101 to 32 000 Hz, say) is replaced by the nearest one
+    of terms up to 1000, or of 1 to a whole number, less than 0.1 % off in pitch: the exact one
+    would need a filter of gigabytes.
 
     Raises:
         ValueError: for a rate out of range.
     """
     check_rate(source_rate)
     check_rate(target_rate)
-    slow, fast = sorted((source_rate, target_rate))
+    slow, fast = sorted((int(source_rate), int(target_rate)))
     ratio = Fraction(slow, fast)  # at most 1, so the denominator is the larger term
-    if ratio.denominator > 1000:
+    if ratio.denominator > 1000 and ratio.numerator > 1:
         close = ratio.limit_denominator(1000)
-        ratio = close if close else Fraction(1, round(fast / slow))
+        far = fast > 500 * slow  # few fractions are near: 1/998, 1/999, 1/1000, then none
+        ratio = Fraction(1, round(fast / slow)) if far else close
     terms = (ratio.numerator, ratio.denominator)
     return terms if source_rate < target_rate else terms[::-1]
 

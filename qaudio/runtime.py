@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -39,16 +40,29 @@ class OnnxModel:
             raise ValueError(
                 f"{path}: was not written by `qaudio export`: its metadata lack labels"
             )
-        self.metadata: dict[str, Any] = {key: json.loads(text) for key, text in stored.items()}
+        self.metadata = _decoded(stored, path)
         if self.metadata["input"] != "waveform":
             raise ValueError(f"{path}: takes features; export it without --features to predict")
         self.sample_rate: int = self.metadata["sample_rate"]
         self.num_classes: int = self.metadata["num_classes"]
         self.labels: list[str] | None = self.metadata["labels"]
+        self.eval_seconds: float | None = self.metadata.get("eval_seconds")
+        self.padded = bool(self.metadata.get("padded"))
 
     def logits(self, waveform: np.ndarray, sample_rate: int | None = None) -> np.ndarray:
-        """Logits (B, classes) of mono waveforms (B, T) in −1…1; None means `self.sample_rate`."""
-        waveform = np.asarray(waveform, np.float32)
+        """Logits (B, classes) of mono waveforms (B, T), floats in −1…1.
+
+        Args:
+            waveform: the sounds.
+            sample_rate: Hz; None: `self.sample_rate`.
+
+        Raises:
+            ValueError: for samples that are no floats, or a rate out of range.
+        """
+        waveform = np.asarray(waveform)
+        if waveform.dtype.kind != "f":
+            raise ValueError(f"waveforms must be floats in -1 to 1, not {waveform.dtype}")
+        waveform = waveform.astype(np.float32)
         if sample_rate is not None:
             waveform = resample_array(waveform, sample_rate, self.sample_rate)
         missing = self.metadata["min_samples"] - waveform.shape[-1]
@@ -63,6 +77,19 @@ class OnnxModel:
             return 0.5 * (1 + np.tanh(logits / 2))
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _decoded(stored: dict[str, str], path: str) -> dict[str, Any]:
+    """Metadata as `qaudio export` wrote them; other tools add texts of their own."""
+    found: dict[str, Any] = {}
+    for key, text in stored.items():
+        with contextlib.suppress(ValueError):
+            found[key] = json.loads(text)
+    needed = ("input", "sample_rate", "num_classes", "labels", "task", "min_samples")
+    missing = [key for key in needed if key not in found]
+    if missing:
+        raise ValueError(f"{path}: its metadata lack {', '.join(missing)}; export it again")
+    return found
 
 
 def session(model: str | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:

@@ -217,6 +217,13 @@ def test_networks_of_unknown_structure_are_folded_where_that_is_right(twice):
     assert difference(model, eager(model, dtype=torch.bfloat16)) < 0.1
 
 
+def test_something_can_be_trained_on_the_embeddings_of_an_optimized_model():
+    fast = qaudio.optimize(small_model("qcnn6_006"), seconds=0.5, compile=False)
+    probe = nn.Linear(fast.classifier.in_features, 2)
+    probe(fast.embed(noise(1, 8000))).sum().backward()
+    assert probe.weight.grad.abs().sum() > 0
+
+
 def test_optimized_models_refuse_what_they_cannot_do(tmp_path):
     optimized = eager(small_model("qcnn6_025"))
     refused = [

@@ -217,6 +217,31 @@ def test_tensors_of_other_shapes_are_refused(tiny_model, samples):
         predict(tiny_model, samples)
 
 
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        ((noise(1.0).numpy() * 32767).astype(np.int16), "floats in -1 to 1, not int16: divide"),
+        (noise(1.0).numpy().repeat(2).reshape(-1, 2), r"\(16000, 2\): transpose"),
+    ],
+    ids=["as scipy reads", "as soundfile reads"],
+)
+def test_arrays_as_others_read_them_are_refused(tiny_model, samples, said):
+    with pytest.raises(AudioError, match=said):
+        predict(tiny_model, samples)
+
+
+def test_short_sounds_are_padded_where_the_training_did(tiny_model):
+    short, long = noise(0.5), torch.cat((noise(0.5), torch.zeros(RATE // 2)))
+    plain, padded = predict(tiny_model, short), predict(tiny_model, long)
+    assert plain[0].probability != pytest.approx(padded[0].probability, abs=1e-6)
+    tiny_model.eval_seconds, tiny_model.padded = 1.0, True
+    (first, *_), whole = predict(tiny_model, short), predict(tiny_model, noise(2.0))
+    assert first.probability == pytest.approx(padded[0].probability, abs=1e-6)
+    assert first.end == 0.5
+    tiny_model.padded = False
+    assert predict(tiny_model, noise(2.0)) == whole
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_tensors_with_nan_are_refused(tiny_model, bad):
     samples = noise(1.0)

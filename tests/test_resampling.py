@@ -32,6 +32,21 @@ def test_ratios_are_small_whole_numbers():
     assert max(whole_ratio(44101, 32000)) <= 1000
 
 
+@pytest.mark.parametrize("slow", [100, 7000, 8000, 44101])
+@pytest.mark.parametrize("fast", [96_000, 999_983, 9_000_000, 10_000_000])
+def test_ratios_are_near(slow, fast):
+    down, up = whole_ratio(fast, slow)
+    assert down / up == pytest.approx(fast / slow, rel=1e-3)
+    assert whole_ratio(slow, fast) == (up, down)
+    assert down <= 1000 or up == 1
+
+
+def test_rates_are_whole_numbers_of_any_type():
+    assert whole_ratio(44100.0, np.int64(32000)) == (441, 320)
+    with pytest.raises(ValueError, match=r"44100\.5 Hz is no whole number"):
+        whole_ratio(44100.5, 32000)
+
+
 @pytest.mark.parametrize("rates", [(99, 32000), (32000, 10_000_001)])
 def test_rates_out_of_range_are_refused(rates):
     with pytest.raises(ValueError, match="100 Hz to 10 MHz"):

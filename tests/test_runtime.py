@@ -146,6 +146,23 @@ def test_files_that_cannot_predict_are_named(path, retold, tmp_path, capsys):
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_what_other_tools_write_into_the_metadata_is_left_alone(path, tmp_path):
+    graph = onnx.load(path)
+    graph.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
+    onnx.save(graph, tmp_path / "touched.onnx")
+    assert qaudio.OnnxModel(tmp_path / "touched.onnx").labels == qaudio.OnnxModel(path).labels
+    for prop in graph.metadata_props:
+        prop.value = "{" if prop.key == "labels" else prop.value
+    onnx.save(graph, tmp_path / "broken.onnx")
+    with pytest.raises(ValueError, match=r"broken\.onnx: its metadata lack labels"):
+        qaudio.OnnxModel(tmp_path / "broken.onnx")
+
+
+def test_integer_samples_are_refused(path):
+    with pytest.raises(ValueError, match="must be floats"):
+        qaudio.OnnxModel(path).logits(np.zeros((1, 16000), np.int16))
+
+
 @pytest.mark.parametrize(
     "options", [["--runtime", "onnx"], ["--runtime", "torch", "--model", "a.onnx"]], ids=" ".join
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from qaudio.text import shown
 CACHE_VERSION = 1
 # Extensions of the files that are looked for in folders, in lower case.
 SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
+UNREAD = {".m4a", ".mp4", ".aac", ".amr", ".3gp", ".wma", ".webm", ".ape", ".wv"}  # by libsndfile
 LONGEST = 1 << 28  # samples of a sound that is read whole: an hour and a half at 48 kHz
 _BLOCK = 1 << 18  # samples read at once: a header that claims 2 GiB allocates no more than this
 
@@ -144,14 +145,18 @@ def windows_of(
     size, hop = max(1, round(length * rate)), max(1, round(step * rate))
     least = max(size, round(whole * rate)) + 1
     held, start, last = np.empty(0, np.float32), 0, None
+    waiting: list[np.ndarray] = []
     for block in stream:
-        held = np.concatenate((held, block))
-        if last is None and len(held) < least:
-            continue  # it may still come in one piece
+        waiting.append(block)
+        # Until it cannot come in one piece any more, then until a window is full.
+        if len(held) + sum(map(len, waiting)) < (least if last is None else size):
+            continue
+        held, waiting = np.concatenate((held, *waiting)), []
         while len(held) >= size:
             last = held[:size]
             yield start / rate, last, rate
             held, start = held[hop:], start + hop
+    held = np.concatenate((held, *waiting))
     if last is None:
         if len(held):
             yield 0.0, held, rate
@@ -206,14 +211,22 @@ def load(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
     return resample(torch.from_numpy(samples), rate, sample_rate).numpy()
 
 
-def sound_files(folder: str | os.PathLike) -> list[Path]:
-    """Sound files in a folder and below it, by extension in any case; sorted, hidden ones not."""
-    found = []
-    for where, folders, names in os.walk(os.fsdecode(folder)):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+def sound_files(folder: str | os.PathLike, suffixes: Collection[str] = SOUNDS) -> list[Path]:
+    """Sound files in a folder and below it, by extension in any case; sorted, hidden ones not.
+
+    Links to folders are followed, each folder once.
+    """
+    found, seen = [], set()
+    for where, folders, names in os.walk(os.fsdecode(folder), followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = os.path.realpath(where)
+        if real in seen:
+            folders[:] = []
+            continue
+        seen.add(real)
         for name in names:
             # macOS leaves ._NAME.wav beside NAME.wav on foreign disks.
-            if os.path.splitext(name)[1].lower() in SOUNDS and not name.startswith("."):
+            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith("."):
                 found.append(Path(where, name))
     return sorted(found)
 
@@ -257,6 +270,11 @@ class AudioCache:
         entry.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()  # into a file, numpy hides what a disk says
         np.save(content, samples)
-        with replacing(entry) as file:
-            file.write(content.getbuffer())
+        try:
+            with replacing(entry) as file:
+                file.write(content.getbuffer())
+        except PermissionError:
+            # Windows replaces no file that another process reads: it has filled the cache first.
+            if not entry.is_file():
+                raise
         return np.load(entry, mmap_mode="r")

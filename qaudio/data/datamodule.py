@@ -167,9 +167,15 @@ class AudioDataModule(LightningDataModule):
         """The split that this module trains and scores on."""
         if not 1 <= self.fold <= self.folds:
             raise DataError(f"fold must be 1 to {self.folds} for {self.protocol}, not {self.fold}")
+        protocol = self.protocol + self.split_note
         return Split(
-            self.benchmark, self.dataset, self.protocol, self.fold, self.folds, self.scored_fold
+            self.benchmark, self.dataset, protocol, self.fold, self.folds, self.scored_fold
         )
+
+    @property
+    def split_note(self) -> str:
+        """What tells splits of one protocol apart, once `setup` has run: added to its name."""
+        return ""
 
     @property
     def scored_fold(self) -> int:
@@ -282,6 +288,14 @@ class AudioDataModule(LightningDataModule):
         return torch.from_numpy(len(clips) / (len(counts) * counts)).float()
 
     @property
+    def pads(self) -> bool:
+        """Whether a training clip is shorter than `seconds`, and padded with silence."""
+        if self.seconds is None:
+            return False
+        size = round(self.seconds * self._rate())
+        return any(self._lengths[clip.id] < size for clip in self._select("training"))
+
+    @property
     def repeats(self) -> bool:
         """Whether a training clip is the same in every epoch: not augmented, not cut at random."""
         if self.augment is not None:
@@ -300,7 +314,7 @@ class AudioDataModule(LightningDataModule):
 
         For pruning criteria that need data.
         """
-        batches = islice(self.train_dataloader(), count)
+        batches = islice(self._loader("training"), count)  # beside the loader that trains
         return [(batch["waveform"], batch["label"]) for batch in batches]
 
     def _items_by_class(self, items: list[Item]) -> list[np.ndarray]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from qaudio.data.audio import SOUNDS, display_name, sound_files
+from qaudio.data.audio import SOUNDS, UNREAD, display_name, sound_files
 from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule, DataError
 from qaudio.data.dataset import Clip
 from qaudio.data.packed import FACTS
@@ -42,8 +44,9 @@ class AudioFolder(AudioDataModule):
         table: CSV or Parquet file (Parquet needs pyarrow).
         name: of the set, as entry names and cards have it (`qcnn10_050.NAME`). A parent trained
             on a set of the same name counts as having seen these recordings.
-        group_pattern: regular expression whose first group, found in a file's path below root, is
-            the group of a file that no table gives one, such as "(speaker[0-9]+)".
+        group_pattern: regular expression whose first group, found in a file's path below root (or
+            below the folder of all files, where a table names some outside), is the group of a
+            file that no table gives one, such as "(speaker[0-9]+)".
         folds: of the split; a table's `split` column takes its place.
         split_seed: another one gives another split.
         **settings: of `AudioDataModule`; a `packed` set brings name, classes and split along.
@@ -74,6 +77,7 @@ class AudioFolder(AudioDataModule):
         self.benchmark = self.dataset = name
         self.table = None if table is None else Path(table).expanduser()
         self.split_seed = split_seed
+        self._base = self.root  # that ids, which are paths, start from
         # Read here, for its columns say how many folds there are.
         self._rows = None if self.table is None else self._read_table(self.table)
         if self._rows and "split" in self._rows[0]:
@@ -104,7 +108,7 @@ class AudioFolder(AudioDataModule):
                 f"{self.table or self.root}: fewer than two classes with clips; expected "
                 f"{self.layout}"
             )
-        paths = [self.root / row["file"] for row in rows]
+        paths = [self._base / row["file"] for row in rows]
         ids = [row["file"] for row in rows]
         groups = [self._group(row) for row in rows]
         if self.folds == 1:
@@ -122,11 +126,23 @@ class AudioFolder(AudioDataModule):
         ]
         return clips, labels
 
+    @property
+    def split_note(self) -> str:
+        """A digest of the clips and their folds: one file more may move many others."""
+        if not self._clips:
+            return ""
+        pairs = sorted((clip.id, clip.fold) for clip in self._clips)
+        return f", split {hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:8]}"
+
     def _folder_rows(self) -> list[dict[str, str]]:
         """Rows such as a table has, from a folder for each class."""
         if not self.root.is_dir():
             raise DataError(f"{self.root} is no folder: expected {self.layout}")
         rows, empty = [], []
+        self.left_out += [
+            f"{display_name(path)}: not a format that is read; convert it to WAV or FLAC"
+            for path in sound_files(self.root, UNREAD)
+        ]
         for folder in sorted(self.root.iterdir()):
             if folder.name.startswith("."):
                 continue
@@ -173,12 +189,20 @@ class AudioFolder(AudioDataModule):
                 f"{', '.join(split[:5])}"
             )
 
-    def _below_root(self, file: str) -> str:
-        """A file's path as its id: relative to root where it lies below it."""
+    def _ids(self, files: list[str]) -> list[str]:
+        """Paths as ids, which hold no folders of this machine.
+
+        They are relative to root, or, where a file lies elsewhere, to the folder of all.
+        """
         root = os.path.abspath(self.root)
-        whole = os.path.normpath(os.path.join(root, file))
-        below = whole.startswith(os.path.join(root, ""))
-        return Path(os.path.relpath(whole, root) if below else whole).as_posix()
+        whole = [os.path.normpath(os.path.join(root, file)) for file in files]
+        if not all(path.startswith(os.path.join(root, "")) for path in whole):
+            try:
+                root = os.path.commonpath([os.path.dirname(path) for path in whole])
+            except ValueError:  # on several drives
+                return [Path(path).as_posix() for path in whole]
+            self._base = Path(root)
+        return [Path(os.path.relpath(path, root)).as_posix() for path in whole]
 
     def _read_table(self, path: Path) -> list[dict[str, str]]:
         """The table's rows as text; raises DataError for what is missing or wrong in it."""
@@ -187,8 +211,10 @@ class AudioFolder(AudioDataModule):
         rows = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
         if not rows or "file" not in rows[0] or len(rows[0]) < 2:
             raise DataError(f"{path}: expected a column file, and label or a column for each class")
-        needed = [name for name in rows[0] if name != "group"]
-        seen: set[str] = set()
+        needed = [
+            name for name in rows[0]
+            if name in ("file", "label", "split") or (name != "group" and "label" not in rows[0])
+        ]  # fmt: skip
         for line, row in enumerate(rows, start=2):
             empty = [name for name in needed if not row.get(name)]
             if empty:
@@ -201,10 +227,13 @@ class AudioFolder(AudioDataModule):
             for name in needed:
                 if "label" not in row and name not in SPECIAL and row[name] not in ("0", "1"):
                     raise DataError(f"{path}: row {line}: {name} must be 0 or 1, not {row[name]!r}")
-            row["file"] = self._below_root(row["file"].strip())
-            if row["file"] in seen:
-                raise DataError(f"{path}: row {line}: {row['file']} is listed twice")
-            seen.add(row["file"])
+        seen: set[str] = set()
+        ids = self._ids([row["file"].strip() for row in rows])
+        for line, (row, id) in enumerate(zip(rows, ids, strict=True), start=2):
+            if id in seen:
+                raise DataError(f"{path}: row {line}: {id} is listed twice")
+            seen.add(id)
+            row["file"] = id
         return rows
 
 

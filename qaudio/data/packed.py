@@ -209,7 +209,7 @@ class _Pieces:
         (chunk,) = index["chunks"]
         path = scratch / chunk["filename"]
         chunk["filename"] = f"shard-{number:05}.bin"
-        with open(path, "rb") as file:
+        with open(path, "r+b") as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
         os.replace(path, self.folder / chunk["filename"])
         index["config"]["chunk_size"] = None  # shards differ in length

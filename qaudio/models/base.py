@@ -48,6 +48,8 @@ class AudioModel(nn.Module):
         labels: class names, or None.
         task: "multiclass" (softmax) or "multilabel" (sigmoid).
         eval_seconds: length that clips are cropped or padded to when scored; None: run whole.
+        padded: whether clips that it was trained on were shorter; `qaudio.predict` pads such sounds
+            as well then.
         published_blocks: numbers of the blocks that the papers prune.
         quaternion: whether its layers are quaternion layers.
     """
@@ -74,6 +76,7 @@ class AudioModel(nn.Module):
         self.labels: list[str] | None = None
         self.task: Task = "multiclass"
         self.eval_seconds: float | None = None
+        self.padded = False
 
     @property
     def sample_rate(self) -> int:
@@ -97,6 +100,7 @@ class AudioModel(nn.Module):
             "labels": self.labels,
             "task": self.task,
             "eval_seconds": self.eval_seconds,
+            **({"padded": True} if self.padded else {}),
         }
 
     def forward(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:

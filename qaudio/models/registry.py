@@ -182,6 +182,7 @@ def from_config(config: dict[str, Any]) -> AudioModel:
     model.labels = config.get("labels")
     model.task = config.get("task", "multiclass")
     model.eval_seconds = config.get("eval_seconds")
+    model.padded = config.get("padded", False)
     return model
 
 

@@ -99,6 +99,7 @@ CONFIG: dict[str, Any] = {
     "labels": Maybe([text]),
     "task": text,
     "eval_seconds": Maybe(positive),
+    "padded?": flag,
     "license": Maybe(text),
     "files": Map(inside, sha256),
 }

@@ -1,7 +1,9 @@
+import io
 import multiprocessing
 import os
 import threading
 import tracemalloc
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -271,6 +273,32 @@ def test_a_cache_write_that_fails_leaves_nothing(write_sound, tmp_path, monkeypa
     with pytest.raises(OSError, match="No space"):
         cache.get(path, 8000)
     assert not [path for path in cache.folder.rglob("*") if path.is_file()]
+
+
+def test_a_cache_that_another_process_filled_first_is_read(write_sound, tmp_path, monkeypatch):
+    """As on Windows, where a file that is read is not replaced."""
+    path, cache = write_sound("sound.wav"), AudioCache(tmp_path / "cache")
+    expected = np.array(cache.get(path, 8000))
+    entry, content = cache.entry(path, 8000), cache.entry(path, 8000).read_bytes()
+    entry.write_bytes(b"")  # found empty, then filled by the other while this one decodes
+
+    @contextmanager
+    def replacing(target):
+        yield io.BytesIO()
+        target.write_bytes(content)
+        raise PermissionError(13, "in use")
+
+    monkeypatch.setattr(audio, "replacing", replacing)
+    assert np.array_equal(cache.get(path, 8000), expected)
+
+
+def test_links_to_folders_are_followed_once(write_sound, tmp_path):
+    path = write_sound("far/Actor_01/a.wav")
+    near = tmp_path / "near"
+    near.mkdir()
+    (near / "Actor_01").symlink_to(path.parent, target_is_directory=True)
+    (path.parent / "again").symlink_to(near, target_is_directory=True)  # a circle
+    assert audio.sound_files(near) == [near / "Actor_01" / "a.wav"]
 
 
 def _fill(path, folder, out, barrier):

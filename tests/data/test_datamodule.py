@@ -210,6 +210,23 @@ def test_an_epoch_goes_on_where_it_was_left(esc50_tree, workers):
     assert len(list(fresh)) == len(whole)
 
 
+def test_batches_for_a_criterion_leave_the_training_where_it_is(esc50_tree):
+    data = module(esc50_tree)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(2)
+    next(iter(loader))
+    before = data.state_dict()
+    assert len(data.first_batches(2)) == 2
+    assert data.state_dict() == before != {}
+
+
+def test_a_module_says_whether_it_pads(esc50_tree):
+    data = module(esc50_tree, seconds=0.5)
+    assert not data.pads
+    assert module(esc50_tree, seconds=60.0).pads
+    assert not module(esc50_tree, seconds=None).pads
+
+
 def test_the_seed_is_lightnings_where_none_is_given(esc50_tree, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")
     assert equal(epoch(module(esc50_tree, seed=None), 0), epoch(module(esc50_tree, seed=7), 0))

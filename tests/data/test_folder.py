@@ -1,5 +1,6 @@
 import csv
 import os
+import shutil
 from collections import Counter
 
 import pytest
@@ -164,6 +165,46 @@ def test_paths_below_root_are_ids_without_the_machines_folders(tree, table):
     rows = [(tree / file, file.split("/")[0]) for file in FILES]
     clips, _ = small(tree, table=table(("file", "label"), *rows)).read_clips()
     assert [clip.id for clip in clips] == FILES
+
+
+def test_ids_of_files_elsewhere_hold_no_folders_of_the_machine(tree, table, tmp_path):
+    def clips(where):
+        shutil.copytree(tree, where)
+        rows = [(where / file, file.split("/")[0]) for file in FILES]
+        data = small(tmp_path / "nothing", table=table(("file", "label"), *rows))
+        data.setup()
+        return data._clips, data.split.protocol
+
+    (first, protocol), (second, same) = clips(tmp_path / "here"), clips(tmp_path / "x" / "there")
+    assert [clip.id for clip in first] == FILES
+    assert [(clip.id, clip.fold) for clip in first] == [(clip.id, clip.fold) for clip in second]
+    assert protocol == same
+
+
+def test_blanks_in_columns_that_are_not_used_are_nothing(tree, table):
+    rows = [(file, file.split("/")[0], "" if n else "a note") for n, file in enumerate(FILES)]
+    assert len(small(tree, table=table(("file", "label", "notes"), *rows)).read_clips()[0])
+
+
+def test_other_recordings_are_another_split(tree, write_sound):
+    def protocol():
+        data = small(tree)
+        assert data.split.protocol == data.protocol  # not known yet
+        data.setup()
+        return data.split.protocol
+
+    before = protocol()
+    assert before == protocol()
+    write_sound(tree / "no" / "one_more.wav", rate=8000)
+    assert protocol() != before
+    assert protocol().startswith(small(tree).protocol)
+
+
+def test_formats_that_are_not_read_are_named(tree):
+    (tree / "no" / "phone.M4A").write_bytes(b"x")
+    data = small(tree)
+    with pytest.warns(UserWarning, match=r"phone\.M4A: not a format that is read; convert"):
+        data.setup()
 
 
 @pytest.mark.parametrize(
