@@ -1,4 +1,5 @@
 import argparse
+import io
 import json
 import os
 import subprocess
@@ -427,3 +428,16 @@ def test_a_reader_that_goes_away_is_no_error(command, tiny_entry, write_sound):
         os.close(write)
     assert result.stderr == b""
     assert result.returncode == 0
+
+
+def test_names_that_the_terminal_cannot_write_stop_nothing(tiny_entry, write_sound, monkeypatch):
+    for name in ("Łódź 日本.wav", "plain.wav"):
+        write_sound(f"sounds/{name}", rate=16000)
+    out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", out)
+    sounds = write_sound("sounds/third.wav", rate=16000).parent
+    assert cli.main(["predict", "--model", str(tiny_entry), str(sounds)]) == 0
+    out.seek(0)
+    written = out.read()
+    assert r"\u0141ód\u017a \u65e5\u672c.wav" in written
+    assert "plain.wav" in written and "third.wav" in written

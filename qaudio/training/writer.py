@@ -38,6 +38,7 @@ from qaudio.zoo.hub import Pushed, check_repo, push
 from qaudio.zoo.lineage import fold_file
 from qaudio.zoo.results import Predictions, metric_of, paired_difference, summarise
 
+PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("torch", "torchaudio", "lightning", "torchmetrics", "timm", "numpy", "soundfile")
 
 
@@ -263,11 +264,9 @@ class EntryWriter:
             "recipe": {
                 "command": recipe.command,
                 "sha256": recipe.sha256,
-                "commit": _git("log", "-1", "--format=%H", "--", str(recipe.path))
-                if recipe.path
-                else None,
+                "commit": commit_of(recipe.path) if recipe.path else None,
             },
-            "git_commit": _git("rev-parse", "HEAD"),
+            "git_commit": commit_of(PACKAGE),
             "training": {
                 "wall_seconds": round(sum(walls.values()), 1),
                 "wall_seconds_of": walls,
@@ -379,10 +378,20 @@ def write_validation(path: Path, row: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _git(*arguments: str) -> str | None:
-    """What git says in the present folder, None outside a repository."""
+def commit_of(path: Path) -> str | None:
+    """The commit that gave a file or folder its content.
+
+    None outside a repository, where it is not tracked, and where it was changed since.
+    """
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments, "--", path.name], cwd=path.absolute().parent, check=True,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+        return None if git("status", "--porcelain") else git("log", "-1", "--format=%H") or None
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip() or None

@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import FRONTEND
 import qaudio
 from qaudio.cli import main
 from qaudio.training.run import _parse
-from qaudio.training.writer import EntryWriter
+from qaudio.training.writer import EntryWriter, commit_of
 from qaudio.zoo import catalog
 from qaudio.zoo.results import Predictions
 
@@ -60,6 +61,28 @@ def test_the_results_say_which_weights_are_scored(recipe, zoo, parent):
     assert main(["crossval", *arguments, "--folds", "[1]"]) == 0
     averaged = results_of(zoo / "averaged.esc10")["epoch_choice"]
     assert averaged.endswith("; weights averaged up to the last epoch are scored")
+
+
+def test_a_commit_is_named_of_what_is_as_committed(tmp_path):
+    def git(*arguments):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    recipe = tmp_path / "a" / "recipe.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text("one")
+    assert commit_of(recipe) is None  # no repository
+    git("init", "-q")
+    assert commit_of(recipe) is None  # not tracked
+    git("add", ".")
+    git("-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "one")
+    first = commit_of(recipe)
+    assert len(first) == 40
+    (tmp_path / "other").write_text("two")
+    git("add", ".")
+    git("-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "two")
+    assert commit_of(recipe) == commit_of(recipe.parent) == first
+    recipe.write_text("changed")
+    assert commit_of(recipe) is None and commit_of(recipe.parent) is None
 
 
 def test_latency_is_measured_as_the_model_stands_and_optimized(recipe, zoo, monkeypatch):
