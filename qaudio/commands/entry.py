@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 
 from qaudio.commands.common import Commands, positive, replacing, say_failed, usage
-from qaudio.zoo.catalog import DEFAULT_ENTRY, IMPORTERS, EntryError, entries, read_config
+from qaudio.zoo.catalog import (
+    DEFAULT_ENTRY,
+    IMPORTERS,
+    EntryError,
+    entries,
+    held_out,
+    read_config,
+    trained_on,
+)
 
 
 def register(command: Commands) -> None:
@@ -106,7 +114,7 @@ def _prune(options: argparse.Namespace) -> int:
         return usage("prune", f"give exactly one of {names}")
     from qaudio.compress.cost import cost
     from qaudio.compress.prune import plan, prune
-    from qaudio.zoo.entry import load, save
+    from qaudio.zoo.entry import load, save, to_json
 
     model = load(options.entry)
     chosen = plan(
@@ -119,10 +127,12 @@ def _prune(options: argparse.Namespace) -> int:
         min_channels=options.min_channels,
     )
     small = prune(model, chosen)
-    config = read_config(options.entry)
-    folder = save(
-        small, options.out, license=config["license"], extra={"plan.json": chosen.to_json()}
-    )
+    config, extra = read_config(options.entry), {"plan.json": chosen.to_json()}
+    seen = trained_on(options.entry)
+    if seen is not None:  # so that it can be fine-tuned on recordings that it has not seen
+        source = {"trained_on": seen, "held_out": held_out(options.entry)}
+        extra["source.json"] = to_json(source)
+    folder = save(small, options.out, license=config["license"], extra=extra)
     before, after = cost(model), cost(small)
     print(
         f"{folder}: {after.params} of {before.params} parameters "

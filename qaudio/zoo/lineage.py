@@ -60,8 +60,8 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
         if kept and split.protocol.startswith(f"{kept},") and split.scored == split.fold:
             return load_weights(folder)
         raise LeakError(
-            f"{name}: was trained on {split.dataset} by others, on all of it but "
-            f"{kept or 'nothing'}: what is to be scored was seen"
+            f"{name}: was trained on {split.dataset}, on all of it but {kept or 'nothing'} as far "
+            "as it says: what is to be scored was seen"
         )
     if results["dataset"] != split.dataset or results["protocol"] != split.protocol:
         raise LeakError(

@@ -6,6 +6,7 @@ import torch
 from test_entry import results_of, tiny
 
 import qaudio
+from qaudio.cli import main
 from qaudio.data.datamodule import Split
 from qaudio.zoo.importers import HELD_OUT, TRAINED_ON
 from qaudio.zoo.lineage import LeakError, fold_file, load_for_split
@@ -53,6 +54,17 @@ def test_each_fold_gets_the_weights_that_never_saw_it(parent, fold, seed, made_w
 def test_a_missing_fold_is_refused_though_other_weights_are_there(parent):
     with pytest.raises(LeakError, match=r"folds/1_seed1\.safetensors is missing"):
         load_for_split(parent, split(1), seed=1)
+
+
+def test_what_prune_writes_is_fine_tuned_on_what_it_never_saw(parent, tmp_path):
+    out = tmp_path / "small"
+    arguments = ["prune", str(parent), "--out", str(out), "--ratio", "0.5", "--min-channels", "4"]
+    assert main(arguments) == 0
+    assert sum(load_for_split(out, split(dataset="other"), 0).widths.values()) < sum(
+        tiny().widths.values()
+    )
+    with pytest.raises(LeakError, match="was trained on made"):
+        load_for_split(out, split(), 0)
 
 
 def test_the_cards_fold_will_do_without_a_file_of_its_own(parent, tmp_path):
