@@ -207,16 +207,12 @@ def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
     """The "result" of results.json: mean, spread and interval of a metric.
 
     Each fold's score is the mean over its seeds; `mean` and `std` (n−1) are over folds;
-    `interval95` is a percentile bootstrap over clips. For mAP, `classes` says how many classes have
-    a positive clip.
+    `interval95` is a percentile bootstrap of that mean over clips. For mAP, `classes` says how many
+    classes have a positive clip.
     """
     score = METRICS[metric]
     runs = {run: score(predictions.run(*run)) for run in predictions.runs()}
-    folds = sorted({fold for _, fold in runs})
-    by_fold = {
-        fold: float(np.mean([value for (_, f), value in runs.items() if f == fold]))
-        for fold in folds
-    }
+    by_fold = _over_folds(runs)
     values = list(by_fold.values())
     # mAP is a mean over the classes that have a positive clip: how many those are.
     classes = {"classes": int(predictions.label.any(0).sum())} if metric == "mAP" else {}
@@ -258,10 +254,22 @@ def paired_difference(child: Predictions, parent: Predictions) -> dict[str, Any]
     }
 
 
-def bootstrap_interval(values: np.ndarray, seed: int = 0) -> list[float]:
-    """95 % percentile-bootstrap interval of the mean of per-clip values (N,), over clips."""
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)]
+def bootstrap_interval(
+    values: np.ndarray, weights: np.ndarray | None = None, seed: int = 0
+) -> list[float]:
+    """95 % percentile-bootstrap interval of the mean of per-clip values (N,), over clips.
+
+    Args:
+        values: one for each clip.
+        weights: of the clips in the mean, (N,); None: all alike.
+        seed: of the draws.
+    """
+    rng, count = np.random.default_rng(seed), len(values)
+    weights = np.ones(count) if weights is None else weights
+    weighted, means = values * weights, []
+    for _ in range(RESAMPLES):
+        drawn = rng.integers(count, size=count)
+        means.append(weighted[drawn].sum() / weights[drawn].sum())
     return [round(float(bound), DIGITS) for bound in np.percentile(means, [2.5, 97.5])]
 
 
@@ -269,18 +277,36 @@ def _correct(predictions: Predictions) -> np.ndarray:
     return (predictions.logits.argmax(-1) == predictions.label).astype(np.float64)
 
 
+def _over_folds(runs: dict[tuple[int, int], float]) -> dict[int, float]:
+    """Each fold's score, the mean over its seeds, of those of the runs (seed, fold)."""
+    return {
+        fold: float(np.mean([value for (_, other), value in runs.items() if other == fold]))
+        for fold in sorted({fold for _, fold in runs})
+    }
+
+
 def _interval(predictions: Predictions, metric: str) -> list[float]:
+    """Of the mean over folds: in a fold of few clips each weighs more."""
+    _, first, inverse = np.unique(predictions.clip, return_index=True, return_inverse=True)
+    clip_of = np.argsort(np.argsort(first))[inverse]  # numbered as they come
+    first = np.sort(first)
     if metric == "accuracy":
-        by_clip: dict[str, list[float]] = {}
-        for clip, correct in zip(predictions.clip, _correct(predictions), strict=True):
-            by_clip.setdefault(str(clip), []).append(float(correct))
-        return bootstrap_interval(np.array([np.mean(values) for values in by_clip.values()]))
-    rng, clips = np.random.default_rng(0), np.unique(predictions.clip)
-    rows = {clip: np.flatnonzero(predictions.clip == clip) for clip in clips}
-    scores = []
+        values = np.bincount(clip_of, _correct(predictions)) / np.bincount(clip_of)
+        _, own, sizes = np.unique(predictions.fold[first], return_inverse=True, return_counts=True)
+        return bootstrap_interval(values, sizes.mean() / sizes[own])
+    # A rank has a meaning among the logits of one network only.
+    rows: dict[tuple[int, int], np.ndarray] = {}
+    for seed, fold in predictions.runs():
+        rows[seed, fold] = np.full(len(first), -1)
+        held = np.flatnonzero((predictions.seed == seed) & (predictions.fold == fold))
+        rows[seed, fold][clip_of[held]] = held
+    rng, scores = np.random.default_rng(0), []
     for _ in range(200):
-        drawn = np.concatenate([rows[clip] for clip in rng.choice(clips, len(clips))])
-        sample = predictions.select(drawn)
-        if sample.label.any():  # of a few clips, a draw may have no positive: no mAP
-            scores.append(METRICS[metric](sample))
+        drawn, runs = rng.integers(len(first), size=len(first)), {}
+        for run, where in rows.items():
+            sample = predictions.select(where[drawn][where[drawn] >= 0])
+            if sample.label.any():  # of a few clips, a draw may have no positive: no mAP
+                runs[run] = METRICS[metric](sample)
+        if runs:
+            scores.append(np.mean(list(_over_folds(runs).values())))
     return [round(float(bound), DIGITS) for bound in np.percentile(scores, [2.5, 97.5])]

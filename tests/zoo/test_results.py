@@ -115,6 +115,32 @@ def test_summary_is_the_mean_over_folds_of_the_mean_over_seeds():
     assert low < result["mean"] < high
 
 
+def test_the_interval_is_of_the_mean_over_folds():
+    """A large fold that is right and a small one that is wrong."""
+    label = np.arange(110) % 3
+    wrong = np.arange(110) >= 100
+    logits = np.eye(3)[np.where(wrong, (label + 1) % 3, label)]
+    names = [f"{n:03}" for n in range(110)]
+    large = Predictions.of_run(1, 0, names[:100], label[:100], logits[:100])
+    small = Predictions.of_run(2, 0, names[100:], label[100:], logits[100:])
+    result = summarise(large.merged(small), "accuracy")
+    assert result["mean"] == 0.5
+    low, high = result["interval95"]
+    assert low < 0.5 < high
+
+
+def test_seeds_of_other_scale_change_no_interval_of_ranks():
+    rng = np.random.default_rng(0)
+    names, label = [str(n) for n in range(60)], (rng.random((60, 4)) < 0.4).astype(np.int64)
+    logits = label + rng.normal(0, 0.7, label.shape)
+    one = Predictions.of_run(1, 0, names, label, logits)
+    both = one.merged(Predictions.of_run(1, 1, names, label, 8 * logits - 5))
+    alone, found = summarise(one, "mAP"), summarise(both, "mAP")
+    assert found["mean"] == pytest.approx(alone["mean"], abs=1e-3)
+    assert found["interval95"] == pytest.approx(alone["interval95"], abs=1e-2)
+    assert found["interval95"][0] < found["mean"] < found["interval95"][1]
+
+
 def test_one_fold_has_no_spread():
     assert summarise(made(folds=(1,)), "accuracy")["std"] is None
 
