@@ -111,7 +111,9 @@ class Frontend(nn.Module):
             self.bands.append((start, stop))
             band = group[start:stop].contiguous().to(torch.get_default_device())
             self.register_buffer(f"mel_band{n}", band, persistent=False)
-        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        # Made on the CPU: for the meta device torch would import its compiler, a second's work.
+        window = torch.hann_window(config.n_fft, device="cpu").to(torch.get_default_device())
+        self.register_buffer("window", window, persistent=False)
         self.window: Tensor
 
     def forward(self, waveform: Tensor) -> Tensor:

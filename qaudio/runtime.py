@@ -98,6 +98,8 @@ def session(model: str | bytes, threads: int | None = None) -> onnxruntime.Infer
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
+    # Threads that wait for work by spinning take the cores from what else runs, torch among it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds, which it does not name in public

@@ -170,6 +170,12 @@ def test_loading_an_entry_loads_only_what_it_needs():
     assert not loaded & {"lightning", "huggingface_hub", "matplotlib", "timm"}
 
 
+def test_an_entry_is_loaded_without_torchs_compiler():
+    loaded = loaded_after("import qaudio; qaudio.load('qcnn10_050.esc10_pruned50')")
+    assert "torch" in loaded
+    assert not loaded & {"sympy", "lightning"}  # the compiler's, and a second of imports
+
+
 def test_tests_cannot_leave_the_machine():
     with pytest.raises(RuntimeError, match="tried to reach"):
         socket.create_connection(("192.0.2.1", 80), timeout=1)

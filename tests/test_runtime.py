@@ -158,6 +158,11 @@ def test_what_other_tools_write_into_the_metadata_is_left_alone(path, tmp_path):
         qaudio.OnnxModel(tmp_path / "broken.onnx")
 
 
+def test_idle_threads_leave_the_cores_to_others(path):
+    options = qaudio.OnnxModel(path).session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 def test_integer_samples_are_refused(path):
     with pytest.raises(ValueError, match="must be floats"):
         qaudio.OnnxModel(path).logits(np.zeros((1, 16000), np.int16))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -43,13 +43,21 @@ def step(arch: str) -> Call:
 def step_memory(arch: str, threads: int) -> float:
     """MB that a network and three of its training steps add to this process at their peak."""
     torch.set_num_threads(threads)
-    statm = Path("/proc/self/statm").read_text().split()
-    before = int(statm[1]) * resource.getpagesize()
+    before = resident("self", "VmRSS")
     call = step(arch)
     for _ in range(3):
         call()
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (peak - before) / 1e6
+    return resident("self", "VmHWM") - before
+
+
+def resident(process: int | str, which: str) -> float:
+    """MB of a process, now (VmRSS) or at their peak (VmHWM).
+
+    getrusage's peak is no less than that of the process which started this one.
+    """
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    found = re.search(rf"^{which}:\s+(\d+) kB", status, re.MULTILINE)
+    return 1024 * int(found[1]) / 1e6 if found else 0.0
 
 
 def in_fresh_process(arch: str) -> float:
@@ -120,10 +128,13 @@ def predict_memory(path: Path) -> float:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, resident(process.pid, "VmHWM"))
+        time.sleep(0.02)
+    if process.returncode:
         raise RuntimeError(f"qaudio predict failed on {path}")
-    return 1024 * usage.ru_maxrss / 1e6
+    return peak
 
 
 def write_noise(path: Path, seconds: float, rate: int = 44100) -> None:
