@@ -40,6 +40,7 @@ def register(command: Commands) -> None:
 def _study(options: argparse.Namespace) -> int:
     import yaml
 
+    from qaudio.data.errors import DataError
     from qaudio.zoo.study import Study
 
     study = Study(options.config)
@@ -72,7 +73,8 @@ def _study(options: argparse.Namespace) -> int:
             ]
             try:
                 failed += training.run("crossval", arguments)
-            except (Exception, SystemExit) as error:  # the other cells go on
+            except (EntryError, DataError, ValueError, OSError, SystemExit) as error:
+                # The other cells go on.
                 failed += 1
                 say_failed(EntryError(f"{benchmark} {cell.name}: {error}"))
     if not options.list:

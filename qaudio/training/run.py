@@ -326,7 +326,10 @@ def _validated(cli: TrainingCLI, path: Path | None = None) -> list[dict[str, Any
     metrics = trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)[0]
     score = next(value for name, value in metrics.items() if name != "val_loss")
     print(f"seed {seed} fold {fold}: validation {score:.4f} ({seconds:.0f} s)", flush=True)
-    row = {"seed": seed, "fold": fold, "score": score, "wall_seconds": round(seconds, 1)}
+    row = {
+        "seed": seed, "fold": fold, "score": score, "wall_seconds": round(seconds, 1),
+        "recipe": _recipe(cli, [], "fit").sha256[:12],
+    }  # fmt: skip
     rows = [row] if path is None else write_validation(path, row)
     (_run_folder(cli) / LAST).unlink(missing_ok=True)
     return rows

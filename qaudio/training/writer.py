@@ -24,6 +24,7 @@ from qaudio.paths import replacing
 from qaudio.training.recipe import Recipe, epoch_choice
 from qaudio.zoo import report
 from qaudio.zoo.catalog import (
+    PACKAGE,
     EntryError,
     at_hand,
     entry_name,
@@ -38,7 +39,6 @@ from qaudio.zoo.hub import Pushed, check_repo, push
 from qaudio.zoo.lineage import fold_file
 from qaudio.zoo.results import Predictions, metric_of, paired_difference, summarise
 
-PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("torch", "torchaudio", "lightning", "torchmetrics", "timm", "numpy", "soundfile")
 
 
@@ -220,7 +220,7 @@ class EntryWriter:
             kept[fold_file(run.split.fold, run.seed)] = run.net.state_dict()
         net = run.net if is_card or earlier is None else self._net()
         card = (run.split.fold, run.seed)
-        if earlier is not None and run.net.widths != net.widths:
+        if earlier is not None and run.net.widths != read_config(self.path)["widths"]:
             raise EntryError(
                 f"{self.path}: fold {run.split.fold} was pruned to other widths than the entry "
                 "has: with allocation 'global' and target_latency each fold finds its own; take "
@@ -367,9 +367,10 @@ def write_validation(path: Path, row: dict[str, Any]) -> list[dict[str, Any]]:
     """Add a score on a validation fold, for choosing recipes; never part of an entry.
 
     Returns:
-        The file's scores, one for each seed and fold.
+        The file's scores, one for each seed and fold; those of another recipe are dropped.
     """
     rows = read_json(path)["validation"] if path.is_file() else []
+    rows = [one for one in rows if one.get("recipe") == row["recipe"]]
     rows = [one for one in rows if (one["seed"], one["fold"]) != (row["seed"], row["fold"])]
     rows = sorted([*rows, row], key=lambda one: (one["seed"], one["fold"]))
     path.parent.mkdir(parents=True, exist_ok=True)

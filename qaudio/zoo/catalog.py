@@ -121,8 +121,7 @@ def entry_name(folder: Path) -> str:
 def _here(source: str | Path, beside: Path | None) -> Path | None:
     """An entry beside others, one that is shipped, or any folder."""
     known = entries()
-    if beside is not None and (beside / source / "config.json").is_file():
-        return beside / source
+    source = source if beside is None else found_in(beside, str(source))
     if str(source) in known:
         return known[str(source)]
     folder = Path(source).expanduser()
@@ -131,7 +130,8 @@ def _here(source: str | Path, beside: Path | None) -> Path | None:
 
 def found_in(folder: Path, source: str) -> str:
     """A source as it was given, or its path where this folder of entries holds it."""
-    return str(folder / source) if (folder / source / "config.json").is_file() else source
+    inside = (folder / source).absolute()  # by no name that another entry may have
+    return str(inside) if (inside / "config.json").is_file() else source
 
 
 def file_of(folder: Path, name: str) -> Path:

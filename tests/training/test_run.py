@@ -12,7 +12,7 @@ from conftest import FRONTEND
 import qaudio
 from qaudio.cli import main
 from qaudio.training.run import _parse
-from qaudio.training.writer import EntryWriter, commit_of
+from qaudio.training.writer import commit_of
 from qaudio.zoo import catalog
 from qaudio.zoo.results import Predictions
 
@@ -188,7 +188,8 @@ def test_a_parent_elsewhere_is_compared_with(parent, recipe, zoo, tmp_path):
 def test_folds_of_other_widths_are_no_entry(parent, recipe, zoo, monkeypatch, capsys):
     arguments = recipe("child.esc10", pruned(parent))
     assert main(["crossval", *arguments, "--folds", "[1]"]) == 0
-    monkeypatch.setattr(EntryWriter, "_net", lambda writer: qaudio.load(parent))
+    monkeypatch.setattr("qaudio.training.writer.read_config", lambda path: {
+        **catalog.read_config(path), "widths": {}})  # fmt: skip
     assert main(["crossval", *arguments, "--folds", "[2]"]) == 1
     assert "fold 2 was pruned to other widths than the entry has" in capsys.readouterr().err
     assert Predictions.load(zoo / "child.esc10" / "predictions.npz").runs() == [(0, 1)]
@@ -250,6 +251,9 @@ def test_validation_scores_of_several_calls_stay(recipe, tmp_path):
         assert main(["crossval", *arguments, "--folds", folds]) == 0
     rows = json.loads((tmp_path / "runs" / "qcnn6_006.esc10.validation.json").read_text())
     assert [row["fold"] for row in rows["validation"]] == [1, 2]
+    assert main(["crossval", *arguments, "--folds", "[3]", "--model.lr", "0.02"]) == 0
+    rows = json.loads((tmp_path / "runs" / "qcnn6_006.esc10.validation.json").read_text())
+    assert [row["fold"] for row in rows["validation"]] == [3]  # of another recipe
 
 
 def test_averaged_weights_are_scored_also_where_the_training_had_ended(recipe, zoo, tmp_path):
