@@ -21,6 +21,7 @@ GROUPS: dict[str, Callable[[Table], None]] = {
     "large": networks.large,
     "mobile": networks.mobile,
     "entries": networks.pruned_entries,
+    "budgets": networks.budgets,
     "frontend": networks.frontends,
     "onnx": exports.latency,
     "int8": exports.accuracy,

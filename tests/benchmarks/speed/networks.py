@@ -9,6 +9,7 @@ import torchaudio
 from torch import nn
 
 import qaudio
+from qaudio.compress.cost import latency_ratio
 from qaudio.frontend import Frontend, FrontendConfig
 from qaudio.inference import TOLERANCE, OptimizedModel
 from qaudio.models.base import AudioModel
@@ -105,6 +106,21 @@ def pruned_entries(table: Table) -> None:
             lambda: (statistics.geometric_mean(ratios), None), kind="value",
         )  # fmt: skip
     differences(table, *optimized)
+
+
+def budgets(table: Table) -> None:
+    """How near `prune(target_latency=...)` comes, as measured afterwards."""
+
+    def error(share: float) -> float:
+        model = network("qcnn10")
+        pruned = qaudio.prune(model, target_latency=share).to(memory_format=torch.channels_last)
+        return 100 * abs(latency_ratio(pruned, model, SECONDS) / share - 1)
+
+    for share in (0.5, 0.25):
+        table.figure(
+            f"qcnn10 pruned to {share:.0%} of its latency, measured afterwards", "target",
+            "% off", 10, lambda share=share: (error(share), None), kind="value",
+        )  # fmt: skip
 
 
 def frontends(table: Table) -> None:
