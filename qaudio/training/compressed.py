@@ -82,6 +82,11 @@ class PrunedClassifier(Classifier):
     def parent(self) -> tuple[str, str] | None:
         return entry_name(locate(self.source or "")), "pruned from"
 
+    @property
+    def final_widths(self) -> dict[str, int]:
+        whole = self.stepwise.whole
+        return super().final_widths | (whole.after if whole else {})
+
     def build(self, labels: list[str], split: Split) -> AudioModel:
         net = super().build(labels, split)
         if not self.prunes or self.stepwise.steps > 1:

@@ -101,6 +101,11 @@ class Classifier(LightningModule):
         return None if self.source is None else (entry_name(locate(self.source)), "fine-tuned from")
 
     @property
+    def final_widths(self) -> dict[str, int]:
+        """The network's widths when training has ended; known once it begins."""
+        return self.net.widths
+
+    @property
     def sources(self) -> list[str]:
         """Entries that the network learns from: what they were trained on, it has seen too."""
         return [] if self.source is None else [self.source]

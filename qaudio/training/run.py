@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shlex
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-from qaudio.data.datamodule import AudioDataModule, Split
+from qaudio.data.datamodule import AudioDataModule
 from qaudio.paths import replacing
 from qaudio.training.callbacks import take_averages
 from qaudio.training.checkpoints import LAST, WholeCheckpoints, last_checkpoint
@@ -240,15 +239,16 @@ def _checkpoint(cli: TrainingCLI) -> str | None:
     return None
 
 
-def _fit(cli: TrainingCLI, check: Callable[[Split], None] | None = None) -> float:
+def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
     """Fit, from the last checkpoint where there is one; returns the seconds it took.
 
     Args:
         cli: what was asked for.
-        check: called with the split before training, once the recordings are known.
+        writer: of the entry that will take the run: what it would refuse then is refused as
+            soon as it is known.
 
     Raises:
-        EntryError: when that checkpoint was made by other settings.
+        EntryError: when that checkpoint was made by other settings, or by the writer.
     """
     cli.model.look_in(Path(cli.config.writer.folder))
     folder = _run_folder(cli)
@@ -269,8 +269,13 @@ def _fit(cli: TrainingCLI, check: Callable[[Split], None] | None = None) -> floa
     if not any("ModelCheckpoint" in str(c) for c in cli.config.trainer.callbacks or []):
         others = [c for c in others if type(c) is not ModelCheckpoint]  # the Trainer's own
     timer = Timer()  # its count goes on when a run is resumed
-    if check is not None:
-        others.append(LambdaCallback(setup=lambda *_, **__: check(cli.datamodule.split)))
+    if writer is not None:
+        others.append(
+            LambdaCallback(
+                setup=lambda *_, **__: writer.check_split(cli.datamodule.split),
+                on_train_epoch_start=lambda *_: writer.check_widths(cli.model.final_widths),
+            )
+        )
     cli.trainer.callbacks = [*others, timer, last_checkpoint(folder)]  # type: ignore[attr-defined]
     cli.trainer.strategy.checkpoint_io = WholeCheckpoints()
     if not cli.trainer.loggers:
@@ -283,7 +288,7 @@ def _fit(cli: TrainingCLI, check: Callable[[Split], None] | None = None) -> floa
 def _train(cli: TrainingCLI, recipe: Recipe) -> None:
     writer = _writer(cli)
     writer.check(recipe)
-    seconds = _fit(cli, writer.check_split)
+    seconds = _fit(cli, writer)
     if not cli.trainer.is_global_zero:
         return  # of several processes one scores and writes
     seed, split = int(cli.config.seed_everything), cli.datamodule.split

@@ -163,6 +163,15 @@ class EntryWriter:
                 f"{split.protocol!r}; delete it or give another --writer.entry"
             )
 
+    def check_widths(self, widths: dict[str, int]) -> None:
+        """Raise EntryError when the entry's network is of other widths."""
+        if (self.path / "config.json").is_file() and read_config(self.path)["widths"] != widths:
+            raise EntryError(
+                f"{self.path}: this fold is pruned to other widths than the entry has: with "
+                "allocation 'global' and target_latency each fold finds its own; take 'uniform' "
+                "with another target, or an entry for each fold"
+            )
+
     def record(self, run: Run, recipe: Recipe) -> dict[str, Any]:
         """Add a run to the entry (or replace the same one) and return its new results."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -212,6 +221,7 @@ class EntryWriter:
         earlier, kept = None, {}
         if self.done(recipe):
             self.check_split(run.split)
+            self.check_widths(run.net.widths)
             earlier = read_results(self.path)
             kept = self._kept()
             predictions = Predictions.load(self.path / "predictions.npz").merged(predictions)
@@ -220,12 +230,6 @@ class EntryWriter:
             kept[fold_file(run.split.fold, run.seed)] = run.net.state_dict()
         net = run.net if is_card or earlier is None else self._net()
         card = (run.split.fold, run.seed)
-        if earlier is not None and run.net.widths != read_config(self.path)["widths"]:
-            raise EntryError(
-                f"{self.path}: fold {run.split.fold} was pruned to other widths than the entry "
-                "has: with allocation 'global' and target_latency each fold finds its own; take "
-                "'uniform' with another target, or an entry for each fold"
-            )
         if earlier is not None and not is_card:
             card = (earlier["card_fold"], earlier["card_seed"])
         results = self._results(run, recipe, predictions, earlier, card)

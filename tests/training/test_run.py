@@ -185,14 +185,20 @@ def test_a_parent_elsewhere_is_compared_with(parent, recipe, zoo, tmp_path):
     assert results_of(zoo / "child.esc10")["parent"] == found
 
 
-def test_folds_of_other_widths_are_no_entry(parent, recipe, zoo, monkeypatch, capsys):
-    arguments = recipe("child.esc10", pruned(parent))
+@pytest.mark.parametrize("steps", [{}, {"steps": 2, "steps_share": 1.0}], ids=["once", "steps"])
+def test_folds_of_other_widths_are_no_entry(parent, recipe, zoo, monkeypatch, capsys, steps):
+    arguments = [*recipe("child.esc10", pruned(parent, **steps)), "--trainer.max_epochs=2"]
     assert main(["crossval", *arguments, "--folds", "[1]"]) == 0
-    monkeypatch.setattr("qaudio.training.writer.read_config", lambda path: {
-        **catalog.read_config(path), "widths": {}})  # fmt: skip
-    assert main(["crossval", *arguments, "--folds", "[2]"]) == 1
-    assert "fold 2 was pruned to other widths than the entry has" in capsys.readouterr().err
+    trained = []
+    with monkeypatch.context() as patch:
+        patch.setattr("qaudio.training.writer.read_config", lambda path: {
+            **catalog.read_config(path), "widths": {}})  # fmt: skip
+        patch.setattr(qaudio.PrunedClassifier, "training_step", lambda *_: trained.append(1))
+        assert main(["crossval", *arguments, "--folds", "[2]"]) == 1
+    assert "this fold is pruned to other widths than the entry has" in capsys.readouterr().err
+    assert not trained
     assert Predictions.load(zoo / "child.esc10" / "predictions.npz").runs() == [(0, 1)]
+    assert main(["crossval", *arguments, "--folds", "[2]"]) == 0
 
 
 def test_a_parent_without_the_folds_weights_is_refused(parent, recipe, zoo, capsys):
