@@ -9,7 +9,7 @@ import torch
 
 from tests.benchmarks.speed import __main__ as command
 from tests.benchmarks.speed import exports, networks, record, table
-from tests.benchmarks.speed.table import LEAST, Row, Start, Table, milliseconds, profile
+from tests.benchmarks.speed.table import LEAST, Row, Session, Start, Table, milliseconds, profile
 
 
 def row(first, second, **settings) -> Row:
@@ -139,6 +139,28 @@ def test_a_profile_names_operators_and_imports(capsys):
     printed = capsys.readouterr().out
     assert "aten::mm" in printed and "aten::add" in printed and "aten::sqrt" not in printed
     assert "  json\n" in profile(Start(("-c", "import json"))) + "\n"
+
+
+def test_of_a_pair_that_misses_its_limit_the_profiles_are_kept(tmp_path):
+    made, x = Table(budget=0), torch.ones(64, 64)
+    made.group = "large"
+    made.pair("sums", "a product", 0.0, lambda: x + x, lambda: x @ x)
+    made.pair("kept", "another", 1e9, lambda: x + x, lambda: x @ x)
+    missed, kept = made.rows
+    assert kept.spent is None
+    assert missed.spent and next(iter(missed.spent[0])) == "aten::add"
+    assert next(iter(missed.spent[1])) == "aten::mm"
+    shown = record.tables(made.write(tmp_path / "rows.json")).splitlines()[-1]
+    assert shown.startswith("| sums | aten::add ") and "| a product | aten::mm " in shown
+
+
+def test_onnxruntime_says_what_its_time_goes_into(tmp_path):
+    model = networks.network("qcnn6_006")
+    path = exports.exported(model, str(tmp_path))
+    waveform = networks.sound(1, model.sample_rate).numpy()
+    found = table.shares(Session(exports.running(path), path, waveform))
+    assert "Conv" in found and 0.5 < sum(found.values()) <= 1.001
+    assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
 def test_published_form_assembles_its_matrices_at_each_call(monkeypatch):

@@ -20,7 +20,7 @@ from qaudio.zoo.catalog import locate, read_results
 from qaudio.zoo.entry import load_weights
 from qaudio.zoo.lineage import fold_file
 from tests.benchmarks.speed.networks import SECONDS, network
-from tests.benchmarks.speed.table import Table
+from tests.benchmarks.speed.table import Session, Table
 
 MODELS = ("qcnn14", "qcnn10_050.esc10", "qcnn10_050.esc10_pruned50", "cnn10_050.esc10")
 
@@ -44,10 +44,15 @@ def made_sounds(rate: int) -> Iterator[str]:
         yield folder
 
 
-def exported(model: AudioModel, folder: str, sounds: str | None = None) -> qaudio.OnnxModel:
-    """A model as onnxruntime runs it on as many threads as torch; int8 if calibrated on sounds."""
+def exported(model: AudioModel, folder: str, sounds: str | None = None) -> Path:
+    """A model's ONNX file; int8 if calibrated on sounds."""
     path = Path(folder, f"{'int8' if sounds else 'fp32'}.onnx")
     qaudio.export_onnx(model, path, calibrate=sounds)
+    return path
+
+
+def running(path: Path) -> qaudio.OnnxModel:
+    """A file as onnxruntime runs it on as many threads as torch."""
     return qaudio.OnnxModel(path, torch.get_num_threads())
 
 
@@ -57,19 +62,16 @@ def latency(table: Table, names: tuple[str, ...] = MODELS) -> None:
         model = model_of(name)
         waveform = 0.1 * torch.randn(1, SECONDS * model.sample_rate)
         with tempfile.TemporaryDirectory() as folder, made_sounds(model.sample_rate) as sounds:
-            fast, fp32 = qaudio.optimize(model), exported(model, folder)
-            int8 = exported(model, folder, sounds)
-            array = waveform.numpy()
+            fast = qaudio.optimize(model)
+            fp32, int8 = (
+                Session(running(path), path, waveform.numpy())
+                for path in (exported(model, folder), exported(model, folder, sounds))
+            )
             table.pair(
                 f"ONNX fp32 of {name}", "optimize of the same", 1.1,
-                lambda fp32=fp32, array=array: fp32.logits(array),
-                lambda fast=fast, waveform=waveform: fast(waveform),
+                fp32, lambda fast=fast, waveform=waveform: fast(waveform),
             )  # fmt: skip
-            table.pair(
-                f"ONNX int8 of {name}", "ONNX fp32", 0.6,
-                lambda int8=int8, array=array: int8.logits(array),
-                lambda fp32=fp32, array=array: fp32.logits(array),
-            )  # fmt: skip
+            table.pair(f"ONNX int8 of {name}", "ONNX fp32", 0.6, int8, fp32)
 
 
 def accuracy(table: Table, names: tuple[str, ...] = MODELS[1:3]) -> None:
@@ -118,7 +120,8 @@ def answers(
         for clip in clips:
             if clip.fold != fold:
                 (sounds / Path(clip.path).name).symlink_to(Path(clip.path).resolve())
-        runs = exported(model, folder), exported(model, folder, str(sounds))
+        paths = exported(model, folder), exported(model, folder, str(sounds))
+        runs = [running(path) for path in paths]
         samples = [load(clip.path, model.sample_rate)[None] for clip in test]
         classes = [np.array([int(run.logits(x).argmax()) for x in samples]) for run in runs]
     return np.array([clip.label for clip in test]), classes[0], classes[1]

@@ -10,10 +10,13 @@ from tests.benchmarks.speed.table import HEAD, RULE, Row
 
 RESULTS = Path(__file__).with_name("results.json")
 README = Path(__file__).with_name("README.md")
+PROFILES = """What the time of pairs that miss their limit goes into: the operators with the largest
+shares, by the profilers of torch and onnxruntime. Compiled additions, with ReLU and pooling in
+them, are "Torch-Compiled Region"."""
 
 
 def tables(found: dict[str, dict]) -> str:
-    """A Markdown table for each machine, and how many limits are kept."""
+    """A Markdown table for each machine, how many limits are kept, and where time goes if not."""
     names = {field.name for field in fields(Row)}
     made: dict[str, list[Row]] = {}
     for group in found.values():
@@ -23,7 +26,17 @@ def tables(found: dict[str, dict]) -> str:
     parts = [f"{sum(judged)} of {len(judged)} limits are kept."]
     for machine, rows in made.items():
         parts.append(f"{machine}:\n\n" + "\n".join([HEAD, RULE, *(row.to_line() for row in rows)]))
+    profiled = [row for rows in made.values() for row in rows if row.spent]
+    if profiled:
+        head = "| what | its time | against | its time |\n|---|---|---|---|"
+        parts.append(PROFILES + "\n\n" + "\n".join([head, *map(_profile_line, profiled)]))
     return "\n\n".join(parts)
+
+
+def _profile_line(row: Row) -> str:
+    ours, theirs = ("; ".join(f"{name} {share:.0%}" for name, share in shares.items())
+                    for shares in row.spent or ({}, {}))  # fmt: skip
+    return f"| {row.what} | {ours} | {row.against} | {theirs} |"
 
 
 def readme_with_tables(text: str, found: dict[str, dict]) -> str:

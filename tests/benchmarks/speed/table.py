@@ -8,12 +8,15 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import onnxruntime
 import torch
 
 import qaudio
@@ -24,9 +27,11 @@ ROOT = Path(qaudio.__file__).parent.parent
 CPU = torch.device("cpu")
 TURN = 2  # counted runs of a call in its turn
 LEAST, MOST = 4, 40  # counted runs of each call, within the budget
-PROFILED = 5
+PROFILED = 5  # runs
+NAMED = 6  # operators
 Call = Callable[[], object]
 Figure = Literal["ratio", "difference", "value"]
+Shares = dict[str, float]  # of a call's own time, by operator, the largest first
 HEAD = "| what | against | unit | first | second | figure | limit | holds | networks alone |"
 RULE = "|---" * (HEAD.count("|") - 1) + "|"
 
@@ -39,6 +44,7 @@ class Row:
         figure: what the limit is of: first/second, first - second, or first.
         least: the limit is the least that the figure may be, not the most.
         alone: the same pair without the front-ends.
+        spent: of a pair that misses its limit, what the time of each goes into.
     """
 
     group: str
@@ -51,6 +57,7 @@ class Row:
     limit: float | None = None
     least: bool = False
     alone: tuple[float, float] | None = None
+    spent: tuple[Shares, Shares] | None = None
 
     @property
     def figure(self) -> float:
@@ -112,6 +119,36 @@ class Start:
         )
 
 
+@dataclass(frozen=True)
+class Session:
+    """onnxruntime's run of an exported file on a waveform (1, T), as a call."""
+
+    model: qaudio.OnnxModel
+    path: Path
+    waveform: np.ndarray
+
+    def __call__(self) -> np.ndarray:
+        return self.model.logits(self.waveform)
+
+    def shares(self) -> Shares:
+        """By onnxruntime's own profiler, in a session of its own."""
+        with tempfile.TemporaryDirectory() as folder:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder, "profile"))
+            session = onnxruntime.InferenceSession(str(self.path), options)
+            for _ in range(PROFILED):
+                session.run(["logits"], {"waveform": self.waveform})
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        times: dict[str, float] = {}
+        for event in events:
+            if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+                kind = event["args"]["op_name"]
+                times[kind] = times.get(kind, 0) + event["dur"]
+        return largest(times)
+
+
 class Table:
     """Measures rows and prints each when it is done.
 
@@ -155,9 +192,10 @@ class Table:
                 return None
             times = milliseconds(first, second, self.budget)
             networks = milliseconds(*alone, self.budget) if alone else None
-        return self.add(
-            Row(self.group, what, against, "ms", *times, kind, limit, alone=networks)
-        )  # fmt: skip
+            row = Row(self.group, what, against, "ms", *times, kind, limit, alone=networks)
+            if row.holds is False:
+                row = replace(row, spent=(shares(first), shares(second)))
+        return self.add(row)
 
     def figure(
         self,
@@ -236,6 +274,22 @@ def children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def shares(call: Call) -> Shares:
+    """What a call's time goes into; nothing is known of an interpreter's start."""
+    if isinstance(call, Start):
+        return {}
+    if isinstance(call, Session):
+        return call.shares()
+    events = profiled(call).key_averages()
+    return largest({event.key: event.self_cpu_time_total for event in events})
+
+
+def largest(times: dict[str, float]) -> Shares:
+    """Shares of the sum, of those with the largest."""
+    found = sorted(times.items(), key=lambda item: -item[1])[:NAMED]
+    return {name: round(time / sum(times.values()), 3) for name, time in found}
+
+
 def profile(call: Call) -> str:
     """Where a call's time goes: operators, or the imports of an interpreter's start."""
     if isinstance(call, Start):
@@ -244,8 +298,13 @@ def profile(call: Call) -> str:
         own = [(int(cells[0]), cells[2].strip()) for cells in found if cells[0].strip().isdigit()]
         slowest = sorted(own, reverse=True)[:25]
         return "\n".join(f"{us / 1000:8.1f} ms  {name}" for us, name in slowest)
+    return profiled(call).key_averages().table(sort_by="self_cpu_time_total", row_limit=20)
+
+
+def profiled(call: Call) -> torch.profiler.profile:
+    """Some runs of a call, by torch's profiler."""
     call()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
         for _ in range(PROFILED):
             call()
-    return found.key_averages().table(sort_by="self_cpu_time_total", row_limit=20)
+    return found
