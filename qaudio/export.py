@@ -225,12 +225,20 @@ def _quantised(network: onnx.ModelProto, model: AudioModel, clips: list[Tensor])
             path,
             _Reader(model, _calibrating(clips)),
             op_types_to_quantize=QUANTISED,
-            nodes_to_exclude=[node.name for node in network.graph.node if "logits" in node.output],
+            nodes_to_exclude=_kept_whole(network),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
         return onnx.load(path)
+
+
+def _kept_whole(network: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that stay fp32: the norm before the first convolution, the classifier."""
+    nodes = list(network.graph.node)
+    first = next(n for n, node in enumerate(nodes) if node.op_type == "Conv")
+    last = [node for node in nodes if "logits" in node.output]
+    return [node.name for node in (*nodes[:first], *last)]
 
 
 def _pool_by_convolutions(network: onnx.ModelProto) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qaudio.frontend import LOG_FLOOR, Frontend, mel_bank
-from qaudio.models.base import AudioModel
+from qaudio.models.base import AudioModel, MelNorm
 from qaudio.quaternion import QConv2d, QLinear
 from qaudio.quaternion.algebra import gather, product_weights, spread
 
@@ -30,7 +30,7 @@ class NetworkGraph(nn.Module):
         super().__init__()
         self.model = model = copy.deepcopy(model)
         for name, layer in list(model.named_modules()):
-            plain = _plain(layer, form)
+            plain = _plain(layer, form, model.frontend.config.n_mels)
             if plain is not layer:
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, plain)
@@ -64,8 +64,32 @@ class _ProductConv2d(nn.Module):
         return torch.cat(gather(products.chunk(8, dim=1)), dim=1)
 
 
-def _plain(layer: nn.Module, form: Form) -> nn.Module:
-    """A quaternion layer as ordinary ones; other modules as they are."""
+class _MelNorm(nn.Module):
+    """`MelNorm` in eval mode: a scale and a shift, over channels as last axis.
+
+    int8 convolutions take that order, and so does `FrontendGraph`: onnxruntime takes out the
+    permutations between them.
+    """
+
+    def __init__(self, norm: MelNorm, mels: int):
+        super().__init__()
+        assert norm.running_var is not None and norm.running_mean is not None
+        scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
+        shift = norm.bias.detach() - norm.running_mean * scale
+        for name, values in (("scale", scale), ("shift", shift)):
+            self.register_buffer(name, values.reshape(-1, mels).T.contiguous())  # (mels, C or 1)
+        self.scale: Tensor
+        self.shift: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)  # (B, frames, mels, C)
+        return (x * self.scale + self.shift).permute(0, 3, 1, 2)
+
+
+def _plain(layer: nn.Module, form: Form, mels: int) -> nn.Module:
+    """A quaternion layer or the norm over mel bins in plain ones; other modules as they are."""
+    if isinstance(layer, MelNorm):
+        return _MelNorm(layer, mels)
     if isinstance(layer, QLinear):
         linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
         linear.weight = nn.Parameter(layer.matrix().detach())
@@ -101,15 +125,19 @@ class FrontendGraph(nn.Module):
         self.n2 = size // self.n1
         k1, n1, n2 = np.arange(self.n1 // 2 + 1), np.arange(self.n1), np.arange(self.n2)
         first = np.exp(-2j * np.pi * np.outer(k1, n1) / self.n1)  # of real input: half its rows
+        mels = mel_bank(config).numpy().T
         bins = k1[:, None] + self.n1 * np.arange(self.n2)  # (k1, k2)
+        if config.kind != "published":  # whose deltas reach over bins that no mel bin does
+            heard = np.any(mels != 0, axis=0)[np.minimum(bins, size - bins)].any(axis=0)
+            bins = bins[:, heard if heard.any() else slice(1)]
         second = np.exp(-2j * np.pi * bins[:, :, None] * n2 / size)  # (k1, k2, n2)
         real, imaginary = second.real, second.imag
         second = np.block([[real, -imaginary], [imaginary, real]])  # on real over imaginary parts
         # Bins come as the two steps leave them; of bins n and n_fft - n, one is taken.
         mirrored = np.minimum(bins, size - bins).reshape(-1)
-        order = np.unique(mirrored, return_index=True)[1]
+        found, order = np.unique(mirrored, return_index=True)
         bank = np.zeros((config.n_mels, len(mirrored)))
-        bank[:, order] = mel_bank(config).numpy().T
+        bank[:, order] = mels[:, found]
         first = np.stack([first.real, first.imag], axis=1).reshape(-1, self.n1)
         for name, array in (("first", first), ("second", second), ("bank", bank)):
             self.register_buffer(name, torch.from_numpy(array.astype(np.float32)))
@@ -130,7 +158,9 @@ class FrontendGraph(nn.Module):
             return _decibels(kept @ self.bank.index_select(1, self.order).T)
         log_mel = _decibels(self.bank @ power)  # (B, n_mels, frames)
         order = [log_mel] if self.config.kind == "logmel" else _with_deltas(log_mel)
-        return torch.stack(order, dim=1).transpose(2, 3)
+        batch, mels, frames = log_mel.shape
+        rows = torch.stack(order, dim=2).reshape(batch, mels * len(order), frames)
+        return rows.transpose(1, 2).reshape(batch, frames, mels, len(order)).permute(0, 3, 1, 2)
 
     def power(self, waveform: Tensor) -> Tensor:
         """Power spectra (B, bins in the steps' order, frames)."""
@@ -145,7 +175,7 @@ class FrontendGraph(nn.Module):
         x = torch.cat(rows, dim=1) * self.window  # (B, n_fft, frames)
         x = self.first @ x.reshape(batch, self.n1, self.n2 * frames)
         x = self.second @ x.reshape(batch, self.n1 // 2 + 1, 2 * self.n2, frames)
-        squares = (x * x).reshape(batch, self.n1 // 2 + 1, 2, self.n2, frames)
+        squares = (x * x).reshape(batch, self.n1 // 2 + 1, 2, -1, frames)
         return squares.sum(dim=2).reshape(batch, -1, frames)
 
 
