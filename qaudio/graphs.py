@@ -73,11 +73,9 @@ class _MelNorm(nn.Module):
 
     def __init__(self, norm: MelNorm, mels: int):
         super().__init__()
-        assert norm.running_var is not None and norm.running_mean is not None
-        scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
-        shift = norm.bias.detach() - norm.running_mean * scale
-        for name, values in (("scale", scale), ("shift", shift)):
-            self.register_buffer(name, values.reshape(-1, mels).T.contiguous())  # (mels, C or 1)
+        scale, shift = norm.scale_and_shift(mels)
+        self.register_buffer("scale", scale.T.contiguous())  # (mels, C or 1)
+        self.register_buffer("shift", shift.T.contiguous())
         self.scale: Tensor
         self.shift: Tensor
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from qaudio.models.base import AudioModel, evaluating
+from qaudio.models.base import AudioModel, MelNorm, evaluating
 from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
 from qaudio.models.resnet import BasicBlock
@@ -67,8 +67,7 @@ class OptimizedModel(AudioModel):
     def embed_features(self, features: Tensor) -> Tensor:
         # Always in the same mode, for which the compiled pieces were made.
         with torch.inference_mode():
-            x = features.to(self.input_dtype).contiguous(memory_format=torch.channels_last)
-            found = self.network.embed_features(x).float()
+            found = self.network.embed_features(features.to(self.input_dtype)).float()
         # Outside that mode a copy: something may be trained on the embeddings.
         return found if torch.is_inference_mode_enabled() else found.clone()
 
@@ -166,10 +165,10 @@ def _optimized(
     known = bool(units)
     units = units or list(_unknown_units(network, shapes, norms if fold else {}))
     fused = compile and any(isinstance(unit.layer, QConv2d) for unit in units) and can_compile()
-    memory, stages, choices = _Memory(), {}, {}
+    memory, stages, choices = _Memory(original.classifier.weight.device), {}, {}
     for unit in tqdm(units, "optimize", unit="layer", delay=2, leave=False, disable=None):
         choices[unit.name], stages[unit.name] = _stage(
-            unit, shapes[unit.name], dtype, fused, memory
+            unit, shapes[unit.name], dtype, compile, fused, memory
         )
     if known:
         _rebuild_blocks(network, stages)
@@ -180,6 +179,8 @@ def _optimized(
         if isinstance(layer, QLinear):
             choices[name], linear = _linear(layer, shapes[name], memory)
             network.set_submodule(name, linear)
+        elif isinstance(layer, MelNorm):
+            network.set_submodule(name, _Scaled(layer, original.frontend.config.n_mels))
         elif isinstance(layer, nn.Dropout):  # may stand between two stages that pass tuples
             network.set_submodule(name, nn.Identity())
     memory.write()
@@ -244,7 +245,12 @@ def _unit(network: AudioModel, name: str, norm_name: str | None, **ends: Any) ->
 
 
 def _stage(
-    unit: _Unit, shape: tuple[int, ...], dtype: torch.dtype, fused: bool, memory: _Memory
+    unit: _Unit,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    compile: bool,
+    fused: bool,
+    memory: _Memory,
 ) -> tuple[str, Stage]:
     """The fastest form of a convolution on inputs of a shape."""
 
@@ -253,14 +259,16 @@ def _stage(
             unit.layer, unit.norm, form, shape, dtype=dtype, fused=fused, **unit.ends
         )  # fmt: skip
 
-    x = torch.randn(shape, device=unit.layer.weight.device, dtype=dtype)
-    examples = [x.contiguous(memory_format=torch.channels_last)]
+    examples = [torch.randn(shape, device=unit.layer.weight.device, dtype=dtype)]
     if unit.ends.get("shortcut"):
-        examples.append(
-            unit.layer(x.float()).to(dtype).contiguous(memory_format=torch.channels_last)
-        )
+        examples.append(unit.layer(examples[0].float()).to(dtype))
+
+    def laid_out(stage: Stage) -> list[Tensor]:
+        # As from a layer before it of the same form.
+        return [example.contiguous(memory_format=stage.layout) for example in examples]
+
     key = f"{unit.layer} {unit.ends} {list(shape)} {dtype} {'fused' if fused else 'eager'}"
-    return memory.fastest(key, forms(unit.layer, dtype), build, examples)
+    return memory.fastest(key, forms(unit.layer, dtype, compile), build, laid_out)
 
 
 def _linear(layer: QLinear, shape: tuple[int, ...], memory: _Memory) -> tuple[str, nn.Module]:
@@ -271,7 +279,7 @@ def _linear(layer: QLinear, shape: tuple[int, ...], memory: _Memory) -> tuple[st
 
     choices = ["matrix", "split"] if len(shape) == 2 else ["matrix"]
     x = torch.randn(shape, device=layer.weight.device)
-    return memory.fastest(f"{layer} {list(shape)}", choices, build, [x])
+    return memory.fastest(f"{layer} {list(shape)}", choices, build, lambda _: [x])
 
 
 class _Residual(nn.Module):
@@ -285,6 +293,19 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.avg_pool2d(x, 2) if self.halve else x
         return self.conv2(self.conv1(x), self.downsample(x))
+
+
+class _Scaled(nn.Module):
+    """`MelNorm` in eval mode, in one pass over (B, channels, frames, mels)."""
+
+    def __init__(self, norm: MelNorm, mels: int):
+        super().__init__()
+        scale, shift = norm.scale_and_shift(mels)
+        self.dtype = scale.dtype
+        self.scale, self.shift = scale.float().unsqueeze(1), shift.float().unsqueeze(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, x.float(), self.scale).to(self.dtype)
 
 
 class _Float(nn.Module):
@@ -348,7 +369,8 @@ def _difference(expected: list[Tensor], found: list[Tensor]) -> float:
 class _Memory:
     """Which form was the fastest: by machine, then by layer and shape, in a JSON file."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.path = cache_folder() / "fastest_forms.json"
         self.machine = (
             f"{platform.node()}, {torch.backends.cpu.get_cpu_capability()}, "
@@ -366,17 +388,21 @@ class _Memory:
             return {}
 
     def fastest(
-        self, key: str, names: list[str], build: Callable[[str], Any], inputs: list[Tensor]
+        self,
+        key: str,
+        names: list[str],
+        build: Callable[[str], Any],
+        inputs: Callable[[Any], list[Tensor]],
     ) -> tuple[str, Any]:
-        """Name and module of the form that takes the shortest time on some inputs."""
-        key = f"{inputs[0].device} {key}"
+        """Name and module of the form that takes the shortest time on the inputs made for it."""
+        key = f"{self.device} {key}: {', '.join(names)}"  # a form that is new is tried
         known = names[0] if len(names) == 1 else self.known.get(key)
         if known in names:
             return known, build(known)
         built = {name: build(name) for name in names}
         with torch.inference_mode():
-            calls = {name: partial(module, *inputs) for name, module in built.items()}
-            times = shortest_seconds(calls, inputs[0].device)
+            calls = {name: partial(module, *inputs(module)) for name, module in built.items()}
+            times = shortest_seconds(calls, self.device)
         best = min(times, key=times.__getitem__)
         self.known[key] = self.new[key] = best
         return best, built[best]

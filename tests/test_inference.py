@@ -40,8 +40,8 @@ def only(monkeypatch):
     """Leave one form to the layers that have it."""
 
     def leave(form: str) -> None:
-        def chosen(layer, dtype=torch.float32):
-            return [form] if form in fast.forms(layer, dtype) else ["matrix"]
+        def chosen(layer, dtype, compile):
+            return [form] if form in fast.forms(layer, dtype, compile) else ["matrix"]
 
         monkeypatch.setattr(inference, "forms", chosen)
 
@@ -59,15 +59,17 @@ def test_logits_are_the_models_in_the_forms_chosen(arch):
     assert optimized.config == model.config
     convolutions = [m for m in model.modules() if isinstance(m, (nn.Conv2d, QConv2d))]
     assert len(optimized.choices) == len(convolutions) + model.quaternion  # and fc1
+    assert "tiled" not in optimized.choices.values()  # which takes a compiler
     assert not any(isinstance(m, nn.BatchNorm2d) for m in optimized.network.modules())
 
 
-@pytest.mark.parametrize("form", ["matrix", "packed", "products", "grouped"])
+@pytest.mark.parametrize("form", ["matrix", "packed", "products", "grouped", "tiled"])
 @pytest.mark.parametrize("arch", ["qcnn10_025", "qresnet38_013"])
-def test_logits_are_the_models_in_every_form(arch, form, only):
+def test_logits_are_the_models_in_every_form(arch, form, only, monkeypatch):
     only(form)
+    monkeypatch.setattr(inference, "can_compile", lambda: False)  # takes minutes
     model = small_model(arch)
-    optimized = eager(model)
+    optimized = eager(model, compile=form == "tiled")
     assert form in optimized.choices.values()
     assert difference(model, optimized) < TOLERANCE
 

@@ -183,6 +183,13 @@ class MelNorm(nn.BatchNorm1d):
         # The faster layout of convolutions on CPUs and tensor cores alike.
         return x.contiguous(memory_format=torch.channels_last)
 
+    def scale_and_shift(self, mels: int) -> tuple[Tensor, Tensor]:
+        """What it does in eval mode to each value, (channels or 1, mels) each."""
+        assert self.running_mean is not None and self.running_var is not None
+        scale = self.weight.detach() * (self.running_var + self.eps).rsqrt()
+        shift = self.bias.detach() - self.running_mean * scale
+        return scale.view(-1, mels), shift.view(-1, mels)
+
 
 def check_classes(num_classes: int) -> None:
     """Raise ValueError unless a number of classes is one."""

@@ -7,7 +7,9 @@ All give the outputs of the layer with its BatchNorm, ReLU and pooling, to round
 - "products": eight real convolutions of a quarter of the channels, half the multiplications
   (Howell & Lafon, Cornell TR 75-245, 1975). The additions around them, BatchNorm, ReLU, pooling
   and the additions before the next layer are one loop, made by `torch.compile`;
-- "grouped": the eight as one convolution of eight groups.
+- "grouped": the eight as one convolution of eight groups;
+- "tiled": the eight and the additions around them in one pass, by a kernel of our own for 3×3
+  convolutions in float32 on a CPU (see `qaudio.quaternion.tiled`).
 
 Real convolutions have the first two.
 """
@@ -24,6 +26,7 @@ import torch.fx.experimental._config
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qaudio.quaternion import tiled
 from qaudio.quaternion.algebra import Four, gather, product_weights, spread
 from qaudio.quaternion.layers import QConv2d, QLinear
 
@@ -230,8 +233,14 @@ class Stage(nn.Module):
         super().__init__()
         self.form, self.relu, self.pool, self.fused = form, relu, pool, fused
         self.spreads = False
+        # Planes for what runs along rows; channels last is the others' faster layout.
+        self.layout = torch.contiguous_format if form == "tiled" else torch.channels_last
         batch, channels, *size = shape
         scale, shift = scale_and_shift(layer, norm)
+        if form == "tiled":
+            self.weight = _kernel().pack(layer.weight)
+            self.scales, self.shifts = scale.contiguous(), shift.contiguous()
+            return
         if form in ("matrix", "packed"):
             weight = layer.matrix() if isinstance(layer, QConv2d) else layer.weight
             weight = (weight * scale[:, None, None, None]).to(dtype)
@@ -254,6 +263,15 @@ class Stage(nn.Module):
         self.shift = tuple(part[:, None, None].clone() for part in shift.chunk(4))
 
     def forward(self, x: Tensor | tuple[Tensor, ...], shortcut: Tensor | None = None) -> Any:
+        if isinstance(x, Tensor):
+            x = x.contiguous(memory_format=self.layout)
+        if shortcut is not None:
+            shortcut = shortcut.contiguous(memory_format=self.layout)
+        if self.form == "tiled":
+            return _kernel()(
+                cast(Tensor, x), self.weight, self.scales, self.shifts, shortcut,
+                relu=self.relu, pool=self.pool,
+            )  # fmt: skip
         if self.form in ("matrix", "packed"):
             y = self.convs[0](x)
             if shortcut is not None:
@@ -313,10 +331,25 @@ class SplitLinear(nn.Module):
         return result if self.bias is None else result + self.bias
 
 
-def forms(layer: nn.Conv2d | QConv2d, dtype: torch.dtype = torch.float32) -> list[str]:
-    """Forms that a convolution can take where it is."""
-    packed = ["packed"] if can_pack(layer.weight.to(dtype)) else []
-    return ["matrix", *packed, *(["products", "grouped"] if isinstance(layer, QConv2d) else [])]
+def forms(
+    layer: nn.Conv2d | QConv2d, dtype: torch.dtype = torch.float32, compile: bool = True
+) -> list[str]:
+    """Forms that a convolution can take where it is; with `compile`, those of a compiler too."""
+    found = ["matrix"]
+    if can_pack(layer.weight.to(dtype)):
+        found.append("packed")
+    if isinstance(layer, QConv2d):
+        found += ["products", "grouped"]
+        if compile and tiled.fits(layer, dtype) and tiled.kernel() is not None:
+            found.append("tiled")
+    return found
+
+
+def _kernel() -> tiled.Kernel:
+    kernel = tiled.kernel()
+    if kernel is None:
+        raise RuntimeError("the kernel for quaternion convolutions does not work on this machine")
+    return kernel
 
 
 def scale_and_shift(
