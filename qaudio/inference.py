@@ -164,7 +164,8 @@ def _optimized(
     units = list(_known_units(network))
     known = bool(units)
     units = units or list(_unknown_units(network, shapes, norms if fold else {}))
-    fused = compile and any(isinstance(unit.layer, QConv2d) for unit in units) and can_compile()
+    split = any("products" in forms(unit.layer, dtype, compile) for unit in units)
+    fused = compile and split and can_compile()
     memory, stages, choices = _Memory(original.classifier.weight.device), {}, {}
     for unit in tqdm(units, "optimize", unit="layer", delay=2, leave=False, disable=None):
         choices[unit.name], stages[unit.name] = _stage(

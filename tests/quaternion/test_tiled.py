@@ -92,6 +92,13 @@ def test_only_layers_that_it_computes_have_the_form():
         assert "tiled" not in forms(other.requires_grad_(False))
 
 
+def test_other_ways_to_eight_products_are_tried_for_wide_layers_alone():
+    for channels, tried in ((124, False), (128, True)):
+        layer = QConv2d(channels, 128, 3, padding=1).requires_grad_(False)
+        assert ("products" in forms(layer)) is ("grouped" in forms(layer)) is tried
+        assert "products" in forms(layer, compile=False)
+
+
 def test_it_takes_maps_of_any_layout():
     layer = QConv2d(8, 8, 3, padding=1).requires_grad_(False)
     x = torch.randn(2, 8, 12, 10)
