@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -124,8 +125,8 @@ class Kernel:
 def kernel() -> Kernel | None:
     """The kernel for this machine; None without a compiler that makes one that works."""
     # Its vectors are those of GCC and Clang.
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
-    if compiler is None or sys.platform == "win32":
+    compiler = shlex.split(os.environ.get("CXX", "")) or list(filter(shutil.which, COMPILERS))[:1]
+    if not compiler or sys.platform == "win32":
         return None
     for options in OPTIONS:
         with suppress(OSError, subprocess.SubprocessError, AttributeError):
@@ -134,10 +135,10 @@ def kernel() -> Kernel | None:
     return None
 
 
-def _made(compiler: str, options: tuple[str, ...]) -> Kernel:
+def _made(compiler: list[str], options: tuple[str, ...]) -> Kernel:
     """The kernel, from the cache where it is; raises what a compiler that fails raises."""
     source = SOURCE.read_bytes()
-    made_of = (source, compiler, *options, platform.machine(), _processor(), torch.__version__)
+    made_of = (source, *compiler, *options, platform.machine(), _processor(), torch.__version__)
     digest = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     kept = cache_folder() / "kernels" / f"tiled-{digest}.so"
     if kept.is_file():
@@ -146,7 +147,7 @@ def _made(compiler: str, options: tuple[str, ...]) -> Kernel:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, kept.name)
         subprocess.run(
-            [compiler, "-O3", "-std=c++17", "-shared", "-fPIC", *options, str(SOURCE),
+            [*compiler, "-O3", "-std=c++17", "-shared", "-fPIC", *options, str(SOURCE),
              "-o", str(made)],
             check=True, capture_output=True, timeout=SECONDS,
         )  # fmt: skip
