@@ -236,7 +236,7 @@ def _quantised(network: onnx.ModelProto, model: AudioModel, clips: list[Tensor])
 def _kept_whole(network: onnx.ModelProto) -> list[str]:
     """Names of the nodes that stay fp32: the norm before the first convolution, the classifier."""
     nodes = list(network.graph.node)
-    first = next(n for n, node in enumerate(nodes) if node.op_type == "Conv")
+    first = next((n for n, node in enumerate(nodes) if node.op_type == "Conv"), 0)
     last = [node for node in nodes if "logits" in node.output]
     return [node.name for node in (*nodes[:first], *last)]
 
