@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from qaudio import __version__
 from qaudio.models.base import AudioModel, MelNorm, evaluating
 from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
 from qaudio.models.resnet import BasicBlock
 from qaudio.paths import cache_folder, replacing
-from qaudio.quaternion.fast import SplitLinear, Stage, can_compile, forms
+from qaudio.quaternion.fast import SplitLinear, Stage, can_compile, forms, worth_measuring
 from qaudio.quaternion.layers import QConv2d, QLinear
 from qaudio.timing import shortest_seconds
 
@@ -49,8 +50,10 @@ class OptimizedModel(AudioModel):
         self.frontend = copy.deepcopy(original.frontend)
         self.classifier = copy.deepcopy(original.classifier).requires_grad_(False)
         self.network = network
-        # Real layers that stayed as they were may be bfloat16; this package's blocks cast inside.
-        self.input_dtype = next((p.dtype for p in network.parameters()), torch.float32)
+        # Layers that stayed as they were may be bfloat16; the norm and the stages cast inside.
+        casts = any(isinstance(layer, _Scaled) for layer in network.modules())
+        stored = next((p.dtype for p in network.parameters()), torch.float32)
+        self.input_dtype = torch.float32 if casts else stored
         self.labels, self.task = original.labels, original.task
         self.eval_seconds, self.padded = original.eval_seconds, original.padded
         self.min_frames = original.min_frames
@@ -117,8 +120,9 @@ def optimize(
         batch: their number. The first call with another number above 1 may compile once more.
         dtype: float32, or bfloat16 for machines that multiply it faster: `.difference` then says
             what it costs.
-        compile: fuse the additions of quaternion layers by `torch.compile`. Where that does not
-            work, for want of a C++ compiler, the eager forms do, after one warning.
+        compile: use a C++ compiler: a kernel of our own for quaternion layers of 3×3 (see
+            `qaudio.quaternion.tiled`), and `torch.compile` for the additions of the others. Where
+            there is none, the eager forms do, after one warning.
 
     Returns:
         A model for inference: it cannot be trained, saved, pruned or moved.
@@ -164,13 +168,20 @@ def _optimized(
     units = list(_known_units(network))
     known = bool(units)
     units = units or list(_unknown_units(network, shapes, norms if fold else {}))
-    split = any("products" in forms(unit.layer, dtype, compile) for unit in units)
+    names = {
+        unit.name: worth_measuring(unit.layer, forms(unit.layer, dtype, compile)) for unit in units
+    }
+    split = any("products" in found for found in names.values())
     fused = compile and split and can_compile()
     memory, stages, choices = _Memory(original.classifier.weight.device), {}, {}
     for unit in tqdm(units, "optimize", unit="layer", delay=2, leave=False, disable=None):
         choices[unit.name], stages[unit.name] = _stage(
-            unit, shapes[unit.name], dtype, compile, fused, memory
+            unit, names[unit.name], shapes[unit.name], dtype, fused, memory
         )
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, MelNorm):
+            given = torch.float32 if known else dtype
+            network.set_submodule(name, _Scaled(layer, original.frontend.config.n_mels, given))
     if known:
         _rebuild_blocks(network, stages)
     else:
@@ -180,8 +191,6 @@ def _optimized(
         if isinstance(layer, QLinear):
             choices[name], linear = _linear(layer, shapes[name], memory)
             network.set_submodule(name, linear)
-        elif isinstance(layer, MelNorm):
-            network.set_submodule(name, _Scaled(layer, original.frontend.config.n_mels))
         elif isinstance(layer, nn.Dropout):  # may stand between two stages that pass tuples
             network.set_submodule(name, nn.Identity())
     memory.write()
@@ -247,13 +256,13 @@ def _unit(network: AudioModel, name: str, norm_name: str | None, **ends: Any) ->
 
 def _stage(
     unit: _Unit,
+    names: list[str],
     shape: tuple[int, ...],
     dtype: torch.dtype,
-    compile: bool,
     fused: bool,
     memory: _Memory,
 ) -> tuple[str, Stage]:
-    """The fastest form of a convolution on inputs of a shape."""
+    """The fastest of some forms of a convolution on inputs of a shape."""
 
     def build(form: str) -> Stage:
         return Stage(
@@ -269,7 +278,7 @@ def _stage(
         return [example.contiguous(memory_format=stage.layout) for example in examples]
 
     key = f"{unit.layer} {unit.ends} {list(shape)} {dtype} {'fused' if fused else 'eager'}"
-    return memory.fastest(key, forms(unit.layer, dtype, compile), build, laid_out)
+    return memory.fastest(key, names, build, laid_out)
 
 
 def _linear(layer: QLinear, shape: tuple[int, ...], memory: _Memory) -> tuple[str, nn.Module]:
@@ -297,16 +306,15 @@ class _Residual(nn.Module):
 
 
 class _Scaled(nn.Module):
-    """`MelNorm` in eval mode, in one pass over (B, channels, frames, mels)."""
+    """`MelNorm` in eval mode, in one pass over (B, channels, frames, mels); gives a dtype."""
 
-    def __init__(self, norm: MelNorm, mels: int):
+    def __init__(self, norm: MelNorm, mels: int, dtype: torch.dtype):
         super().__init__()
-        scale, shift = norm.scale_and_shift(mels)
-        self.dtype = scale.dtype
-        self.scale, self.shift = scale.float().unsqueeze(1), shift.float().unsqueeze(1)
+        self.dtype = dtype
+        self.scale, self.shift = (part.unsqueeze(1) for part in norm.scale_and_shift(mels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, x.float(), self.scale).to(self.dtype)
+        return torch.addcmul(self.shift, x, self.scale).to(self.dtype)
 
 
 class _Float(nn.Module):
@@ -375,7 +383,7 @@ class _Memory:
         self.path = cache_folder() / "fastest_forms.json"
         self.machine = (
             f"{platform.node()}, {torch.backends.cpu.get_cpu_capability()}, "
-            f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+            f"{torch.get_num_threads()} threads, torch {torch.__version__}, qaudio {__version__}"
         )
         self.known = self._read().get(self.machine, {})
         self.new: dict[str, str] = {}

@@ -41,8 +41,7 @@ def only(monkeypatch):
 
     def leave(form: str) -> None:
         def chosen(layer, dtype, compile):
-            known = {*fast.forms(layer, dtype, False), *fast.forms(layer, dtype, compile)}
-            return [form] if form in known else ["matrix"]
+            return [form] if form in fast.forms(layer, dtype, compile) else ["matrix"]
 
         monkeypatch.setattr(inference, "forms", chosen)
 
@@ -218,6 +217,15 @@ def test_networks_of_unknown_structure_are_folded_where_that_is_right(twice):
     assert isinstance(optimized.network.norm, nn.BatchNorm2d) == twice
     assert isinstance(optimized.network.depthwise, nn.Conv2d)
     assert difference(model, eager(model, dtype=torch.bfloat16)) < 0.1
+
+
+def test_networks_of_unknown_structure_take_the_kernel(only, monkeypatch):
+    only("tiled")
+    monkeypatch.setattr(inference, "can_compile", lambda: False)
+    model = Branches(False).eval()
+    optimized = eager(model, compile=True)
+    assert optimized.choices["second"] == "tiled" != optimized.choices["first"]
+    assert difference(model, optimized) < TOLERANCE
 
 
 def test_something_can_be_trained_on_the_embeddings_of_an_optimized_model():

@@ -30,8 +30,9 @@ from qaudio.quaternion import tiled
 from qaudio.quaternion.algebra import Four, gather, product_weights, spread
 from qaudio.quaternion.layers import QConv2d, QLinear
 
-# With fewer channels "tiled" is the faster way to eight products, by a factor of two and more; from
-# so many on it is a matter of the map's size. Not trying the others spares their compilation.
+# With fewer channels "tiled" is the faster way to eight products, by a factor of two and more with
+# vectors of 16; from so many on it is a matter of the map's size. Not trying the others spares
+# their compilation.
 WIDE = 128
 
 
@@ -267,15 +268,16 @@ class Stage(nn.Module):
         self.shift = tuple(part[:, None, None].clone() for part in shift.chunk(4))
 
     def forward(self, x: Tensor | tuple[Tensor, ...], shortcut: Tensor | None = None) -> Any:
+        if self.form == "tiled":  # float32 also where autocast gave its inputs another type
+            x, *others = (
+                one.float().contiguous() for one in (cast(Tensor, x), shortcut) if one is not None
+            )
+            weights = (self.weight, self.scales, self.shifts)
+            return _kernel()(x, *weights, *others, relu=self.relu, pool=self.pool)
         if isinstance(x, Tensor):
             x = x.contiguous(memory_format=self.layout)
         if shortcut is not None:
             shortcut = shortcut.contiguous(memory_format=self.layout)
-        if self.form == "tiled":
-            return _kernel()(
-                cast(Tensor, x), self.weight, self.scales, self.shifts, shortcut,
-                relu=self.relu, pool=self.pool,
-            )  # fmt: skip
         if self.form in ("matrix", "packed"):
             y = self.convs[0](x)
             if shortcut is not None:
@@ -338,16 +340,23 @@ class SplitLinear(nn.Module):
 def forms(
     layer: nn.Conv2d | QConv2d, dtype: torch.dtype = torch.float32, compile: bool = True
 ) -> list[str]:
-    """Forms that a convolution can take where it is; with `compile`, those of a compiler too."""
+    """Forms that a convolution can take where it is; with `compile`, what a compiler makes too."""
     found = ["matrix"]
     if can_pack(layer.weight.to(dtype)):
         found.append("packed")
-    if not isinstance(layer, QConv2d):
-        return found
-    has_tiled = compile and tiled.fits(layer, dtype) and tiled.kernel() is not None
-    if not has_tiled or min(layer.in_channels, layer.out_channels) >= WIDE:
+    if isinstance(layer, QConv2d):
         found += ["products", "grouped"]
-    return [*found, "tiled"] if has_tiled else found
+        if compile and tiled.fits(layer, dtype) and tiled.kernel() is not None:
+            found.append("tiled")
+    return found
+
+
+def worth_measuring(layer: nn.Conv2d | QConv2d, names: list[str]) -> list[str]:
+    """Of the forms that a layer can take, those of which each may be the fastest."""
+    threads = "tiled" in names and (_kernel().parallel or torch.get_num_threads() == 1)
+    if not threads or min(layer.in_channels, layer.out_channels) >= WIDE:
+        return names
+    return [name for name in names if name not in ("products", "grouped")]
 
 
 def _kernel() -> tiled.Kernel:

@@ -7,8 +7,13 @@
 // A tile's planes are stored with one column of zeros before each row, which also ends the row
 // above it: places that are taken from there give sums that are left out at the end.
 
+#if defined(_OPENMP) && defined(__clang__)
+#error "Clang's OpenMP may be another than torch's, and two do not get along in one process"
+#endif
+
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <vector>
 
 #if defined(__AVX512F__)
@@ -203,15 +208,25 @@ struct Stage {
 
 extern "C" {
 
+// Whether more than one thread is used.
+int parallel() {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 // How many output channels of a component are computed together; weights are laid out for it as
 // (blocks of channels, 8, in, 9, channels of the block), the last block filled with zeros.
 int block_of(long out) { return out % 4 == 0 || out > 4 ? 4 : 2; }
 
 // x (batch, 4 in, height, width) -> y (batch, 4 out, height / pool, width / pool), both contiguous,
-// as is a shortcut of y's shape (pool 1), or null; scale and shift of 4 out channels.
-void quaternion_stage(const float *x, const float *weight, const float *scale, const float *shift,
-                      const float *shortcut, float *y, long batch, long in, long out, long height,
-                      long width, int relu, int pool, int threads) {
+// as is a shortcut of y's shape (pool 1), or null; scale and shift of 4 out channels; nothing empty.
+// Returns 1 for want of memory, else 0.
+int quaternion_stage(const float *x, const float *weight, const float *scale, const float *shift,
+                     const float *shortcut, float *y, long batch, long in, long out, long height,
+                     long width, int relu, int pool, int threads) {
     Stage stage = {x, weight, scale, shift, shortcut, y, in, out, height, width,
                    block_of(out), pool, relu ? 0 : -INFINITY, 0};
     // Rows of a tile: few enough for the cache and for each thread to have some tiles; enough, where
@@ -223,7 +238,16 @@ void quaternion_stage(const float *x, const float *weight, const float *scale, c
     stage.rows = std::min(std::max(fitting, filling), std::max(most, least)) + 1;
     stage.rows -= stage.rows % 2;
     const long tiles = (height + stage.rows - 1) / stage.rows;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-    for (long n = 0; n < batch * tiles; n++) stage.tile(n / tiles, n % tiles * stage.rows);
+    int failed = 0;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1) \
+    reduction(| : failed)
+    for (long n = 0; n < batch * tiles; n++) {
+        try {
+            stage.tile(n / tiles, n % tiles * stage.rows);
+        } catch (const std::bad_alloc &) {
+            failed = 1;
+        }
+    }
+    return failed;
 }
 }

@@ -248,7 +248,7 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
             soon as it is known.
 
     Raises:
-        EntryError: when that checkpoint was made by other settings, or by the writer.
+        EntryError: when that checkpoint was made by other settings, or the writer refuses the run.
     """
     cli.model.look_in(Path(cli.config.writer.folder))
     folder = _run_folder(cli)

@@ -165,7 +165,8 @@ class EntryWriter:
 
     def check_widths(self, widths: dict[str, int]) -> None:
         """Raise EntryError when the entry's network is of other widths."""
-        if (self.path / "config.json").is_file() and read_config(self.path)["widths"] != widths:
+        held = (self.path / "results.json").is_file()
+        if held and read_config(self.path)["widths"] != widths:
             raise EntryError(
                 f"{self.path}: this fold is pruned to other widths than the entry has: with "
                 "allocation 'global' and target_latency each fold finds its own; take 'uniform' "

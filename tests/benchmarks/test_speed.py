@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+pytest.importorskip("resource", reason="peaks of memory are measured where Unix counts them")
 from tests.benchmarks.speed import __main__ as command
 from tests.benchmarks.speed import exports, networks, record, table
 from tests.benchmarks.speed.table import LEAST, Row, Session, Start, Table, milliseconds, profile
