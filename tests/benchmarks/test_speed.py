@@ -132,18 +132,22 @@ def test_the_recorded_tables_are_those_of_the_recorded_figures():
     assert list(found) and set(found) <= set(command.GROUPS)
 
 
-def test_a_profile_names_operators_and_imports(capsys):
+def test_a_profile_names_operators_and_imports(capsys, tmp_path):
     made = Table(profile="product")
     x = torch.ones(8, 8)
     assert made.pair("a product", "a sum", None, lambda: x @ x, lambda: x + x) is None
     assert made.pair("another row", "a root", None, lambda: x, lambda: x.sqrt()) is None
     printed = capsys.readouterr().out
     assert "aten::mm" in printed and "aten::add" in printed and "aten::sqrt" not in printed
-    assert "  json\n" in profile(Start(("-c", "import json"))) + "\n"
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.2)\n")
+    found = profile(
+        Start(("-c", f"import sys; sys.path.append({str(tmp_path)!r}); import slow_to_import"))
+    )
+    assert found.splitlines()[0].endswith(" ms  slow_to_import")
 
 
 def test_of_a_pair_that_misses_its_limit_the_profiles_are_kept(tmp_path):
-    made, x = Table(budget=0), torch.ones(64, 64)
+    made, x = Table(budget=0), torch.ones(256, 256)
     made.group = "large"
     made.pair("sums", "a product", 0.0, lambda: x + x, lambda: x @ x)
     made.pair("kept", "another", 1e9, lambda: x + x, lambda: x @ x)
