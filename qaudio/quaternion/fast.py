@@ -353,8 +353,10 @@ def forms(
 
 def worth_measuring(layer: nn.Conv2d | QConv2d, names: list[str]) -> list[str]:
     """Of the forms that a layer can take, those of which each may be the fastest."""
-    threads = "tiled" in names and (_kernel().parallel or torch.get_num_threads() == 1)
-    if not threads or min(layer.in_channels, layer.out_channels) >= WIDE:
+    narrow = min(layer.in_channels, layer.out_channels) < WIDE
+    if "tiled" not in names or not narrow:
+        return names
+    if not _kernel().parallel and torch.get_num_threads() > 1:
         return names
     return [name for name in names if name not in ("products", "grouped")]
 

@@ -193,7 +193,7 @@ def _made(compiler: list[str], options: tuple[str, ...]) -> Kernel | None:
     Raises what running a compiler that fails, or loading what it made, raises.
     """
     source = SOURCE.read_bytes()
-    made_of = (source, *compiler, *options, platform.machine(), _processor(), torch.__version__)
+    made_of = (source, *compiler, *options, platform.machine(), _instructions(), torch.__version__)
     digest = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     kept = cache_folder() / "kernels" / f"tiled-{digest}.so"
     if kept.is_file():
@@ -218,7 +218,7 @@ def _made(compiler: list[str], options: tuple[str, ...]) -> Kernel | None:
         return made
 
 
-def _processor() -> str:
+def _instructions() -> str:
     """What the processor can do: a home folder may be shared by machines that differ."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
