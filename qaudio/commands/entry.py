@@ -61,7 +61,7 @@ def register(command: Commands) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from qaudio.zoo import tables
+    from qaudio.zoo import forest, tables
     from qaudio.zoo.catalog import on_hub, zoo_folder
     from qaudio.zoo.entry import renew_card, verify
     from qaudio.zoo.study import Study, study_entries
@@ -88,6 +88,7 @@ def _verify(options: argparse.Namespace) -> int:
         (top / "MODEL_CARDS.md", None, tables.index()),
         (top / "README.md", "zoo tables", tables.readme_tables()),
         (top / "recipes" / "README.md", "study tables", study.render(zoo_folder())),
+        (zoo_folder() / forest.FILE, None, forest.draw(study, zoo_folder())),
     ):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         made = tables.with_generated(text, what, made) if what else made

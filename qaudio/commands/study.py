@@ -78,7 +78,7 @@ def _study(options: argparse.Namespace) -> int:
                 failed += 1
                 say_failed(EntryError(f"{benchmark} {cell.name}: {error}"))
     if not options.list:
-        _write_tables(study, Path(options.zoo))
+        _write_documents(study, Path(options.zoo))
     return 1 if failed else 0
 
 
@@ -99,13 +99,20 @@ def _missing(
     return bool(runs - set(found["result"]["runs"]))
 
 
-def _write_tables(study: Study, zoo: Path) -> None:
+def _write_documents(study: Study, zoo: Path) -> None:
+    """The tables in the recipes' README.md, and the picture in the zoo."""
+    from qaudio.zoo import forest
     from qaudio.zoo.tables import with_generated
 
-    path = study.recipes / "README.md"
-    text = path.read_text(encoding="utf-8")
-    made = with_generated(text, "study tables", study.render(zoo))
-    if made != text:
-        with replacing(path) as file:
-            file.write(made.encode())
-        print(f"{path}: written")
+    page, picture = study.recipes / "README.md", zoo / forest.FILE
+    text = page.read_text(encoding="utf-8")
+    made = {
+        page: with_generated(text, "study tables", study.render(zoo)),
+        picture: forest.draw(study, zoo),
+    }
+    for path, content in made.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                file.write(content.encode())
+            print(f"{path}: written")

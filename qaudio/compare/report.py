@@ -26,12 +26,12 @@ from qaudio.compare.tables import (
     TO_BEST,
     condition_notes,
     cost_text,
-    difference_text,
     interval_text,
     marks,
     score_text,
     to_best,
 )
+from qaudio.zoo.tables import difference_text
 
 FIRST_ASCENDING = ("entry", "licence", *(m.title for m in MEASURES.values()))
 WORDS = ' class="words"'  # may break into lines, as figures may not

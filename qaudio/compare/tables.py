@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from qaudio.compare.gather import MEASURES, Comparison, Group, Measure, Member
-from qaudio.zoo.tables import missing, percent, points, spread
+from qaudio.zoo.tables import difference_text, missing, percent, spread
 
 WIDTH = 100  # columns of a terminal that the tables fit
 SHORTEST_NAME = 16  # columns
@@ -55,12 +55,6 @@ def score_text(member: Member) -> str:
 def interval_text(member: Member) -> str:
     """The 95 % interval in percent."""
     return f"{100 * member.low:.1f}–{100 * member.high:.1f} %"
-
-
-def difference_text(difference: dict[str, Any]) -> str:
-    """A paired difference in points, with its interval."""
-    low, high = difference["interval95"]
-    return f"{points(difference['mean'])} ({points(low)} to {points(high)})"
 
 
 def to_best(group: Group, member: Member) -> str:

@@ -16,7 +16,7 @@ import yaml
 from qaudio.zoo.benchmarks import DATASETS
 from qaudio.zoo.catalog import EntryError, read_json, zoo_folder
 from qaudio.zoo.results import Predictions, paired_difference
-from qaudio.zoo.tables import interval, points, score
+from qaudio.zoo.tables import difference_text, interval, score
 
 FOLDER = "study"  # of the zoo, for results without weights
 HEAD = (
@@ -70,13 +70,14 @@ class Study:
                 )
                 for name, one in document["cells"].items()
             }  # fmt: skip
+            self.reference: str = document["reference"]  # the cell that the picture is drawn to
             self.tables: list[tuple[str, list[str]]] = [
                 (one["title"], one["cells"]) for one in document["tables"]
             ]
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise EntryError(f"{path}: not readable as a study ({error!r})") from None
         named = {name for cell in self.cells.values() for name in cell.against}
-        named |= {name for _, names in self.tables for name in names}
+        named |= {name for _, names in self.tables for name in names} | {self.reference}
         if named - self.cells.keys():
             raise EntryError(
                 f"{path}: no such cells: {', '.join(sorted(named - self.cells.keys()))}"
@@ -127,13 +128,11 @@ class Study:
                 continue
             result, cost, differences = found["result"], found["cost"], []
             for other in cell.against:
-                pair = self._difference(cell, self.cells[other], benchmark, zoo)
+                pair = self.difference(cell, self.cells[other], benchmark, zoo)
                 if pair is None:
                     continue
+                differences.append(f"{difference_text(pair)} to `{other}`")
                 low, high = pair["interval95"]
-                differences.append(
-                    f"{points(pair['mean'])} ({points(low)} to {points(high)}) to `{other}`"
-                )
                 if low <= 0 <= high:
                     undecided.append(f"`{cell.name}` against `{other}`")
             seeds = len(found["seeds"])
@@ -151,7 +150,7 @@ class Study:
             parts.append(f"Undecided at 95 %: {', '.join(undecided)}.")
         return parts
 
-    def _difference(
+    def difference(
         self, cell: Cell, other: Cell, benchmark: str, zoo: Path
     ) -> dict[str, Any] | None:
         """Paired difference of two cells over the runs they share; None where there are none."""

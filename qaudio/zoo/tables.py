@@ -17,6 +17,12 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f}"
 
 
+def difference_text(difference: dict[str, Any]) -> str:
+    """A paired difference in points, with its interval."""
+    low, high = difference["interval95"]
+    return f"{points(difference['mean'])} ({points(low)} to {points(high)})"
+
+
 def interval(bounds: list[float]) -> str:
     return f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f} %"
 

@@ -30,7 +30,7 @@ def study(tmp_path, recipe):
         "taught": {"what": "taught", "recipe": "taught.yaml", "set": {"model.loss": "published"},
                    "against": ["net"]},
     }  # fmt: skip
-    document = {"benchmarks": ["esc10"], "seeds": [0], "cells": cells,
+    document = {"benchmarks": ["esc10"], "seeds": [0], "reference": "net", "cells": cells,
                 "tables": [{"title": "Both", "cells": ["net", "taught"]}]}  # fmt: skip
     (folder.parent / "study.yaml").write_text(yaml.safe_dump(document))
     (folder.parent / "README.md").write_text(
@@ -50,6 +50,8 @@ def test_what_is_missing_is_trained_and_the_tables_are_made(study, tmp_path, cap
     assert "not run" not in table
     assert table.count("(1 runs so far)") == 2
     assert "to `net`" in table
+    picture = (tmp_path / "zoo" / "study" / "differences.svg").read_text()
+    assert picture.count("<circle") == 1 and "taught" in picture
     capsys.readouterr()
     assert main(study) == 0
     assert capsys.readouterr().out.splitlines() == ["esc10 net: complete", "esc10 taught: complete"]

@@ -8,6 +8,7 @@ from test_entry import results_of, tiny
 
 import qaudio
 from qaudio.cli import main
+from qaudio.zoo import forest
 from qaudio.zoo.catalog import EntryError, entries
 from qaudio.zoo.results import Predictions, paired_difference
 from qaudio.zoo.study import Study, study_entries
@@ -40,7 +41,13 @@ def study(tmp_path) -> Study:
     tables = [{"title": "All", "cells": list(cells)}]
     (recipes / "study.yaml").write_text(
         yaml.safe_dump(
-            {"benchmarks": ["made"], "seeds": [0], "cells": cells, "tables": tables},
+            {
+                "benchmarks": ["made"],
+                "seeds": [0],
+                "reference": "whole",
+                "cells": cells,
+                "tables": tables,
+            },
             sort_keys=False,
         )
     )
@@ -113,9 +120,11 @@ def test_arguments_of_a_cell(study):
 
 def test_faults_of_a_study_are_named(study, tmp_path):
     path = study.recipes / "study.yaml"
-    path.write_text(path.read_text().replace("- later", "- never"))
-    with pytest.raises(EntryError, match="no such cells: never"):
-        Study(path)
+    text = path.read_text()
+    for old, new in (("- later", "- never"), ("reference: whole", "reference: never")):
+        path.write_text(text.replace(old, new))
+        with pytest.raises(EntryError, match="no such cells: never"):
+            Study(path)
     for text in ("[]", "cells: {a: {}}", "{"):
         path.write_text(text)
         with pytest.raises(EntryError, match="not readable as a study"):
@@ -124,8 +133,11 @@ def test_faults_of_a_study_are_named(study, tmp_path):
 
 def test_the_shipped_tables_follow_from_the_shipped_results():
     text = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
-    made = Study(ROOT / "recipes" / "study.yaml").render(ROOT / "zoo")
+    study = Study(ROOT / "recipes" / "study.yaml")
+    made = study.render(ROOT / "zoo")
     assert with_generated(text, "study tables", made) == text
+    picture = ROOT / "zoo" / forest.FILE
+    assert picture.read_text(encoding="utf-8") == forest.draw(study, ROOT / "zoo")
     for cell in study_entries():
         qaudio.verify(cell)
 
