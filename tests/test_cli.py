@@ -379,6 +379,18 @@ def test_prune_refuses_in_one_line(run, tiny_entry, tmp_path, options, named):
     assert not (tmp_path / "pruned").exists()
 
 
+def test_prune_ranks_by_data_nowhere_and_by_chance_as_the_seed_says(run, tiny_entry, tmp_path):
+    options = ["prune", tiny_entry, "--ratio", 0.5, "--criterion"]
+    refused = run(*options, "taylor", "--out", tmp_path / "taylor")
+    assert refused.code == 2 and "needs clips" in refused.err
+    plans = set()
+    for seed in (0, 1, 1):
+        out = tmp_path / f"seed{seed}-{len(plans)}"
+        assert run(*options, "random", "--seed", seed, "--out", out).code == 0
+        plans.add(json.dumps(json.loads((out / "plan.json").read_text())["kept"]))
+    assert len(plans) == 2
+
+
 def test_prune_does_not_replace_a_folder_that_is_no_entry(run, tiny_entry, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")

@@ -42,6 +42,18 @@ def positive(text: str) -> int:
     return value
 
 
+def numbers(text: str) -> list[int]:
+    """An argument type: whole numbers, as in 1, 1,2 or [1,2]."""
+    body = text.strip().removeprefix("[").removesuffix("]")
+    try:
+        found = [int(part) for part in body.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 0:
+        raise argparse.ArgumentTypeError(f"must be whole numbers such as [1,2], not {text!r}")
+    return found
+
+
 def usage(command: str, message: str) -> int:
     """Tell of wrong usage; the exit code."""
     print(f"qaudio {command}: {message}; see qaudio {command} --help", file=sys.stderr)

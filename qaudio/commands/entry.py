@@ -31,7 +31,7 @@ def register(command: Commands) -> None:
     )
 
     sub = command(
-        "prune", _prune, "remove filters from an entry or architecture, without fine-tuning",
+        "prune", _prune, "remove filters from an entry, without fine-tuning",
         "qaudio prune qcnn10_050.esc10 --ratio 0.5 --out my_pruned",
     )  # fmt: skip
     sub.add_argument("entry", help="name or folder")
@@ -41,7 +41,11 @@ def register(command: Commands) -> None:
     sub.add_argument("--target-params", type=float, help="share or number of parameters to keep")
     sub.add_argument("--target-latency", type=float, help="share or milliseconds to keep, measured")
     sub.add_argument("--layers", default="all", help="all, published, blocksA-B or names")
-    sub.add_argument("--criterion", default="l1", help="l1, l2, fpgm, random, … (%(default)s)")
+    sub.add_argument(
+        "--criterion", default="l1",
+        help="l1, l2, gm_published, fpgm, operator_norm, bn_scale or random (%(default)s)",
+    )  # fmt: skip
+    sub.add_argument("--seed", type=int, default=0, help="of --criterion random (%(default)s)")
     sub.add_argument("--allocation", choices=("uniform", "global"), default="uniform")
     sub.add_argument("--multiple-of", type=positive, default=4)
     sub.add_argument("--min-channels", type=positive, default=8)
@@ -113,6 +117,10 @@ def _prune(options: argparse.Namespace) -> int:
     if sum(value is not None for value in targets.values()) != 1:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in targets)
         return usage("prune", f"give exactly one of {names}")
+    if options.criterion == "taylor":
+        return usage(
+            "prune", "--criterion taylor needs clips: train a recipe with it, or call qaudio.plan"
+        )
     from qaudio.compress.cost import cost
     from qaudio.compress.prune import plan, prune
     from qaudio.zoo.entry import load, save, to_json
@@ -126,6 +134,7 @@ def _prune(options: argparse.Namespace) -> int:
         allocation=options.allocation,
         multiple_of=options.multiple_of,
         min_channels=options.min_channels,
+        seed=options.seed,
     )
     small = prune(model, chosen)
     config, extra = read_config(options.entry), {"plan.json": chosen.to_json()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qaudio.commands import training
-from qaudio.commands.common import Commands, replacing, say_failed, usage
+from qaudio.commands.common import Commands, numbers, replacing, say_failed, usage
 from qaudio.zoo.catalog import EntryError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def register(command: Commands) -> None:
     sub.add_argument("--benchmark", help="one of the grid's; default: all")
     sub.add_argument("--cells", default="*", help="names, with * (%(default)s)")
     sub.add_argument("--data.root", dest="root", help="the benchmark's recordings")
-    sub.add_argument("--folds", help="such as [1,2]; default: all")
-    sub.add_argument("--seeds", help="such as [0,1,2]; default: the grid's")
+    sub.add_argument("--folds", type=numbers, help="such as [1,2]; default: all")
+    sub.add_argument("--seeds", type=numbers, help="such as [0,1,2]; default: the grid's")
     sub.add_argument("--zoo", default="zoo", help="folder of entries (%(default)s)")
     sub.add_argument("--runs", default="runs", help="logs and unfinished runs (%(default)s)")
     sub.add_argument("--list", action="store_true", help="say what is there and train nothing")
@@ -38,8 +38,6 @@ def register(command: Commands) -> None:
 
 
 def _study(options: argparse.Namespace) -> int:
-    import yaml
-
     from qaudio.data.errors import DataError
     from qaudio.zoo.study import Study
 
@@ -51,13 +49,11 @@ def _study(options: argparse.Namespace) -> int:
     chosen = [cell for cell in study.cells.values() if fnmatchcase(cell.name, options.cells)]
     if not chosen:
         return usage("study", f"--cells {options.cells!r} is none of {', '.join(study.cells)}")
-    folds, seeds = (
-        yaml.safe_load(text) if text else None for text in (options.folds, options.seeds)
-    )
+    folds = options.folds
     failed = 0
     for benchmark in [options.benchmark] if options.benchmark else study.benchmarks:
         for cell in chosen:
-            wanted = seeds or cell.seeds or study.seeds
+            wanted = options.seeds or cell.seeds or study.seeds
             missing = _missing(study, cell, benchmark, Path(options.zoo), folds, wanted)
             print(f"{benchmark} {cell.name}: {'to train' if missing else 'complete'}", flush=True)
             if options.list or not missing:

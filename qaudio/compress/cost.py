@@ -16,6 +16,7 @@ from qaudio.models.base import AudioModel, evaluating
 from qaudio.timing import in_processor_time, seconds_of
 
 WARMUP, REPEATS = 3, 15
+FEWEST, LONG_ENOUGH = 4, 2.0  # turns of two networks at least, and seconds after which they end
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -141,7 +142,8 @@ def latency_ratio(model: AudioModel, other: AudioModel, seconds: float) -> float
     """Latency of a model over another's on one clip.
 
     The two are timed in turns, and the shortest times count: what else the machine does can only
-    add to them, and more to a wide network, which needs the caches, than to a narrow one.
+    add to them, and more to a wide network, which needs the caches, than to a narrow one. Slow
+    networks take fewer turns.
     """
     sound, others = _silence(model, seconds), _silence(other, seconds)
     ours, theirs = [], []
@@ -149,7 +151,9 @@ def latency_ratio(model: AudioModel, other: AudioModel, seconds: float) -> float
         for _ in range(WARMUP + REPEATS):
             ours.append(seconds_of(lambda: model(sound), sound.device))
             theirs.append(seconds_of(lambda: other(others), others.device))
-    return min(ours[WARMUP:]) / min(theirs[WARMUP:])
+            if len(ours) >= FEWEST and sum(ours) + sum(theirs) > LONG_ENOUGH:
+                break
+    return min(ours) / min(theirs)
 
 
 def device_name(device: torch.device) -> str:

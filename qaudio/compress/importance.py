@@ -52,7 +52,8 @@ def l2(weights: Tensor) -> Tensor:
 def gm_published(weights: Tensor) -> Tensor:
     """(gmean|W| − gmean|W_f|)²: the geometric *mean* of QPANN's code (Interspeech 2024).
 
-    Not the field's geometric median, which is `fpgm`.
+    Not the field's geometric median, which is `fpgm`. What is ranked last is the filter whose size
+    is nearest to the layer's: one of weights next to zero may come first.
     """
     log = weights.abs().clamp(min=TINY).log()
     by_filter, whole = log.mean(dim=(-2, -1)), log.mean(dim=(-3, -2, -1))
@@ -70,6 +71,8 @@ def operator_norm(weights: Tensor) -> Tensor:
 
     For input channel c, A_c (filters × taps) is centred over its filters; the prototype is the
     first row of u vᵀ, its first singular pair, normalised: v with the sign of u's first entry.
+    What is ranked last is the filter nearest to the layer's mean along the prototypes, which need
+    not be one of weights next to zero.
     """
     by_input = weights.double().transpose(-3, -2)  # (components, inputs, filters, taps)
     centred = by_input - by_input.mean(dim=-2, keepdim=True)
@@ -101,25 +104,33 @@ def bn_scale(model: AudioModel, group: ChannelGroup) -> Tensor:
     return _mean([_normalised(gamma.abs().reshape(planes, -1)) for gamma in gammas])
 
 
-def taylor(model: AudioModel, group: ChannelGroup, gradients: list[dict[str, Tensor]]) -> Tensor:
+def taylor(model: AudioModel, groups: Sequence[ChannelGroup], data: Batches) -> dict[str, Tensor]:
     """Mean over batches of (Σ_f W·∂L/∂W)²: Molchanov et al., *Importance Estimation*, CVPR 2019.
 
     The sum runs over all components of a filter, since the loss feels them together.
 
     Args:
-        model: that holds the layers.
-        group: channels to score.
-        gradients: of each batch, by the name of the layer's weight, see `loss_gradients`.
+        model: in eval mode while it is asked; left as it is.
+        groups: channels to score.
+        data: batches of waveforms (B, T) and labels, (B,) or (B, C).
+
+    Raises:
+        ValueError: when there is no batch.
     """
-    scores = []
-    for layer in group.producers:
-        weight = filters(model, layer)
-        total = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
-        for gradient in gradients:
-            product = weight * filters(model, layer, gradient[f"{layer}.weight"])
-            total += product.double().sum(dim=(0, 2, 3)).square()
-        scores.append(_normalised(total[None]))
-    return _mean(scores)
+    layers = [layer for group in groups for layer in group.producers]
+    totals: dict[str, Tensor] = {}
+    for waveform, label in data:
+        gradients = loss_gradients(model, waveform, label, [f"{layer}.weight" for layer in layers])
+        for layer, gradient in zip(layers, gradients, strict=True):
+            product = filters(model, layer) * filters(model, layer, gradient)
+            change = product.double().sum(dim=(0, 2, 3)).square()
+            totals[layer] = totals.get(layer, 0) + change
+    if not totals:
+        raise ValueError("criterion 'taylor' needs at least one batch")
+    return {
+        group.name: _mean([_normalised(totals[layer][None]) for layer in group.producers])
+        for group in groups
+    }
 
 
 def random(group: ChannelGroup, count: int, seed: int) -> Tensor:
@@ -149,16 +160,22 @@ def scores(
         seed: for "random".
 
     Raises:
-        ValueError: for an unknown criterion, or "taylor" without data.
+        ValueError: for an unknown criterion, "taylor" without data, or weights or data that are
+            not finite.
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
+    for group in groups:
+        for layer in (*group.producers, *group.norms):
+            if not all(p.isfinite().all() for p in model.get_submodule(layer).parameters()):
+                raise ValueError(f"{layer} has weights that are NaN or infinite: nothing to rank")
     if criterion == "taylor":
         if data is None:
             raise ValueError("criterion 'taylor' needs data: batches of (waveforms, labels)")
-        names = [f"{layer}.weight" for group in groups for layer in group.producers]
-        gradients = loss_gradients(model, data, names)
-        return {group.name: taylor(model, group, gradients) for group in groups}
+        found = taylor(model, groups, data)
+        if not all(score.isfinite().all() for score in found.values()):
+            raise ValueError("criterion 'taylor': NaN or infinite gradients; is the sound finite?")
+        return found
     if criterion == "bn_scale":
         return {group.name: bn_scale(model, group) for group in groups}
     planes = 4 if model.quaternion else 1
@@ -174,32 +191,24 @@ def scores(
 
 
 def loss_gradients(
-    model: AudioModel, data: Batches, names: Sequence[str]
-) -> list[dict[str, Tensor]]:
-    """Gradients of the loss in eval mode, for each batch, by parameter name.
+    model: AudioModel, waveform: Tensor, label: Tensor, names: Sequence[str]
+) -> tuple[Tensor, ...]:
+    """Gradients of the loss of a batch in eval mode.
 
     Args:
         model: left as it is; its frozen parameters have gradients, too.
-        data: batches of waveforms and labels.
+        waveform: (B, T).
+        label: (B,) class indices, or (B, C) where the task is multi-label.
         names: of the parameters.
-
-    Raises:
-        ValueError: when there is no batch.
     """
-    found = []
-    named = {name: model.get_parameter(name) for name in names}
-    with evaluating(model), torch.enable_grad(), _learning(named.values()):
-        for waveform, label in data:
-            logits = model(waveform)
-            if model.task == "multiclass":
-                loss = F.cross_entropy(logits, label)
-            else:
-                loss = F.binary_cross_entropy_with_logits(logits, label.float())
-            gradients = torch.autograd.grad(loss, list(named.values()))
-            found.append(dict(zip(named, gradients, strict=True)))
-    if not found:
-        raise ValueError("criterion 'taylor' needs at least one batch")
-    return found
+    parameters = [model.get_parameter(name) for name in names]
+    with evaluating(model), torch.enable_grad(), _learning(parameters):
+        logits = model(waveform)
+        if model.task == "multiclass":
+            loss = F.cross_entropy(logits, label)
+        else:
+            loss = F.binary_cross_entropy_with_logits(logits, label.float())
+        return torch.autograd.grad(loss, parameters)
 
 
 @contextmanager

@@ -21,12 +21,12 @@ from qaudio.compress.allocate import (
     ParamMeter,
     allowed_widths,
     globally,
+    of_widths,
     towards,
     uniform,
 )
 from qaudio.compress.importance import CRITERIA, Batches, scores
 from qaudio.models.base import AudioModel, ChannelGroup
-from qaudio.models.registry import from_config
 from qaudio.quaternion import QConv2d, QLinear
 
 
@@ -66,6 +66,13 @@ class Plan:
         names = {field.name for field in fields(cls)}
         if not isinstance(document, dict) or set(document) != names:
             raise ValueError(f"not a pruning plan: expected the keys {', '.join(sorted(names))}")
+        kept, widths = document["kept"], (document["before"], document["after"])
+        if not (
+            isinstance(kept, dict)
+            and all(isinstance(one, list) and all(map(_whole, one)) for one in kept.values())
+            and all(isinstance(one, dict) and all(map(_whole, one.values())) for one in widths)
+        ):
+            raise ValueError("not a pruning plan: kept, before or after is of another form")
         return cls(**document)
 
 
@@ -92,7 +99,8 @@ def plan(
         target_macs: MACs to keep: a share of the model's (≤ 1), or a number, of a 10 s clip.
         target_params: parameters to keep: a share (≤ 1) or a number.
         target_latency: latency to keep: a share (≤ 1) or milliseconds, of a 10 s clip on this
-            machine, measured for each width tried.
+            machine, measured for each width tried, as the model stands: on its device, in its
+            dtype and memory format, with torch's number of threads.
         layers: "all" (every convolution; the MLPs of a transformer), "published" (the papers'
             blocks), "blocks4-6", "block4", or names of layers, as a list or separated by commas.
         criterion: one of `qaudio.compress.importance.CRITERIA`.
@@ -103,8 +111,11 @@ def plan(
         data: batches of waveforms (B, T) and labels, (B,) or (B, C), for criterion "taylor".
         seed: for criterion "random".
 
+    Warns where no widths that are allowed come within 2 % of a target, or 10 % of a latency.
+
     Raises:
-        ValueError: for a request that cannot be met; says what would be allowed.
+        ValueError: for a request that cannot be met (says what would be allowed), or weights or
+            data that are not finite.
     """
     targets = {
         "target_macs": target_macs,
@@ -206,8 +217,13 @@ def prune(model: AudioModel, plan_or_none: Plan | None = None, **request: Any) -
         plan_or_none: a plan made for this model; or give `plan`'s arguments by name.
 
     Raises:
-        ValueError: when the plan does not fit the model.
+        ValueError: when the plan does not fit the model, or as `plan` does.
+        TypeError: for something else than a plan.
     """
+    if not isinstance(plan_or_none, Plan | None):
+        raise TypeError(
+            f"prune takes a Plan or named arguments, such as ratio=0.5, not {plan_or_none!r}"
+        )
     if (plan_or_none is None) == (not request):
         raise ValueError("give either a plan or the arguments of qaudio.plan")
     chosen = plan_or_none or plan(model, **request)
@@ -217,10 +233,8 @@ def prune(model: AudioModel, plan_or_none: Plan | None = None, **request: Any) -
             f"{model.architecture}"
         )
     _check(model, chosen)
-    small = from_config({**model.config, "widths": chosen.after})
+    small = of_widths(model, chosen.after)
     small.load_state_dict(slice_tensors(model, chosen, model.state_dict()))
-    weight = model.classifier.weight
-    small = small.to(device=weight.device, dtype=weight.dtype).train(model.training)
     if small.widths != chosen.after or sum(p.numel() for p in small.parameters()) > sum(
         p.numel() for p in model.parameters()
     ):
@@ -291,6 +305,10 @@ def _check(model: AudioModel, plan: Plan) -> None:
                 f"the plan keeps {len(kept) * component} channels of {name}, but says "
                 f"{plan.after.get(name)}"
             )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _highest(scores: Tensor, count: int) -> list[int]:

@@ -11,7 +11,7 @@ from lightning import Callback
 from torch import Tensor, nn
 
 from qaudio.compress import distill
-from qaudio.compress.prune import prune
+from qaudio.compress.prune import prune, select_groups
 from qaudio.data.augment import global_seed
 from qaudio.data.datamodule import Split
 from qaudio.models.base import AudioModel
@@ -32,6 +32,8 @@ class PrunedClassifier(Classifier):
         source: the entry to prune: name or folder.
         ratio, target_macs, target_params, target_latency, layers, criterion, allocation,
             multiple_of, min_channels: as `qaudio.plan` takes them; exactly one of the first four.
+            The folds of an entry share their widths: allocation "global" and target_latency, which
+            give each fold its own, are for one fold or a fixed split.
         steps: 1 prunes at once, before training; more prune a little and train a little, to the
             same widths, see `StepwisePruning`.
         steps_share: share of the epochs over which several steps are spread.
@@ -192,6 +194,14 @@ class DistilledClassifier(PrunedClassifier):
         self._held = (teacher,)
         net = super().build(labels, split)
         sizes = (net.classifier.in_features, teacher.classifier.in_features)
+        if self.teaches == "features" and self.prunes and self.stepwise.steps > 1:
+            groups = select_groups(net, self.request["layers"])
+            changed = [group.name for group in groups if "classifier" in group.consumers]
+            if changed:
+                raise ValueError(
+                    f"loss 'features' compares embeddings, whose size changes with each step that "
+                    f"prunes {', '.join(changed)}: leave it out of layers, or give steps 1"
+                )
         if self.teaches == "features" and sizes[0] != sizes[1]:
             self.projection = nn.Linear(*sizes, bias=False)
         return net

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import Tensor
@@ -22,12 +24,16 @@ class StoredAnswers:
 
     Args:
         folder: where the file lies; made when it is needed.
-        model: the file's name comes from its weights.
+        model: the file's name comes from its weights and front-end.
         kind: what is answered ("logits"), part of the name.
+
+    Raises:
+        ValueError: for a file that is there but cannot be read.
     """
 
     def __init__(self, folder: str | Path, model: AudioModel, kind: str):
-        digest = hashlib.sha256()
+        settings = json.dumps(model.config["frontend"], sort_keys=True)
+        digest = hashlib.sha256(settings.encode())
         for name, tensor in sorted(model.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         self.path = Path(folder) / f"{model.architecture}-{digest.hexdigest()[:16]}-{kind}"
@@ -35,9 +41,15 @@ class StoredAnswers:
         self.rows: dict[bytes, Tensor] = {}
         self.fresh = 0
         if self.path.is_file():
-            stored = load_file(self.path)
-            keys = [bytes(row) for row in stored["waveform"].numpy()]
-            self.rows = dict(zip(keys, stored["answer"], strict=True))
+            try:
+                stored = load_file(self.path)
+                keys = [bytes(row) for row in stored["waveform"].numpy()]
+                self.rows = dict(zip(keys, stored["answer"], strict=True))
+            except (SafetensorError, KeyError, ValueError, TypeError) as error:
+                raise ValueError(
+                    f"{self.path}: not readable as a teacher's answers ({error}); delete it and "
+                    "they are computed anew"
+                ) from None
 
     def __call__(self, waveform: Tensor, answer: Callable[[Tensor], Tensor]) -> Tensor:
         """Answers (B, …) to waveforms (B, T); `answer` computes those that are not known."""

@@ -231,6 +231,9 @@ def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
 def paired_difference(child: Predictions, parent: Predictions) -> dict[str, Any]:
     """Accuracy of one entry less another's on the clips and seeds they share, with its interval.
 
+    As `summarise` has it, the mean over folds of each fold's difference, which is the mean over
+    its seeds; the interval is over clips.
+
     Raises:
         ValueError: when they share no run.
     """
@@ -238,17 +241,20 @@ def paired_difference(child: Predictions, parent: Predictions) -> dict[str, Any]
     if not shared:
         raise ValueError("the two entries share no (seed, fold) that both were scored on")
     differences: dict[str, list[float]] = {}
+    folds: dict[str, int] = {}
     for run in shared:
         one, other = child.run(*run), parent.run(*run)
         if not np.array_equal(one.clip, other.clip):
             raise ValueError(f"the two entries were scored on other clips in fold {run[1]}")
         for clip, delta in zip(one.clip, _correct(one) - _correct(other), strict=True):
             differences.setdefault(str(clip), []).append(float(delta))
+            folds[str(clip)] = run[1]
     per_clip = np.array([np.mean(values) for values in differences.values()])
+    weights = _fold_weights(np.array(list(folds.values())))
     return {
         "metric": "accuracy",
-        "mean": round(float(per_clip.mean()), DIGITS),
-        "interval95": bootstrap_interval(per_clip),
+        "mean": round(float(np.average(per_clip, weights=weights)), DIGITS),
+        "interval95": bootstrap_interval(per_clip, weights),
         "runs": len(shared),
         "clips": len(per_clip),
     }
@@ -285,15 +291,24 @@ def _over_folds(runs: dict[tuple[int, int], float]) -> dict[int, float]:
     }
 
 
+def _fold_weights(folds: np.ndarray) -> np.ndarray:
+    """Weights of clips in a mean over folds: in a fold of few clips each weighs more.
+
+    Args:
+        folds: of each clip, (N,).
+    """
+    _, own, sizes = np.unique(folds, return_inverse=True, return_counts=True)
+    return sizes.mean() / sizes[own]
+
+
 def _interval(predictions: Predictions, metric: str) -> list[float]:
-    """Of the mean over folds: in a fold of few clips each weighs more."""
+    """Of the mean over folds."""
     _, first, inverse = np.unique(predictions.clip, return_index=True, return_inverse=True)
     clip_of = np.argsort(np.argsort(first))[inverse]  # numbered as they come
     first = np.sort(first)
     if metric == "accuracy":
         values = np.bincount(clip_of, _correct(predictions)) / np.bincount(clip_of)
-        _, own, sizes = np.unique(predictions.fold[first], return_inverse=True, return_counts=True)
-        return bootstrap_interval(values, sizes.mean() / sizes[own])
+        return bootstrap_interval(values, _fold_weights(predictions.fold[first]))
     # A rank has a meaning among the logits of one network only.
     rows: dict[tuple[int, int], np.ndarray] = {}
     for seed, fold in predictions.runs():

@@ -16,7 +16,7 @@ import yaml
 from qaudio.zoo.benchmarks import DATASETS
 from qaudio.zoo.catalog import EntryError, read_json, zoo_folder
 from qaudio.zoo.results import Predictions, paired_difference
-from qaudio.zoo.tables import difference_text, interval, score
+from qaudio.zoo.tables import difference_text, interval, points, score
 
 FOLDER = "study"  # of the zoo, for results without weights
 HEAD = (
@@ -36,6 +36,7 @@ class Cell:
         changes: settings of the recipe and their values, {benchmark} filled in; a mapping holds
             one value for each benchmark.
         against: cells that it is compared with.
+        targets: for some of these, the least difference in points that was aimed at.
         seeds: None: the study's.
     """
 
@@ -44,6 +45,7 @@ class Cell:
     recipe: str
     changes: dict[str, Any]
     against: tuple[str, ...]
+    targets: dict[str, float]
     seeds: tuple[int, ...] | None = None
 
 
@@ -66,7 +68,7 @@ class Study:
             self.cells = {
                 name: Cell(
                     name, one["what"], one["recipe"], one.get("set", {}),
-                    tuple(one.get("against", ())), one.get("seeds"),
+                    tuple(one.get("against", ())), one.get("targets", {}), one.get("seeds"),
                 )
                 for name, one in document["cells"].items()
             }  # fmt: skip
@@ -76,7 +78,7 @@ class Study:
             ]
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise EntryError(f"{path}: not readable as a study ({error!r})") from None
-        named = {name for cell in self.cells.values() for name in cell.against}
+        named = {name for cell in self.cells.values() for name in (*cell.against, *cell.targets)}
         named |= {name for _, names in self.tables for name in names} | {self.reference}
         if named - self.cells.keys():
             raise EntryError(
@@ -119,7 +121,7 @@ class Study:
         return "\n\n".join(parts)
 
     def _table(self, title: str, cells: list[Cell], benchmark: str, zoo: Path) -> list[str]:
-        rows, undecided = [HEAD], []
+        rows, undecided, targets = [HEAD], [], []
         for cell in cells:
             found = self.results(cell, benchmark, zoo)
             name = f"`{cell.name}`: {cell.what}"
@@ -131,10 +133,14 @@ class Study:
                 pair = self.difference(cell, self.cells[other], benchmark, zoo)
                 if pair is None:
                     continue
-                differences.append(f"{difference_text(pair)} to `{other}`")
+                fewer = pair["runs"] < len(result["runs"])
+                over = f" over {pair['runs']} of its runs" if fewer else ""
+                differences.append(f"{difference_text(pair)} to `{other}`{over}")
                 low, high = pair["interval95"]
                 if low <= 0 <= high:
                     undecided.append(f"`{cell.name}` against `{other}`")
+                if other in cell.targets:
+                    targets.append(_aim(cell, other, pair))
             seeds = len(found["seeds"])
             columns = [
                 name,
@@ -148,6 +154,8 @@ class Study:
         parts = [f"**{title}**", "\n".join(rows)]
         if undecided:
             parts.append(f"Undecided at 95 %: {', '.join(undecided)}.")
+        if targets:
+            parts.append(f"Targets: {'; '.join(targets)}.")
         return parts
 
     def difference(
@@ -161,6 +169,14 @@ class Study:
         if not set(ours.runs()) & set(theirs.runs()):
             return None
         return paired_difference(ours, theirs)
+
+
+def _aim(cell: Cell, other: str, pair: dict[str, Any]) -> str:
+    """Whether the difference that was aimed at was reached, and whether that is sure."""
+    least, (low, high) = cell.targets[other] / 100, pair["interval95"]
+    met = "met" if pair["mean"] >= least - 1e-9 else "missed"
+    sure = "" if low >= least or high < least else ", undecided at 95 %"
+    return f"`{cell.name}` at least {points(least)} points to `{other}`: {met}{sure}"
 
 
 def study_entries(zoo: Path | None = None) -> list[Path]:

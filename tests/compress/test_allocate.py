@@ -15,7 +15,7 @@ from qaudio.compress.allocate import (
     towards,
     uniform,
 )
-from qaudio.compress.cost import cost, latency_ratio
+from qaudio.compress.cost import FEWEST, REPEATS, WARMUP, cost, latency_ratio
 from qaudio.compress.prune import plan, prune
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import create_model
@@ -66,6 +66,77 @@ def test_a_target_of_parameters_is_met(allocation, share) -> None:
     model = create_model("qcnn10_050", num_classes=10)
     chosen = plan(model, target_params=share, allocation=allocation)
     assert cost(prune(model, chosen)).params == approx(share * cost(model).params, rel=0.02)
+
+
+def test_two_layers_move_together_where_none_does_alone() -> None:
+    """7·a + 5·b: from 7·8 + 5·8 = 96, one step of either is off by 5 or 7, one of both by 2."""
+    widths, allowed = {"a": 16, "b": 16}, {"a": list(range(1, 17)), "b": list(range(1, 17))}
+    meter = Budget("made", lambda widths: 7 * widths["a"] + 5 * widths["b"])
+    chosen = towards(meter, 94, widths, allowed, lambda share: {"a": 8, "b": 8})
+    assert 7 * chosen["a"] + 5 * chosen["b"] == 94
+
+
+def test_a_target_that_no_widths_come_near_is_said(recwarn) -> None:
+    widths, allowed = {"a": 16, "b": 16}, {"a": [8, 16], "b": [8, 16]}
+    meter = Budget("target_made", lambda widths: widths["a"] * widths["b"])
+    with pytest.warns(UserWarning, match=r"target_made 100 is missed by 28\.0%.*multiple_of"):
+        towards(meter, 100, widths, allowed, uniform(widths, allowed))
+    recwarn.clear()
+    assert towards(meter, 0.5, widths, allowed, uniform(widths, allowed))
+    assert not recwarn
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+@pytest.mark.parametrize("share", [0.95, 0.8, 0.3, 0.1])
+def test_a_target_is_met_or_its_miss_is_said(allocation, share, recwarn) -> None:
+    """Also in steps so large that the nearest widths may be far away."""
+    for arch in ("cnn10_013", "qcnn6_025", "qcnn10_050"):
+        model, missed = small_model(arch), False
+        for name, count in (("target_params", "params"), ("target_macs", "macs")):
+            recwarn.clear()
+            try:
+                pruned = prune(model, allocation=allocation, multiple_of=16, **{name: share})
+            except ValueError as error:
+                assert "are possible" in str(error)
+                continue
+            found = getattr(cost(pruned), count) / getattr(cost(model), count)
+            missed = abs(found / share - 1) > 0.02
+            assert missed == any("is missed by" in str(one.message) for one in recwarn)
+
+
+def test_latency_is_measured_as_the_model_stands(monkeypatch) -> None:
+    seen = []
+
+    def ratio(candidate, model, seconds):
+        kernel = candidate.conv_block2.conv1.weight
+        seen.append((kernel.dtype, kernel.is_contiguous(memory_format=torch.channels_last)))
+        return sum(candidate.widths.values()) / sum(model.widths.values())
+
+    monkeypatch.setattr("qaudio.compress.allocate.latency_ratio", ratio)
+    for dtype, layout in (
+        (torch.float64, torch.contiguous_format),
+        (torch.float32, torch.channels_last),
+    ):
+        model = small_model("qcnn6_025").to(dtype).to(memory_format=layout)
+        seen.clear()
+        pruned = prune(model, target_latency=0.7)
+        assert set(seen) == {(dtype, layout == torch.channels_last)}
+        kernel = pruned.conv_block2.conv1.weight
+        assert kernel.dtype == dtype
+        assert kernel.is_contiguous(memory_format=layout)
+
+
+def test_slow_networks_take_few_turns(monkeypatch) -> None:
+    def turns(seconds: float) -> int:
+        calls = []
+        monkeypatch.setattr(
+            "qaudio.compress.cost.seconds_of", lambda call, device: calls.append(1) or seconds
+        )
+        model = small_model("qcnn6_025")
+        assert latency_ratio(model, model, 1.0) == 1
+        return len(calls) // 2
+
+    assert turns(1.0) == FEWEST and turns(1e-3) == WARMUP + REPEATS and turns(0.1) == 11
 
 
 @pytest.mark.parametrize("share", [0.5, 0.25, 0.1])

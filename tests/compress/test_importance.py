@@ -9,6 +9,7 @@ from qaudio.compress.importance import (
     gm_published,
     l1,
     l2,
+    loss_gradients,
     operator_norm,
     scores,
 )
@@ -94,6 +95,49 @@ def test_an_average_filter_comes_last_by_the_published_criteria(criterion) -> No
     else:
         planted[:, 3] = planted[:, [0, 1, 2, 4, 5, 6, 7]].mean(dim=1)
     assert score(model, criterion).argmin() == 3
+
+
+@pytest.mark.parametrize("criterion", ["gm_published", "operator_norm"])
+def test_a_filter_next_to_zero_need_not_come_last_by_the_published_criteria(criterion) -> None:
+    """As their docstrings say: they look for the average, not for the small."""
+    model = small_model("qcnn10_025")
+    planted = by_filter(model)
+    planted.fill_(0.1)
+    planted[:, 3] = 1e-3
+    assert score(model, criterion).argmax() == 3
+    assert score(model, "l1").argmin() == 3
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_ranked(criterion, value) -> None:
+    model = small_model("qcnn10_025")
+    norm = model.get_submodule(LAYER.replace(".conv", ".bn"))
+    for weight, name in ((by_filter(model), LAYER), (norm.weight.detach(), "bn")):
+        kept = weight.flatten()[0].item()
+        weight.view(-1)[0] = value
+        with pytest.raises(ValueError, match=rf"{name}.* NaN or infinite"):
+            plan(model, ratio=0.5, criterion=criterion, data=batches())
+        weight.view(-1)[0] = kept
+
+
+def test_sound_that_is_not_finite_is_not_asked() -> None:
+    data = [(torch.full((4, 8000), float("nan")), torch.arange(4))]
+    with pytest.raises(ValueError, match="is the sound finite"):
+        plan(small_model("qcnn10_025"), ratio=0.5, criterion="taylor", data=data)
+
+
+def test_taylor_is_the_mean_over_batches() -> None:
+    model, data = small_model("qcnn6_006"), batches()
+    (layer,) = (group := group_of(model)).producers
+    total = 0
+    for waveform, label in data:
+        (gradient,) = loss_gradients(model, waveform, label, [f"{layer}.weight"])
+        product = filters(model, layer) * filters(model, layer, gradient)
+        total += product.double().sum(dim=(0, 2, 3)).square()
+    assert len(data) > 1
+    found = scores(model, [group], "taylor", data=data)[LAYER]
+    torch.testing.assert_close(found, total / total.max())
 
 
 def test_random_ranks_by_chance_alone() -> None:

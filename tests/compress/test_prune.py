@@ -244,6 +244,23 @@ def test_other_documents_are_no_plans(text) -> None:
         Plan.from_json(text)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("kept", None), ("kept", [1]), ("kept", {"fc1": 3}), ("kept", {"fc1": ["a"]}),
+     ("kept", {"fc1": [True]}), ("before", 4), ("after", {"fc1": "8"})],
+    ids=str,
+)  # fmt: skip
+def test_a_plan_of_another_form_is_refused(key, value) -> None:
+    document = json.loads(plan(small_model("qcnn6_025"), ratio=0.5).to_json())
+    with pytest.raises(ValueError, match="kept, before or after is of another form"):
+        Plan.from_json(json.dumps(document | {key: value}))
+
+
+def test_something_else_than_a_plan_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"such as ratio=0\.5, not 0\.5"):
+        prune(small_model("qcnn6_025"), 0.5)
+
+
 @pytest.mark.parametrize("arch", [*ARCHS, *RESNETS])
 def test_a_pruned_network_is_rebuilt_from_its_config(arch, clips) -> None:
     pruned = prune(small_model(arch), ratio=0.5)

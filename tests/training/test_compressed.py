@@ -8,7 +8,7 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 import qaudio
-from qaudio.compress import importance
+from qaudio.compress import distill, importance
 from qaudio.compress.prune import plan_widths, prune, slice_tensors
 from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
 from qaudio.training import compressed, modules
@@ -217,9 +217,9 @@ def test_taylor_looks_at_the_folds_training_batches(known, esc50_tree, steps, mo
     sounds, heard = data(esc50_tree, seconds=1.0), []
     real = importance.loss_gradients
 
-    def spy(net, batches, names):
-        heard.extend(row.numpy().tobytes() for waveform, _ in batches for row in waveform)
-        return real(net, batches, names)
+    def spy(net, waveform, label, names):
+        heard.extend(row.numpy().tobytes() for row in waveform)
+        return real(net, waveform, label, names)
 
     monkeypatch.setattr(importance, "loss_gradients", spy)
     fitted(module, sounds, epochs=4)
@@ -355,6 +355,63 @@ def test_several_labels_are_distilled_by_bce(known):
     p, q = teacher(waveform).sigmoid(), net.classifier(embedding).sigmoid()
     by_hand = -(p * q.log() + (1 - p) * (1 - q).log()).mean()
     assert found.item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("loss", ["kl_logits", "published", "features"])
+def test_each_loss_is_the_one_of_its_name_at_its_temperature(loss, task):
+    net, teacher = network(), network(seed=2)
+    module = student("teacher", task=task, loss=loss, alpha=1.0, temperature=3.5)
+    module.net, module._held, module._order = net, (teacher,), [0, 1, 2]
+    waveform = torch.randn(4, 4000)
+    with torch.no_grad():
+        embedding = net.embed(waveform)
+        one, other = net.classifier(embedding), teacher(waveform)
+        targets = torch.ones(4, 3) if task == "multilabel" else torch.arange(4) % 3
+        found = module.training_loss(embedding, targets, waveform, lambda x: x)
+        expected = {
+            "kl_logits": distill.kl_logits(one, other, temperature=3.5)
+            / (3 if task == "multilabel" else 1),
+            "published": distill.published(one, other, temperature=3.5, task=task),
+            "features": distill.features(embedding, teacher.embed(waveform)),
+        }
+    assert found.item() == pytest.approx(expected.pop(loss).item(), rel=1e-4)
+    assert all(found.item() != pytest.approx(value.item(), rel=0.05) for value in expected.values())
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_random_pruning_differs_from_seed_to_seed(known, esc50_tree, steps):
+    source = known(network("qcnn6_013"))
+
+    def kept(seed):
+        module = stepwise(source, criterion="random", steps=steps, lr=1e-9, head_dropout=0.0)
+        fitted(module, data(esc50_tree), epochs=4, seed=seed)
+        return module.net.conv_block4.conv1.weight.detach().flatten(1).norm(dim=1)
+
+    first, again, other = kept(0), kept(0), kept(1)
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other, rtol=1e-3)
+
+
+def test_embeddings_that_shrink_in_steps_are_not_compared(known, esc50_tree):
+    source = known(network("qcnn6_013"))
+    start = {"arch": None, "frontend": None, "source": source, "loss": "features"}
+    pruning = PRUNING | {"layers": "block2,fc1"}
+    module = student(source, **start, **pruning, steps=2)
+    with pytest.raises(ValueError, match="size changes with each step that prunes fc1"):
+        fitted(module, data(esc50_tree), epochs=4)
+    for settings in (pruning | {"steps": 1}, PRUNING | {"steps": 2}):
+        fitted(student(source, **start, **settings), data(esc50_tree), epochs=4)
+
+
+def test_stored_answers_know_the_front_end_and_name_a_broken_file(tmp_path):
+    one, other = network(), network(hop_length=100)
+    other.load_state_dict(one.state_dict())
+    paths = [StoredAnswers(tmp_path, net, "logits").path for net in (one, other)]
+    assert paths[0] != paths[1]
+    paths[0].write_bytes(b"broken")
+    with pytest.raises(ValueError, match="delete it"):
+        StoredAnswers(tmp_path, one, "logits")
 
 
 def test_stored_answers_are_computed_once_and_change_nothing(known, esc50_tree, tmp_path):

@@ -19,7 +19,7 @@ class Made:
     def __init__(self, tables, differences):
         self.tables, self.differences = tables, differences
         names = [name for _, cells in tables for name in cells]
-        self.cells = {name: Cell(name, f"<{name}>", "", {}, ()) for name in names}
+        self.cells = {name: Cell(name, f"<{name}>", "", {}, (), {}) for name in names}
 
     def difference(self, cell, other, benchmark, zoo):
         assert other.name == "whole"

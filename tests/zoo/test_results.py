@@ -129,6 +129,38 @@ def test_the_interval_is_of_the_mean_over_folds():
     assert low < 0.5 < high
 
 
+def test_a_paired_difference_is_that_of_the_two_scores():
+    """Over unequal folds and several seeds, of which one entry has more than the other."""
+    one = made(0, folds=(1, 2), seeds=(0, 1), clips=40).merged(made(1, (3,), (0, 1), clips=10))
+    other = made(2, folds=(1, 2), seeds=(0, 1, 2), clips=40, skill=1.0).merged(
+        made(3, (3,), (0, 1, 2), clips=10, skill=3.0)
+    )
+    shared = other.select(other.seed < 2)
+    found = paired_difference(one, other)
+    expected = summarise(one, "accuracy")["mean"] - summarise(shared, "accuracy")["mean"]
+    assert found["mean"] == pytest.approx(expected, abs=2e-6)
+    assert found["runs"] == 6 and found["clips"] == 90
+    assert found["interval95"][0] < found["mean"] < found["interval95"][1]
+
+
+def test_a_paired_difference_weighs_folds_alike():
+    """A fold of 40 clips that got worse by a tenth, and one of 10 that got better by half."""
+
+    def right(fold, clips, share):
+        label = np.arange(clips) % 3
+        answer = np.where(np.arange(clips) < share * clips, label, (label + 1) % 3)
+        return Predictions.of_run(fold, 0, [f"{fold}-{n}" for n in range(clips)], label,
+                                  np.eye(3)[answer])  # fmt: skip
+
+    before, after = (
+        right(1, 40, 0.9).merged(right(2, 10, 0.5)),
+        right(1, 40, 0.8).merged(right(2, 10, 1.0)),
+    )
+    found = paired_difference(after, before)
+    assert found["mean"] == pytest.approx((-0.1 + 0.5) / 2)
+    assert found["interval95"][0] < 0.2 < found["interval95"][1]
+
+
 def test_seeds_of_other_scale_change_no_interval_of_ranks():
     rng = np.random.default_rng(0)
     names, label = [str(n) for n in range(60)], (rng.random((60, 4)) < 0.4).astype(np.int64)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -88,6 +89,25 @@ def test_what_is_undecided_is_said(study, zoo):
         tiny(), cell, results=results_of(found), predictions=found, recipe="", weights=False
     )
     assert "Undecided at 95 %: `small` against `whole`." in study.render(zoo)
+
+
+def test_targets_are_said_to_be_met_or_missed(study, zoo):
+    for least, said in ((0, "met"), (33.3, "met"), (33.4, "missed"), (90, "missed")):
+        study.cells["small"].targets["whole"] = least
+        low, high = paired_difference(predictions(8), predictions(5))["interval95"]
+        sure = "" if low >= least / 100 or high < least / 100 else ", undecided at 95 %"
+        line = f"Targets: `small` at least {least:+.1f} points to `whole`: {said}{sure}.\n"
+        assert line in study.render(zoo) + "\n"
+
+
+def test_a_difference_over_fewer_runs_than_the_score_says_so(study, zoo):
+    assert "of its runs" not in study.render(zoo)
+    found = predictions(8).merged(dataclasses.replace(predictions(7), seed=np.ones(9, int)))
+    cell = zoo / "study" / "made" / "small"
+    qaudio.save(
+        tiny(), cell, results=results_of(found), predictions=found, recipe="", weights=False
+    )
+    assert "to `whole` over 1 of its runs |" in study.render(zoo)
 
 
 def test_cells_hold_results_without_weights_that_verify(study, zoo):
@@ -203,15 +223,26 @@ def test_the_grid_compares_like_with_like(shipped, benchmark):
         assert all(one == same[0] for one in same)
 
 
+def code_of(arguments) -> int:
+    try:
+        return main(arguments)
+    except SystemExit as error:
+        return error.code
+
+
 def test_study_refuses_what_is_not_there(tmp_path, study, capsys):
     config = ["study", "--config", str(study.recipes / "study.yaml")]
     for arguments, message in (
         (["--benchmark", "other"], "--benchmark is one of made"),
         (["--data.root", "x"], "--data.root needs --benchmark"),
         (["--cells", "z*"], "none of whole, small, later"),
+        (["--seeds", "x"], "--seeds: must be whole numbers such as [1,2], not 'x'"),
+        (["--folds", "[a]"], "--folds: must be whole numbers such as [1,2], not '[a]'"),
+        (["--folds", "[]"], "--folds: must be whole numbers such as [1,2], not '[]'"),
     ):
-        assert main([*config, *arguments]) == 2
+        assert code_of([*config, *arguments]) == 2
         assert message in capsys.readouterr().err
-    assert main([*config, "--list", "--zoo", str(tmp_path / "none")]) == 0
-    assert capsys.readouterr().out.count("to train") == 3
+    for more in ([], ["--seeds", "1", "--folds", "1,2"], ["--seeds=[0,1]", "--folds=[ 2 ]"]):
+        assert main([*config, "--list", "--zoo", str(tmp_path / "none"), *more]) == 0
+        assert capsys.readouterr().out.count("to train") == 3
     assert "study" not in "".join(entries())
