@@ -16,7 +16,7 @@ from qaudio.models.base import AudioModel, evaluating
 from qaudio.timing import in_processor_time, seconds_of
 
 WARMUP, REPEATS = 3, 15
-FEWEST, LONG_ENOUGH = 4, 2.0  # turns of two networks at least, and seconds after which they end
+FEWEST, LONG_ENOUGH = 4, 4.0  # turns of two networks at least, and seconds after which they end
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:

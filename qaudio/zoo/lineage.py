@@ -35,7 +35,8 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
     Args:
         source: entry name, folder, or address on the Hub.
         split: what is about to be trained.
-        seed: of the run; a parent's weights of the same seed are taken.
+        seed: of the run; a parent's weights of the same seed are taken, or of seed 0 where it was
+            not trained with that one: which weights never saw a fold does not depend on seeds.
 
     Raises:
         LeakError: when the parent was trained on the same recordings and keeps no weights that
@@ -74,12 +75,13 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
             f"{name}: its weights without fold {split.fold} were trained on fold "
             f"{split.scored}, which is to be scored: a derived entry cannot be validated that way"
         )
-    weights = fold_file(split.fold, seed)
-    if (folder / weights).is_file():
-        return load_weights(folder, weights)
-    if (results["card_fold"], results["card_seed"]) == (split.fold, seed):
-        return load_weights(folder)
+    for one in dict.fromkeys((seed, 0)):
+        weights = fold_file(split.fold, one)
+        if (folder / weights).is_file():
+            return load_weights(folder, weights)
+        if (results["card_fold"], results["card_seed"]) == (split.fold, one):
+            return load_weights(folder)
     raise LeakError(
         f"{name}: {weights} is missing, and its other weights saw fold {split.fold}: train "
-        f"that fold of the parent first (`qaudio crossval`, writer.keep_folds true, seed {seed})"
+        "that fold of the parent first (`qaudio crossval`, writer.keep_folds true)"
     )

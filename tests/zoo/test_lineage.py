@@ -44,16 +44,21 @@ def parent(tmp_path):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("fold", "seed", "made_with"), [(1, 0, 1), (2, 0, 2), (2, 1, 3)])
+@pytest.mark.parametrize(
+    ("fold", "seed", "made_with"), [(1, 0, 1), (2, 0, 2), (2, 1, 3), (1, 1, 1), (2, 2, 2)]
+)
 def test_each_fold_gets_the_weights_that_never_saw_it(parent, fold, seed, made_with):
+    """Those of its seed, or of seed 0."""
     model = load_for_split(parent, split(fold), seed)
     expected = tiny(seed=made_with)
     assert torch.equal(model.classifier.weight, expected.classifier.weight)
 
 
 def test_a_missing_fold_is_refused_though_other_weights_are_there(parent):
-    with pytest.raises(LeakError, match=r"folds/1_seed1\.safetensors is missing"):
-        load_for_split(parent, split(1), seed=1)
+    (parent / fold_file(2, 0)).unlink()
+    for seed in (0, 2):
+        with pytest.raises(LeakError, match=r"folds/2\.safetensors is missing"):
+            load_for_split(parent, split(2), seed)
 
 
 def test_what_prune_writes_is_fine_tuned_on_what_it_never_saw(parent, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from itertools import product
 
 import torch
 import torchaudio
@@ -111,15 +112,15 @@ def pruned_entries(table: Table) -> None:
 def budgets(table: Table) -> None:
     """How near `prune(target_latency=...)` comes, as measured afterwards."""
 
-    def error(share: float) -> float:
-        model = network("qcnn10")
-        pruned = qaudio.prune(model, target_latency=share).to(memory_format=torch.channels_last)
+    def error(arch: str, share: float) -> float:
+        model = network(arch)
+        pruned = qaudio.prune(model, target_latency=share)
         return 100 * abs(latency_ratio(pruned, model, SECONDS) / share - 1)
 
-    for share in (0.5, 0.25):
+    for arch, share in product(("qcnn10", "qcnn14"), (0.5, 0.25, 0.1)):
         table.figure(
-            f"qcnn10 pruned to {share:.0%} of its latency, measured afterwards", "target",
-            "% off", 10, lambda share=share: (error(share), None), kind="value",
+            f"{arch} pruned to {share:.0%} of its latency, measured afterwards", "target",
+            "% off", 10, lambda arch=arch, share=share: (error(arch, share), None), kind="value",
         )  # fmt: skip
 
 
