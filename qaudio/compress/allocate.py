@@ -160,9 +160,10 @@ def towards(
 
     def settled(chosen: Widths, off: float, tolerance: float) -> Widths:
         if off > tolerance * wanted:
+            other = "a smaller multiple_of or min_channels, or other layers, may come nearer"
+            advice = other if budget.exact else f"on a quieter machine another try, or {other}"
             warnings.warn(
-                f"{budget.name} {wanted:.4g} is missed by {off / wanted:.1%}: no widths that are "
-                "allowed come nearer; a smaller multiple_of or min_channels, or other layers may",
+                f"{budget.name} {wanted:.4g} is missed by {off / wanted:.1%}: {advice}",
                 stacklevel=4,
             )
         return chosen
