@@ -49,12 +49,11 @@ def _study(options: argparse.Namespace) -> int:
     chosen = [cell for cell in study.cells.values() if fnmatchcase(cell.name, options.cells)]
     if not chosen:
         return usage("study", f"--cells {options.cells!r} is none of {', '.join(study.cells)}")
-    folds = options.folds
     failed = 0
     for benchmark in [options.benchmark] if options.benchmark else study.benchmarks:
         for cell in chosen:
             wanted = options.seeds or cell.seeds or study.seeds
-            missing = _missing(study, cell, benchmark, Path(options.zoo), folds, wanted)
+            missing = _missing(study, cell, benchmark, Path(options.zoo), options.folds, wanted)
             print(f"{benchmark} {cell.name}: {'to train' if missing else 'complete'}", flush=True)
             if options.list or not missing:
                 continue
@@ -63,7 +62,7 @@ def _study(options: argparse.Namespace) -> int:
                 f"--seeds={list(wanted)}",
                 f"--writer.folder={options.zoo}",
                 f"--runs={options.runs}",
-                *([f"--folds={folds}"] if folds else []),
+                *([f"--folds={options.folds}"] if options.folds else []),
                 *([f"--data.root={options.root}"] if options.root else []),
                 *(f"--{change}" for change in options.set),
             ]
