@@ -54,7 +54,8 @@ def _study(options: argparse.Namespace) -> int:
         for cell in chosen:
             wanted = options.seeds or cell.seeds or study.seeds
             missing = _missing(study, cell, benchmark, Path(options.zoo), options.folds, wanted)
-            print(f"{benchmark} {cell.name}: {'to train' if missing else 'complete'}", flush=True)
+            state = f"to train: {missing}" if missing else "complete"
+            print(f"{benchmark} {cell.name}: {state}", flush=True)
             if options.list or not missing:
                 continue
             arguments = [
@@ -84,14 +85,17 @@ def _missing(
     zoo: Path,
     folds: list[int] | None,
     seeds: Sequence[int],
-) -> bool:
+) -> str:
+    """What of a cell is still to be trained, in words; empty where nothing is."""
     found = study.results(cell, benchmark, zoo)
     if found is None:
-        return True
-    if folds is None:
-        return not found["complete"] or bool(set(seeds) - set(found["seeds"]))
-    runs = {f"seed{seed}_fold{fold}" for seed in seeds for fold in folds}
-    return bool(runs - set(found["result"]["runs"]))
+        return "all of it"
+    if folds is not None:
+        wanted = [f"seed{seed}_fold{fold}" for seed in seeds for fold in folds]
+        return ", ".join(run for run in wanted if run not in found["result"]["runs"])
+    absent = [str(seed) for seed in seeds if seed not in found["seeds"]]
+    parts = [] if found["complete"] else ["some folds"]
+    return " and ".join(parts + ([f"seeds {', '.join(absent)}"] if absent else []))
 
 
 def _write_documents(study: Study, zoo: Path) -> None:

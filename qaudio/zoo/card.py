@@ -18,7 +18,7 @@ from qaudio.zoo.confusion import pictured
 from qaudio.zoo.results import Predictions, confused_with, scores_by_class
 from qaudio.zoo.tables import interval, percent, points, spread
 
-FORMAT = 3  # of the card's text, in config.json; a change of the text is a new one
+FORMAT = 4  # of the card's text, in config.json; a change of the text is a new one
 FOLDED = 20  # a table of more classes than that is folded away
 
 
@@ -228,7 +228,7 @@ def _results(
     if parent and parent.get("difference"):
         difference = parent["difference"]
         text.append(
-            f"Difference to `{parent['name']}` on the same clips and seeds: "
+            f"Difference to `{parent['name']}`, paired clip by clip: "
             f"{points(difference['mean'])} points, 95 % interval "
             f"{points(difference['interval95'][0])} to {points(difference['interval95'][1])}."
         )

@@ -229,33 +229,31 @@ def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
 
 
 def paired_difference(child: Predictions, parent: Predictions) -> dict[str, Any]:
-    """Accuracy of one entry less another's on the clips and seeds they share, with its interval.
+    """Accuracy of one entry less another's on the folds they share, with its interval.
 
-    As `summarise` has it, the mean over folds of each fold's difference, which is the mean over
-    its seeds; the interval is over clips.
+    As `summarise` has it, the mean over folds of each fold's difference; the interval is over
+    clips. A clip counts with the mean over an entry's own seeds, which need not be the other's: a
+    network pruned with seed 1 may stem from weights trained with seed 0. `runs` are the child's.
 
     Raises:
-        ValueError: when they share no run.
+        ValueError: when they share no fold, or were scored on other clips in one.
     """
-    shared = sorted(set(child.runs()) & set(parent.runs()))
+    shared = sorted({fold for _, fold in child.runs()} & {fold for _, fold in parent.runs()})
     if not shared:
-        raise ValueError("the two entries share no (seed, fold) that both were scored on")
-    differences: dict[str, list[float]] = {}
-    folds: dict[str, int] = {}
-    for run in shared:
-        one, other = child.run(*run), parent.run(*run)
-        if not np.array_equal(one.clip, other.clip):
-            raise ValueError(f"the two entries were scored on other clips in fold {run[1]}")
-        for clip, delta in zip(one.clip, _correct(one) - _correct(other), strict=True):
-            differences.setdefault(str(clip), []).append(float(delta))
-            folds[str(clip)] = run[1]
-    per_clip = np.array([np.mean(values) for values in differences.values()])
-    weights = _fold_weights(np.array(list(folds.values())))
+        raise ValueError("the two entries share no fold that both were scored on")
+    differences, folds = [], []
+    for fold in shared:
+        (clips, ours), (others, theirs) = (_correct_by_clip(one, fold) for one in (child, parent))
+        if not np.array_equal(clips, others):
+            raise ValueError(f"the two entries were scored on other clips in fold {fold}")
+        differences.append(ours - theirs)
+        folds.append(np.full(len(clips), fold))
+    per_clip, weights = np.concatenate(differences), _fold_weights(np.concatenate(folds))
     return {
         "metric": "accuracy",
         "mean": round(float(np.average(per_clip, weights=weights)), DIGITS),
         "interval95": bootstrap_interval(per_clip, weights),
-        "runs": len(shared),
+        "runs": sum(fold in shared for _, fold in child.runs()),
         "clips": len(per_clip),
     }
 
@@ -281,6 +279,13 @@ def bootstrap_interval(
 
 def _correct(predictions: Predictions) -> np.ndarray:
     return (predictions.logits.argmax(-1) == predictions.label).astype(np.float64)
+
+
+def _correct_by_clip(predictions: Predictions, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clips of a fold, sorted, and for each the share of the seeds that got it right."""
+    held = predictions.select(predictions.fold == fold)
+    clips, own = np.unique(held.clip, return_inverse=True)
+    return clips, np.bincount(own, _correct(held)) / np.bincount(own)
 
 
 def _over_folds(runs: dict[tuple[int, int], float]) -> dict[int, float]:

@@ -130,14 +130,13 @@ def test_the_interval_is_of_the_mean_over_folds():
 
 
 def test_a_paired_difference_is_that_of_the_two_scores():
-    """Over unequal folds and several seeds, of which one entry has more than the other."""
+    """Over unequal folds, and all the seeds that each entry has."""
     one = made(0, folds=(1, 2), seeds=(0, 1), clips=40).merged(made(1, (3,), (0, 1), clips=10))
     other = made(2, folds=(1, 2), seeds=(0, 1, 2), clips=40, skill=1.0).merged(
         made(3, (3,), (0, 1, 2), clips=10, skill=3.0)
     )
-    shared = other.select(other.seed < 2)
     found = paired_difference(one, other)
-    expected = summarise(one, "accuracy")["mean"] - summarise(shared, "accuracy")["mean"]
+    expected = summarise(one, "accuracy")["mean"] - summarise(other, "accuracy")["mean"]
     assert found["mean"] == pytest.approx(expected, abs=2e-6)
     assert found["runs"] == 6 and found["clips"] == 90
     assert found["interval95"][0] < found["mean"] < found["interval95"][1]
@@ -198,9 +197,22 @@ def test_paired_difference():
     assert found["mean"] == pytest.approx(right_now.mean() - right_before.mean(), abs=1e-6)
 
 
-def test_paired_difference_uses_shared_runs_only_and_refuses_other_clips():
+def test_seeds_of_which_none_is_shared_are_compared_clip_by_clip():
+    """As a net pruned with other seeds than its parent was trained with."""
+    parent, child = made(seeds=(0,)), made(seeds=(1, 2))
+    found = paired_difference(child, parent)
+    correct = (child.logits.argmax(-1) == child.label).reshape(2, -1)  # (seeds, clips)
+    delta = correct.mean(0) - (parent.logits.argmax(-1) == parent.label)
+    assert found["mean"] == pytest.approx(delta.mean(), abs=1e-6)
+    assert found["interval95"] == bootstrap_interval(delta)
+    assert found["runs"] == len(child.runs())
+
+
+def test_paired_difference_uses_shared_folds_only_and_refuses_other_clips():
     parent, child = made(folds=(1, 2)), made(folds=(2, 3))
-    assert paired_difference(child, parent)["runs"] == 1
+    found = paired_difference(child, parent)
+    assert found["runs"] == 1
+    assert found["mean"] == paired_difference(child.run(0, 2), parent.run(0, 2))["mean"]
     with pytest.raises(ValueError, match="share no"):
         paired_difference(made(folds=(3,)), made(folds=(1,)))
     with pytest.raises(ValueError, match="other clips"):

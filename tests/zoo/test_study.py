@@ -102,7 +102,7 @@ def test_targets_are_said_to_be_met_or_missed(study, zoo):
 
 def test_a_difference_over_fewer_runs_than_the_score_says_so(study, zoo):
     assert "of its runs" not in study.render(zoo)
-    found = predictions(8).merged(dataclasses.replace(predictions(7), seed=np.ones(9, int)))
+    found = predictions(8).merged(dataclasses.replace(predictions(7), fold=np.full(9, 2)))
     cell = zoo / "study" / "made" / "small"
     qaudio.save(
         tiny(), cell, results=results_of(found), predictions=found, recipe="", weights=False
@@ -246,3 +246,22 @@ def test_study_refuses_what_is_not_there(tmp_path, study, capsys):
         assert main([*config, "--list", "--zoo", str(tmp_path / "none"), *more]) == 0
         assert capsys.readouterr().out.count("to train") == 3
     assert "study" not in "".join(entries())
+
+
+@pytest.mark.parametrize(
+    ("complete", "arguments", "said"),
+    [
+        (True, [], "complete"),
+        (False, [], "to train: some folds"),
+        (True, ["--seeds", "0,1,2"], "to train: seeds 1, 2"),
+        (False, ["--seeds", "0,1"], "to train: some folds and seeds 1"),
+        (False, ["--folds", "1"], "complete"),
+        (False, ["--folds", "1,2", "--seeds", "0"], "to train: seed0_fold2"),
+    ],
+)
+def test_list_says_what_a_cell_lacks(study, zoo, capsys, complete, arguments, said):
+    path = zoo / "study" / "made" / "small" / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"complete": complete}))
+    config = ["--config", str(study.recipes / "study.yaml"), "--zoo", str(zoo)]
+    assert main(["study", *config, "--cells", "small", "--list", *arguments]) == 0
+    assert capsys.readouterr().out == f"made small: {said}\n"
