@@ -7,28 +7,22 @@ of the chosen layers, ever smaller as x grows. A budget is met by bisecting x.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations, product
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from qaudio.compress.cost import latency_ratio, macs_by_layer, measure_latency
+from qaudio.compress.cost import macs_by_layer
 from qaudio.models.base import AudioModel
-from qaudio.models.registry import from_config
 
 Widths = dict[str, int]
 Allocation = Callable[[float], Widths]
 Meter = Callable[[Widths], float]
 
 REFERENCE_SECONDS = 10.0  # clip length at which MACs and latency are budgeted
-TOLERANCE = 0.02  # of a budget that is counted; missed by more, it is said
-LATENCY_TOLERANCE = 0.1  # of one that is measured
-LATENCY_STEPS = 7  # of the bisection: each builds and times a network
-LATENCY_TRIES = 3  # bisections at most
-LATENCY_MARGIN = 0.04  # from the target, for the choice of a bisection when measured again
+TOLERANCE = 0.02  # of a target; missed by more, it is said
 
 
 def allowed_widths(width: int, multiple_of: int, min_channels: int) -> list[int]:
@@ -88,14 +82,11 @@ class Budget:
 
     Attributes:
         name: the argument of `qaudio.plan` that asked for it.
-        meter: the quantity for given widths of the whole net.
-        exact: whether it is counted; a measured one is bisected only, in few steps, and the
-            choice measured again.
+        meter: the quantity for given widths of the whole net, counted.
     """
 
     name: str
     meter: Meter
-    exact: bool = True
     cache: dict[tuple[int, ...], float] = field(default_factory=dict)
 
     def __call__(self, widths: Widths) -> float:
@@ -110,8 +101,7 @@ def towards(
 ) -> Widths:
     """Widths of the chosen layers that bring a budget closest to its target.
 
-    Bisects the allocation, then moves single layers by single steps while that comes closer, and
-    pairs of layers where that is not close enough. Warns where 2 % (of latency 10 %) are missed.
+    Warns where 2 % are missed.
 
     Args:
         budget: what is to come down.
@@ -123,24 +113,21 @@ def towards(
     Raises:
         ValueError: for a target out of reach; says what is possible.
     """
-    whole = budget(widths)
-    wanted = target * whole if target <= 1 else target
     least = budget(widths | {name: choices[0] for name, choices in allowed.items()})
-    if not least <= wanted <= whole:
-        raise ValueError(
-            f"{budget.name} {wanted:.4g} cannot be met over the chosen layers: from {least:.4g} "
-            f"({least / whole:.1%}) to {whole:.4g} are possible"
-        )
+    wanted = within_reach(budget.name, target, least, budget(widths))
+    chosen = closest(budget, wanted, widths, allowed, by)
+    warn_if_missed(budget.name, wanted, budget(widths | chosen), TOLERANCE)
+    return chosen
 
-    def bisected(steps: Iterable[int]) -> Widths:
-        low, high = 0.0, 1.0
-        for _ in steps:
-            middle = (low + high) / 2
-            if budget(widths | by(middle)) > wanted:
-                low = middle
-            else:
-                high = middle
-        return by(high)
+
+def closest(
+    budget: Budget, wanted: float, widths: Widths, allowed: dict[str, list[int]], by: Allocation
+) -> Widths:
+    """Widths of the chosen layers that bring a budget closest to a value.
+
+    Bisects the allocation, then moves single layers by single steps while that comes closer, and
+    pairs of layers where that is not close enough.
+    """
 
     def error(candidate: Widths) -> float:
         return abs(budget(widths | candidate) - wanted)
@@ -158,37 +145,46 @@ def towards(
         )
         return min(candidates, key=error, default=chosen)
 
-    def settled(chosen: Widths, off: float, tolerance: float) -> Widths:
-        if off > tolerance * wanted:
-            other = "a smaller multiple_of or min_channels, or other layers, may come nearer"
-            advice = other if budget.exact else f"on a quieter machine another try, or {other}"
-            warnings.warn(
-                f"{budget.name} {wanted:.4g} is missed by {off / wanted:.1%}: {advice}",
-                stacklevel=4,
-            )
-        return chosen
-
-    if not budget.exact:
-        tried: list[tuple[float, Widths]] = []
-        # One measurement that errs leads a bisection astray.
-        while len(tried) < LATENCY_TRIES:
-            chosen = bisected(
-                tqdm(range(LATENCY_STEPS), "timing networks", delay=2, leave=False, disable=None)
-            )
-            budget.cache.clear()
-            tried.append((error(chosen), chosen))
-            if tried[-1][0] <= LATENCY_MARGIN * wanted:
-                break
-        off, chosen = min(tried, key=lambda one: one[0])
-        return settled(chosen, off, LATENCY_TOLERANCE)
-    chosen = bisected(range(30))
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        if budget(widths | by(middle)) > wanted:
+            low = middle
+        else:
+            high = middle
+    chosen = by(high)
     while True:
         best = moved(chosen, 1)
         if error(best) >= error(chosen) > TOLERANCE * wanted:
             best = moved(chosen, 2)
         if error(best) >= error(chosen):
-            return settled(chosen, error(chosen), TOLERANCE)
+            return chosen
         chosen = best
+
+
+def within_reach(name: str, target: float, least: float, whole: float) -> float:
+    """The value that a target, a share (≤ 1) or a value, stands for.
+
+    Raises:
+        ValueError: when it lies outside of what is possible.
+    """
+    wanted = target * whole if target <= 1 else target
+    if not least <= wanted <= whole:
+        raise ValueError(
+            f"{name} {wanted:.4g} cannot be met over the chosen layers: from {least:.4g} "
+            f"({least / whole:.1%}) to {whole:.4g} are possible"
+        )
+    return wanted
+
+
+def warn_if_missed(name: str, wanted: float, found: float, tolerance: float) -> None:
+    off = abs(found / wanted - 1)
+    if off > tolerance:
+        warnings.warn(
+            f"{name} {wanted:.4g} is missed by {off:.1%}: a smaller multiple_of or min_channels, "
+            "or other layers, may come nearer",
+            stacklevel=4,  # the line that called `plan`
+        )
 
 
 class MacMeter:
@@ -235,31 +231,3 @@ class ParamMeter:
                 count = count * widths[group] // self.widths[group]
             total += count
         return total
-
-
-class LatencyMeter:
-    """Milliseconds of a 10 s clip on this machine, front-end included, as the model stands.
-
-    That is on its device, in its dtype and memory format, with torch's number of threads. Each
-    candidate is timed in turns with the unpruned net, whose latency is measured once: a machine
-    that slows down meanwhile does not pass for a slower network.
-    """
-
-    def __init__(self, model: AudioModel):
-        self.model = model
-        self.whole = measure_latency(model, REFERENCE_SECONDS).milliseconds
-
-    def __call__(self, widths: Widths) -> float:
-        if widths == self.model.widths:
-            return self.whole
-        candidate = of_widths(self.model, widths)
-        return self.whole * latency_ratio(candidate, self.model, REFERENCE_SECONDS)
-
-
-def of_widths(model: AudioModel, widths: Widths) -> AudioModel:
-    """An untrained network like another but for its widths: its device, dtype, memory format."""
-    fresh = from_config({**model.config, "widths": widths}).to(model.classifier.weight)
-    kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4]
-    if all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels):
-        fresh = fresh.to(memory_format=torch.channels_last)
-    return fresh.train(model.training)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -16,7 +17,8 @@ from qaudio.models.base import AudioModel, evaluating
 from qaudio.timing import in_processor_time, seconds_of
 
 WARMUP, REPEATS = 3, 15
-FEWEST, LONG_ENOUGH = 4, 4.0  # turns of two networks at least, and seconds after which they end
+TURN = 2  # timed runs of one of two networks, one after the other
+FEWEST, LONG_ENOUGH = 2, 1.0  # turns of each at least, and seconds after which they end
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -138,22 +140,32 @@ def measure_latency(model: AudioModel, seconds: float) -> Latency:
     return Latency(round(whole, 3), round(frontend, 3), device_name(device), method)
 
 
-def latency_ratio(model: AudioModel, other: AudioModel, seconds: float) -> float:
-    """Latency of a model over another's on one clip.
+def latency_of(model: AudioModel, seconds: float) -> float:
+    """Milliseconds of one clip on this machine, as the model stands, from few runs."""
+    waveform = _silence(model, seconds)
+    with evaluating(model), torch.inference_mode():
+        return _milliseconds(lambda: model(waveform), waveform.device, repeats=FEWEST * TURN)
 
-    The two are timed in turns, and the shortest times count: what else the machine does can only
-    add to them, and more to a wide network, which needs the caches, than to a narrow one. Slow
-    networks take fewer turns.
+
+def latency_ratio(model: AudioModel, other: AudioModel, seconds: float) -> float:
+    """Latency of a model over another's on one clip, both as they run by themselves.
+
+    The two are timed in turns, and the medians count. Each turn begins with an untimed run: what
+    the other left in the caches slows it. Slow networks take fewer turns.
     """
-    sound, others = _silence(model, seconds), _silence(other, seconds)
-    ours, theirs = [], []
+    calls = []
+    for network in (model, other):
+        waveform = _silence(network, seconds)
+        calls.append((partial(network, waveform), waveform.device, list[float]()))
     with evaluating(model), evaluating(other), torch.inference_mode():
-        for _ in range(WARMUP + REPEATS):
-            ours.append(seconds_of(lambda: model(sound), sound.device))
-            theirs.append(seconds_of(lambda: other(others), others.device))
-            if len(ours) >= FEWEST and sum(ours) + sum(theirs) > LONG_ENOUGH:
+        for turn in range(1, REPEATS + 1):
+            for call, device, times in calls:
+                call()
+                times += [seconds_of(call, device) for _ in range(TURN)]
+            if turn >= FEWEST and sum(sum(times) for *_, times in calls) > LONG_ENOUGH:
                 break
-    return min(ours) / min(theirs)
+    ours, theirs = (median(times) for *_, times in calls)
+    return ours / theirs
 
 
 def device_name(device: torch.device) -> str:
@@ -174,8 +186,8 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _milliseconds(call: Callable[[], Any], device: torch.device) -> float:
-    times = [1000 * seconds_of(call, device) for _ in range(WARMUP + REPEATS)]
+def _milliseconds(call: Callable[[], Any], device: torch.device, repeats: int = REPEATS) -> float:
+    times = [1000 * seconds_of(call, device) for _ in range(WARMUP + repeats)]
     return median(times[WARMUP:])
 
 

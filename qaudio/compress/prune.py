@@ -16,16 +16,15 @@ from torch import Tensor
 
 from qaudio.compress.allocate import (
     Budget,
-    LatencyMeter,
     MacMeter,
     ParamMeter,
     allowed_widths,
     globally,
-    of_widths,
     towards,
     uniform,
 )
 from qaudio.compress.importance import CRITERIA, Batches, scores
+from qaudio.compress.latency import LatencyMeter, of_widths, towards_latency
 from qaudio.models.base import AudioModel, ChannelGroup
 from qaudio.quaternion import QConv2d, QLinear
 
@@ -144,13 +143,11 @@ def plan(
     macs = MacMeter(model)
     if ratio is not None:
         chosen = by(ratio)
+    elif target_latency is not None:
+        chosen = towards_latency(LatencyMeter(model), target_latency, widths, allowed, by, macs)
     else:
-        budget = {
-            "target_macs": lambda: Budget(given[0], macs),
-            "target_params": lambda: Budget(given[0], ParamMeter(model)),
-            "target_latency": lambda: Budget(given[0], LatencyMeter(model), exact=False),
-        }[given[0]]()
-        chosen = towards(budget, targets[given[0]] or 0.0, widths, allowed, by)
+        meter = macs if target_macs is not None else ParamMeter(model)
+        chosen = towards(Budget(given[0], meter), targets[given[0]] or 0.0, widths, allowed, by)
     request = {
         "ratio": ratio,
         **targets,

@@ -1,11 +1,7 @@
-from collections.abc import Callable
-from itertools import pairwise
-
 import pytest
 import torch
 from pytest import approx
 
-from qaudio import timing
 from qaudio.compress.allocate import (
     Budget,
     MacMeter,
@@ -15,9 +11,8 @@ from qaudio.compress.allocate import (
     towards,
     uniform,
 )
-from qaudio.compress.cost import FEWEST, REPEATS, WARMUP, cost, latency_ratio
+from qaudio.compress.cost import cost
 from qaudio.compress.prune import plan, prune
-from qaudio.models.base import AudioModel
 from qaudio.models.registry import create_model
 from tests.networks import SMALL, small_model
 
@@ -104,41 +99,6 @@ def test_a_target_is_met_or_its_miss_is_said(allocation, share, recwarn) -> None
             assert missed == any("is missed by" in str(one.message) for one in recwarn)
 
 
-def test_latency_is_measured_as_the_model_stands(monkeypatch) -> None:
-    seen = []
-
-    def ratio(candidate, model, seconds):
-        kernel = candidate.conv_block2.conv1.weight
-        seen.append((kernel.dtype, kernel.is_contiguous(memory_format=torch.channels_last)))
-        return sum(candidate.widths.values()) / sum(model.widths.values())
-
-    monkeypatch.setattr("qaudio.compress.allocate.latency_ratio", ratio)
-    for dtype, layout in (
-        (torch.float64, torch.contiguous_format),
-        (torch.float32, torch.channels_last),
-    ):
-        model = small_model("qcnn6_025").to(dtype).to(memory_format=layout)
-        seen.clear()
-        pruned = prune(model, target_latency=0.7)
-        assert set(seen) == {(dtype, layout == torch.channels_last)}
-        kernel = pruned.conv_block2.conv1.weight
-        assert kernel.dtype == dtype
-        assert kernel.is_contiguous(memory_format=layout)
-
-
-def test_slow_networks_take_few_turns(monkeypatch) -> None:
-    def turns(seconds: float) -> int:
-        calls = []
-        monkeypatch.setattr(
-            "qaudio.compress.cost.seconds_of", lambda call, device: calls.append(1) or seconds
-        )
-        model = small_model("qcnn6_025")
-        assert latency_ratio(model, model, 1.0) == 1
-        return len(calls) // 2
-
-    assert turns(1.0) == FEWEST and turns(1e-3) == WARMUP + REPEATS and turns(0.21) == 10
-
-
 @pytest.mark.parametrize("share", [0.5, 0.25, 0.1])
 def test_global_allocation_meets_a_target_of_macs(share) -> None:
     model = create_model("qcnn14", num_classes=10)
@@ -154,78 +114,6 @@ def test_global_allocation_spares_the_layer_that_matters() -> None:
     after = plan(model, ratio=0.3, allocation="global").after
     others = [after[f"conv_block3.conv{n}"] / 128 for n in (2,)]
     assert after["conv_block3.conv1"] == 64 < 128 * min(others)
-
-
-@pytest.fixture
-def made_clock(monkeypatch):
-    """A clock that networks move: a forward takes as long as its widths say, times a pace.
-
-    The pace is whatever the test's function of the number of forwards says.
-    """
-
-    def start(arch: str, pace: Callable[[int], float]) -> Callable[[AudioModel], float]:
-        def takes(model: AudioModel) -> float:
-            # As networks do: by products of channels, and a part that no pruning takes away.
-            widths = list(model.widths.values())
-            return 0.2 * 64**2 + sum(a * b for a, b in pairwise(widths))
-
-        now, calls = [0.0], [0]
-
-        def forward(self, waveform, *arguments):
-            calls[0] += 1
-            now[0] += takes(self) * pace(calls[0])
-
-        monkeypatch.setattr(type(create_model(arch, num_classes=2)), "forward", forward)
-        for name in ("perf_counter", "process_time"):
-            monkeypatch.setattr(timing.time, name, lambda: now[0])
-        return takes
-
-    return start
-
-
-PACES = {
-    "steady": lambda call: 1.0,
-    "slower and slower": lambda call: 1.01**call,
-    "noisy": lambda call: (1.0, 1.02, 1.05, 3.0)[call * 7 % 11 % 4],
-    "busy from now on": lambda call: 1.0 if call < 100 else 2.0,
-}
-
-
-@pytest.mark.parametrize("share", [0.5, 0.25])
-@pytest.mark.parametrize("pace", PACES.values(), ids=PACES)
-def test_a_target_of_latency_is_met_as_measured_afterwards(share, pace, made_clock) -> None:
-    takes = made_clock("qcnn10", pace)
-    model = create_model("qcnn10", num_classes=10)
-    pruned = prune(model, target_latency=share)
-    assert latency_ratio(pruned, model, 10.0) == approx(share, rel=0.1)
-    assert takes(pruned) / takes(model) == approx(share, rel=0.06)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("share", [0.5, 0.25])
-def test_a_target_of_latency_is_met_by_this_machines_clock(share, threads) -> None:
-    """With room for what else runs here: `tests.benchmarks.speed` shows how near it comes."""
-    threads(1)
-    model = create_model("qcnn10", num_classes=10).to(memory_format=torch.channels_last)
-    pruned = prune(model, target_latency=share).to(memory_format=torch.channels_last)
-    assert latency_ratio(pruned, model, 10.0) == approx(share, rel=0.35)
-
-
-@pytest.mark.parametrize("wrong", range(2, 12))
-@pytest.mark.parametrize("factor", [0.7, 1.4])
-def test_a_latency_that_is_measured_wrongly_once_leads_nowhere_else(wrong, factor) -> None:
-    measured = []
-
-    def meter(widths: dict[str, int]) -> float:
-        measured.append(widths)
-        return sum(widths.values()) * (factor if len(measured) == wrong + 1 else 1.0)
-
-    widths = {"a": 1000, "b": 3000}
-    allowed = {name: allowed_widths(width, 4, 4) for name, width in widths.items()}
-    chosen = towards(
-        Budget("latency", meter, exact=False), 0.5, widths, allowed, uniform(widths, allowed)
-    )
-    assert sum(chosen.values()) == approx(2000, rel=0.04)
 
 
 @pytest.mark.parametrize(
