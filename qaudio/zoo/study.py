@@ -141,10 +141,9 @@ class Study:
                     undecided.append(f"`{cell.name}` against `{other}`")
                 if other in cell.targets:
                     targets.append(_aim(cell, other, pair))
-            seeds = len(found["seeds"])
             columns = [
                 name,
-                score(found, f", {seeds} seeds" if seeds > 1 else ""),
+                score(found, _seeds(result["runs"])),
                 interval(result["interval95"]),
                 f"{cost['params']:,}",
                 f"{cost['macs'] / 1e9:.3f} G",
@@ -169,6 +168,17 @@ class Study:
         if not set(ours.runs()) & set(theirs.runs()):
             return None
         return paired_difference(ours, theirs)
+
+
+def _seeds(runs: dict[str, float]) -> str:
+    """How many seeds there are, and how far their means over folds lie apart; of one nothing."""
+    means: dict[str, list[float]] = {}
+    for run, value in runs.items():
+        means.setdefault(run.split("_")[0], []).append(value)
+    if len(means) == 1:
+        return ""
+    found = sorted(sum(values) / len(values) for values in means.values())
+    return f", {len(means)} seeds from {100 * found[0]:.1f} to {100 * found[-1]:.1f}"
 
 
 def _aim(cell: Cell, other: str, pair: dict[str, Any]) -> str:

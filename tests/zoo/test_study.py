@@ -110,6 +110,24 @@ def test_a_difference_over_fewer_runs_than_the_score_says_so(study, zoo):
     assert "to `whole` over 1 of its runs |" in study.render(zoo)
 
 
+def test_a_score_over_several_seeds_says_how_far_they_lie_apart(study, zoo):
+    runs = [
+        dataclasses.replace(
+            predictions(right), seed=np.full(9, seed), fold=np.full(9, fold),
+            clip=np.array([letter * fold for letter in "abcdefghi"]),
+        )
+        for seed, fold, right in ((0, 1, 6), (0, 2, 7), (1, 1, 8), (1, 2, 9), (2, 1, 8), (2, 2, 6))
+    ]  # fmt: skip
+    found = runs[0]
+    for run in runs[1:]:
+        found = found.merged(run)
+    cell = zoo / "study" / "made" / "small"
+    qaudio.save(
+        tiny(), cell, results=results_of(found), predictions=found, recipe="", weights=False
+    )
+    assert "81.5 % ± 0.0, 3 seeds from 72.2 to 94.4 |" in study.render(zoo)
+
+
 def test_cells_hold_results_without_weights_that_verify(study, zoo):
     (cell,) = study_entries(zoo)
     names = {"config.json", "predictions.npz", "recipe.yaml", "results.json"}
