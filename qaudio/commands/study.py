@@ -95,7 +95,9 @@ def _missing(
         return ", ".join(run for run in wanted if run not in found["result"]["runs"])
     absent = [str(seed) for seed in seeds if seed not in found["seeds"]]
     parts = [] if found["complete"] else ["some folds"]
-    return " and ".join(parts + ([f"seeds {', '.join(absent)}"] if absent else []))
+    if absent:
+        parts.append(f"seed{'s' * (len(absent) > 1)} {', '.join(absent)}")
+    return " and ".join(parts)
 
 
 def _write_documents(study: Study, zoo: Path) -> None:

@@ -272,7 +272,7 @@ def test_study_refuses_what_is_not_there(tmp_path, study, capsys):
         (True, [], "complete"),
         (False, [], "to train: some folds"),
         (True, ["--seeds", "0,1,2"], "to train: seeds 1, 2"),
-        (False, ["--seeds", "0,1"], "to train: some folds and seeds 1"),
+        (False, ["--seeds", "0,1"], "to train: some folds and seed 1"),
         (False, ["--folds", "1"], "complete"),
         (False, ["--folds", "1,2", "--seeds", "0"], "to train: seed0_fold2"),
     ],
