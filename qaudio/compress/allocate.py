@@ -1,7 +1,8 @@
 """How wide each layer becomes: uniform or global allocation, at a ratio or towards a budget.
 
 An allocation is a function of one number x, the share to remove, 0 ≤ x ≤ 1: it gives the widths
-of the chosen layers, ever smaller as x grows. A budget is met by bisecting x.
+of the chosen layers, ever smaller as x grows. A budget that is counted is met by bisecting x; one
+that is measured has a search of its own (latency.py).
 """
 
 from __future__ import annotations
@@ -178,12 +179,13 @@ def within_reach(name: str, target: float, least: float, whole: float) -> float:
 
 
 def warn_if_missed(name: str, wanted: float, found: float, tolerance: float) -> None:
+    """Warn, at the line that called `plan`, of a value that is off by more than a share."""
     off = abs(found / wanted - 1)
     if off > tolerance:
         warnings.warn(
             f"{name} {wanted:.4g} is missed by {off:.1%}: a smaller multiple_of or min_channels, "
             "or other layers, may come nearer",
-            stacklevel=4,  # the line that called `plan`
+            stacklevel=4,
         )
 
 

@@ -177,6 +177,8 @@ def _seeds(runs: dict[str, float]) -> str:
         means.setdefault(run.split("_")[0], []).append(value)
     if len(means) == 1:
         return ""
+    if len({len(values) for values in means.values()}) > 1:  # means over other folds
+        return f", {len(means)} seeds"
     found = sorted(sum(values) / len(values) for values in means.values())
     return f", {len(means)} seeds from {100 * found[0]:.1f} to {100 * found[-1]:.1f}"
 

@@ -81,7 +81,7 @@ PACES = {
     "steady": lambda call: 1.0,
     "slower and slower": lambda call: 1.01**call,
     "noisy": lambda call: (1.0, 1.02, 1.05, 3.0)[call * 7 % 11 % 4],
-    "busy from now on": lambda call: 1.0 if call < 50 else 2.0,
+    "busy from now on": lambda call: 1.0 if call < 50 else 2.0,  # amid the search
 }
 
 
