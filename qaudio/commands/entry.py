@@ -68,6 +68,7 @@ def _verify(options: argparse.Namespace) -> int:
     from qaudio.zoo import forest, tables
     from qaudio.zoo.catalog import on_hub, zoo_folder
     from qaudio.zoo.entry import renew_card, verify
+    from qaudio.zoo.findings import Findings
     from qaudio.zoo.study import Study, study_entries
 
     if bool(options.entry) == options.all:
@@ -87,12 +88,12 @@ def _verify(options: argparse.Namespace) -> int:
     # The tables are made of entries that hold.
     if failed or not options.all or not (top / "pyproject.toml").is_file():
         return 1 if failed else 0
-    study = Study(top / "recipes" / "study.yaml")
+    findings = Findings(Study(top / "recipes" / "study.yaml"), zoo_folder())
     for path, what, made in (
         (top / "MODEL_CARDS.md", None, tables.index()),
         (top / "README.md", "zoo tables", tables.readme_tables()),
-        (top / "recipes" / "README.md", "study tables", study.render(zoo_folder())),
-        (zoo_folder() / forest.FILE, None, forest.draw(study, zoo_folder())),
+        (top / "recipes" / "README.md", "study tables", findings.render()),
+        (zoo_folder() / forest.FILE, None, forest.draw(findings)),
     ):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         made = tables.with_generated(text, what, made) if what else made

@@ -103,13 +103,14 @@ def _missing(
 def _write_documents(study: Study, zoo: Path) -> None:
     """The tables in the recipes' README.md, and the picture in the zoo."""
     from qaudio.zoo import forest
+    from qaudio.zoo.findings import Findings
     from qaudio.zoo.tables import with_generated
 
     page, picture = study.recipes / "README.md", zoo / forest.FILE
-    text = page.read_text(encoding="utf-8")
+    text, findings = page.read_text(encoding="utf-8"), Findings(study, zoo)
     made = {
-        page: with_generated(text, "study tables", study.render(zoo)),
-        picture: forest.draw(study, zoo),
+        page: with_generated(text, "study tables", findings.render()),
+        picture: forest.draw(findings),
     }
     for path, content in made.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != content:

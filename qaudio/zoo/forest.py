@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from qaudio.zoo.benchmarks import about
+from qaudio.zoo.findings import Findings, decided
 from qaudio.zoo.study import FOLDER, Study
 from qaudio.zoo.tables import difference_text
 
@@ -25,15 +25,16 @@ INK, FAINT = "#0b6e99", "#c8c8c8"
 Row = tuple[str, dict[str, dict[str, Any]] | None]
 
 
-def draw(study: Study, zoo: Path) -> str:
+def draw(findings: Findings) -> str:
     """Paired differences to the study's reference, a panel for each benchmark.
 
     A cell's mark lies at the difference, its line is the 95 % interval; the mark is filled where
     that leaves zero out. Cells that were not run are left out.
     """
+    study = findings.study
     rows: list[Row] = []
     for title, names in study.tables:
-        found = [(study.cells[name].what, _differences(study, name, zoo)) for name in names]
+        found = [(study.cells[name].what, _differences(findings, name)) for name in names]
         if any(pairs for _, pairs in found):
             rows += [(title, None), *((what, pairs) for what, pairs in found if pairs)]
     bounds = [
@@ -63,12 +64,12 @@ def draw(study: Study, zoo: Path) -> str:
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def _differences(study: Study, name: str, zoo: Path) -> dict[str, dict[str, Any]]:
+def _differences(findings: Findings, name: str) -> dict[str, dict[str, Any]]:
     """The difference of a cell to the reference on each benchmark where both were scored."""
+    study = findings.study
     if name == study.reference:
         return {}
-    cell, reference = study.cells[name], study.cells[study.reference]
-    pairs = {one: study.difference(cell, reference, one, zoo) for one in study.benchmarks}
+    pairs = {one: findings.difference(name, study.reference, one) for one in study.benchmarks}
     return {one: pair for one, pair in pairs.items() if pair is not None}
 
 
@@ -105,7 +106,7 @@ def _panel(
         if pair is None:
             continue
         start, end = pair["interval95"]
-        fill = "white" if start <= 0 <= end else INK
+        fill = INK if decided(pair) else "white"
         y = TOP + LINE * n + LINE // 2
         yield (
             f'<g stroke="{INK}" stroke-width="2"><title>{escape(label)}: {difference_text(pair)}'

@@ -1,4 +1,4 @@
-"""Studies: grids of recipes, and the tables that their results give.
+"""Studies: grids of recipes. What their results say is in `qaudio.zoo.findings`.
 
 A study is a YAML file beside the recipes. Each of its cells is one of them with some settings
 changed, on each benchmark; its results are an entry without weights in zoo/study/BENCHMARK/CELL,
@@ -13,16 +13,9 @@ from typing import Any
 
 import yaml
 
-from qaudio.zoo.benchmarks import DATASETS
 from qaudio.zoo.catalog import EntryError, read_json, zoo_folder
-from qaudio.zoo.results import Predictions, paired_difference
-from qaudio.zoo.tables import difference_text, interval, points, score
 
 FOLDER = "study"  # of the zoo, for results without weights
-HEAD = (
-    "| cell | score | 95 % interval | parameters | MACs (10 s) | difference in points (95 %) |\n"
-    "|---|---|---|---|---|---|"
-)
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class Cell:
 
 
 class Study:
-    """A grid of cells and the tables made of them.
+    """A grid of cells, and which of them make a table.
 
     Args:
         path: the YAML file, in the folder of recipes.
@@ -110,85 +103,6 @@ class Study:
         """The cell's results.json; None where it was not run."""
         path = zoo / self.entry(cell, benchmark) / "results.json"
         return read_json(path) if path.is_file() else None
-
-    def render(self, zoo: Path) -> str:
-        """All tables, benchmark by benchmark, in Markdown."""
-        parts = []
-        for benchmark in self.benchmarks:
-            parts.append(f"### {DATASETS.get(benchmark, {'title': benchmark})['title']}")
-            for title, names in self.tables:
-                parts += self._table(title, [self.cells[name] for name in names], benchmark, zoo)
-        return "\n\n".join(parts)
-
-    def _table(self, title: str, cells: list[Cell], benchmark: str, zoo: Path) -> list[str]:
-        rows, undecided, targets = [HEAD], [], []
-        for cell in cells:
-            found = self.results(cell, benchmark, zoo)
-            name = f"`{cell.name}`: {cell.what}"
-            if found is None:
-                rows.append(f"| {name} | not run | | | | |")
-                continue
-            result, cost, differences = found["result"], found["cost"], []
-            for other in cell.against:
-                pair = self.difference(cell, self.cells[other], benchmark, zoo)
-                if pair is None:
-                    continue
-                fewer = pair["runs"] < len(result["runs"])
-                over = f" over {pair['runs']} of its runs" if fewer else ""
-                differences.append(f"{difference_text(pair)} to `{other}`{over}")
-                low, high = pair["interval95"]
-                if low <= 0 <= high:
-                    undecided.append(f"`{cell.name}` against `{other}`")
-                if other in cell.targets:
-                    targets.append(_aim(cell, other, pair))
-            columns = [
-                name,
-                score(found, _seeds(result["runs"])),
-                interval(result["interval95"]),
-                f"{cost['params']:,}",
-                f"{cost['macs'] / 1e9:.3f} G",
-                "; ".join(differences),
-            ]
-            rows.append(f"| {' | '.join(columns)} |")
-        parts = [f"**{title}**", "\n".join(rows)]
-        if undecided:
-            parts.append(f"Undecided at 95 %: {', '.join(undecided)}.")
-        if targets:
-            parts.append(f"Targets: {'; '.join(targets)}.")
-        return parts
-
-    def difference(
-        self, cell: Cell, other: Cell, benchmark: str, zoo: Path
-    ) -> dict[str, Any] | None:
-        """Paired difference of two cells over the runs they share; None where there are none."""
-        files = [zoo / self.entry(one, benchmark) / "predictions.npz" for one in (cell, other)]
-        if not all(file.is_file() for file in files):
-            return None
-        ours, theirs = (Predictions.load(file) for file in files)
-        if not set(ours.runs()) & set(theirs.runs()):
-            return None
-        return paired_difference(ours, theirs)
-
-
-def _seeds(runs: dict[str, float]) -> str:
-    """How many seeds there are, and how far their means over folds lie apart; of one nothing."""
-    means: dict[str, list[float]] = {}
-    for run, value in runs.items():
-        means.setdefault(run.split("_")[0], []).append(value)
-    if len(means) == 1:
-        return ""
-    if len({len(values) for values in means.values()}) > 1:  # means over other folds
-        return f", {len(means)} seeds"
-    found = sorted(sum(values) / len(values) for values in means.values())
-    return f", {len(means)} seeds from {100 * found[0]:.1f} to {100 * found[-1]:.1f}"
-
-
-def _aim(cell: Cell, other: str, pair: dict[str, Any]) -> str:
-    """Whether the difference that was aimed at was reached, and whether that is sure."""
-    least, (low, high) = cell.targets[other] / 100, pair["interval95"]
-    met = "met" if pair["mean"] >= least - 1e-9 else "missed"
-    sure = "" if low >= least or high < least else ", undecided at 95 %"
-    return f"`{cell.name}` at least {points(least)} points to `{other}`: {met}{sure}"
 
 
 def study_entries(zoo: Path | None = None) -> list[Path]:

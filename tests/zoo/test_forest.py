@@ -1,5 +1,4 @@
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 class Made:
-    """A study with differences that are given: (mean, low, high) in points, by cell."""
+    """Findings and their study; differences are given: (mean, low, high) in points, by cell."""
 
     benchmarks = ("one", "two")
     reference = "whole"
@@ -21,9 +20,13 @@ class Made:
         names = [name for _, cells in tables for name in cells]
         self.cells = {name: Cell(name, f"<{name}>", "", {}, (), {}) for name in names}
 
-    def difference(self, cell, other, benchmark, zoo):
-        assert other.name == "whole"
-        found = self.differences.get((benchmark, cell.name))
+    @property
+    def study(self):
+        return self
+
+    def difference(self, cell, other, benchmark):
+        assert other == "whole"
+        found = self.differences.get((benchmark, cell))
         if found is None:
             return None
         mean, *interval = (value / 100 for value in found)
@@ -39,7 +42,7 @@ def study():
 
 
 def parsed(study):
-    root = ET.fromstring(forest.draw(study, Path()))
+    root = ET.fromstring(forest.draw(study))
     texts = [
         (text.text, float(text.get("x")), float(text.get("y"))) for text in root.iter(f"{SVG}text")
     ]

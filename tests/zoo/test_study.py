@@ -1,135 +1,19 @@
-import dataclasses
-import functools
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from test_entry import results_of, tiny
+from test_entry import tiny
 
 import qaudio
 from qaudio.cli import main
-from qaudio.zoo import forest
 from qaudio.zoo.catalog import EntryError, entries
-from qaudio.zoo.results import Predictions, paired_difference
 from qaudio.zoo.study import Study, study_entries
-from qaudio.zoo.tables import with_generated
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def predictions(right: int) -> Predictions:
-    """Nine clips, so many of which are answered rightly."""
-    label = np.arange(9) % 3
-    answer = np.where(np.arange(9) < right, label, (label + 1) % 3)
-    return Predictions.of_run(1, 0, list("abcdefghi"), label, np.eye(3)[answer])
-
-
-@pytest.fixture
-def study(tmp_path) -> Study:
-    cells = {
-        "whole": {"what": "the net", "recipe": "whole.yaml"},
-        "small": {"what": "pruned", "recipe": "small.yaml", "set": {"model.ratio": None,
-                  "model.target_macs": {"made": 0.25, "other": 0.5},
-                  "model.source": "whole.{benchmark}"},
-                  "against": ["whole", "later"]},
-        "later": {"what": "another", "recipe": "small.yaml", "set": {"model.lr": 0.1},
-                  "against": ["whole"]},
-    }  # fmt: skip
-    recipes = tmp_path / "recipes"
-    (recipes / "made").mkdir(parents=True)
-    (recipes / "made" / "whole.yaml").write_text("writer: {entry: whole.made}")
-    tables = [{"title": "All", "cells": list(cells)}]
-    (recipes / "study.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "benchmarks": ["made"],
-                "seeds": [0],
-                "reference": "whole",
-                "cells": cells,
-                "tables": tables,
-            },
-            sort_keys=False,
-        )
-    )
-    return Study(recipes / "study.yaml")
-
-
-@pytest.fixture
-def zoo(tmp_path) -> Path:
-    for name, right in (("whole.made", 5), ("study/made/small", 8)):
-        found = predictions(right)
-        results = results_of(found) | {"entry": name}
-        qaudio.save(
-            tiny(), tmp_path / "zoo" / name, results=results, predictions=found,
-            recipe="a recipe", weights="study" not in name,
-        )  # fmt: skip
-    return tmp_path / "zoo"
-
-
-def test_tables_follow_from_results_and_predictions(study, zoo):
-    made = study.render(zoo)
-    assert made.startswith("### made\n\n**All**\n")
-    rows = {
-        row.split("`")[1]: row.split(" | ") for row in made.splitlines() if row.startswith("| `")
-    }
-    assert rows["later"][1] == "not run"
-    assert rows["whole"][1].startswith("55.6 %")
-    assert rows["small"][1].startswith("88.9 %")
-    low, high = paired_difference(predictions(8), predictions(5))["interval95"]
-    expected = f"+33.3 ({100 * low:+.1f} to {100 * high:+.1f}) to `whole` |"
-    assert rows["small"][-1] == expected
-    assert ("Undecided" in made) == (low <= 0 <= high)
-
-
-def test_what_is_undecided_is_said(study, zoo):
-    cell = zoo / "study" / "made" / "small"
-    found = predictions(6)
-    qaudio.save(
-        tiny(), cell, results=results_of(found), predictions=found, recipe="", weights=False
-    )
-    assert "Undecided at 95 %: `small` against `whole`." in study.render(zoo)
-
-
-def test_targets_are_said_to_be_met_or_missed(study, zoo):
-    for least, said in ((0, "met"), (33.3, "met"), (33.4, "missed"), (90, "missed")):
-        study.cells["small"].targets["whole"] = least
-        low, high = paired_difference(predictions(8), predictions(5))["interval95"]
-        sure = "" if low >= least / 100 or high < least / 100 else ", undecided at 95 %"
-        line = f"Targets: `small` at least {least:+.1f} points to `whole`: {said}{sure}.\n"
-        assert line in study.render(zoo) + "\n"
-
-
-def test_a_difference_over_fewer_runs_than_the_score_says_so(study, zoo):
-    assert "of its runs" not in study.render(zoo)
-    found = predictions(8).merged(dataclasses.replace(predictions(7), fold=np.full(9, 2)))
-    cell = zoo / "study" / "made" / "small"
-    qaudio.save(
-        tiny(), cell, results=results_of(found), predictions=found, recipe="", weights=False
-    )
-    assert "to `whole` over 1 of its runs |" in study.render(zoo)
-
-
-def test_a_score_over_several_seeds_says_how_far_they_lie_apart(study, zoo):
-    runs = [
-        dataclasses.replace(
-            predictions(right), seed=np.full(9, seed), fold=np.full(9, fold),
-            clip=np.array([letter * fold for letter in "abcdefghi"]),
-        )
-        for seed, fold, right in ((0, 1, 6), (0, 2, 7), (1, 1, 8), (1, 2, 9), (2, 1, 8), (2, 2, 6))
-    ]  # fmt: skip
-    cell, said = zoo / "study" / "made" / "small", {}
-    for count in (5, 6):  # the last seed's second fold is missing, or not
-        found = functools.reduce(Predictions.merged, runs[:count])
-        results = results_of(found)
-        qaudio.save(tiny(), cell, results=results, predictions=found, recipe="", weights=False)
-        said[count] = study.render(zoo)
-    assert ", 3 seeds" in said[5] and "seeds from" not in said[5]
-    assert "81.5 % ± 0.0, 3 seeds from 72.2 to 94.4 |" in said[6]
-
-
-def test_cells_hold_results_without_weights_that_verify(study, zoo):
+def test_cells_hold_results_without_weights_that_verify(study, zoo, answered):
     (cell,) = study_entries(zoo)
     names = {"config.json", "predictions.npz", "recipe.yaml", "results.json"}
     assert {path.name for path in cell.iterdir()} == names
@@ -140,7 +24,7 @@ def test_cells_hold_results_without_weights_that_verify(study, zoo):
         qaudio.load(cell)
     results = json.loads((cell / "results.json").read_text())
     results["result"]["mean"] += 0.1
-    qaudio.save(tiny(), cell, results=results, predictions=predictions(8), recipe="", weights=False)
+    qaudio.save(tiny(), cell, results=results, predictions=answered(8), recipe="", weights=False)
     with pytest.raises(EntryError, match=r"result\.mean says"):
         qaudio.verify(cell)
 
@@ -168,17 +52,6 @@ def test_faults_of_a_study_are_named(study, tmp_path):
         path.write_text(text)
         with pytest.raises(EntryError, match="not readable as a study"):
             Study(path)
-
-
-def test_the_shipped_tables_follow_from_the_shipped_results():
-    text = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
-    study = Study(ROOT / "recipes" / "study.yaml")
-    made = study.render(ROOT / "zoo")
-    assert with_generated(text, "study tables", made) == text
-    picture = ROOT / "zoo" / forest.FILE
-    assert picture.read_text(encoding="utf-8") == forest.draw(study, ROOT / "zoo")
-    for cell in study_entries():
-        qaudio.verify(cell)
 
 
 @pytest.fixture(scope="module")
