@@ -14,6 +14,10 @@ HEAD = (
     "| cell | score | 95 % interval | parameters | MACs (10 s) | difference in points (95 %) |\n"
     "|---|---|---|---|---|---|"
 )
+LEGEND = (
+    "Differences in points with their 95 % intervals; yes or no is said where an interval leaves "
+    "0 out."
+)
 
 
 class Findings:
@@ -47,13 +51,22 @@ class Findings:
         return paired_difference(ours, theirs)
 
     def render(self) -> str:
-        """All tables, benchmark by benchmark, in Markdown."""
-        parts = []
+        """Answers to the study's questions, then all tables by benchmark, in Markdown."""
+        parts = self._answers() if self.study.questions else []
         for benchmark in self.study.benchmarks:
             parts.append(f"### {about(benchmark)['title']}")
             for title, names in self.study.tables:
                 parts += self._table(title, names, benchmark)
         return "\n\n".join(parts)
+
+    def _answers(self) -> list[str]:
+        """A table: a row for every question, a column for every benchmark."""
+        titles = [about(benchmark)["title"] for benchmark in self.study.benchmarks]
+        rows = [f"| | {' | '.join(titles)} |", f"|---{'|---' * len(titles)}|"]
+        for one in self.study.questions:
+            found = [self.difference(one.cell, one.than, name) for name in self.study.benchmarks]
+            rows.append(f"| {one.ask} | {' | '.join(map(_answer, found))} |")
+        return ["### Answers", LEGEND, "\n".join(rows)]
 
     def _table(self, title: str, names: list[str], benchmark: str) -> list[str]:
         rows, undecided, targets = [HEAD], [], []
@@ -96,6 +109,17 @@ def decided(difference: dict[str, Any]) -> bool:
     """Whether the interval of a paired difference leaves zero out."""
     low, high = difference["interval95"]
     return bool(low > 0 or high < 0)
+
+
+def _answer(difference: dict[str, Any] | None) -> str:
+    """Whether the difference is above zero, as far as its interval tells."""
+    if difference is None:
+        return "not run"
+    if not decided(difference):
+        said = "undecided"
+    else:
+        said = "**yes**" if difference["mean"] > 0 else "**no**, it is worse"
+    return f"{said}: {difference_text(difference)}"
 
 
 def _seeds(runs: dict[str, float]) -> str:

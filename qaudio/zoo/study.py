@@ -42,8 +42,23 @@ class Cell:
     seeds: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Question:
+    """Whether one cell scores above another.
+
+    Attributes:
+        ask: the question in words.
+        cell: that may be better.
+        than: the other cell.
+    """
+
+    ask: str
+    cell: str
+    than: str
+
+
 class Study:
-    """A grid of cells, and which of them make a table.
+    """A grid of cells, what is asked of them, and which of them make a table.
 
     Args:
         path: the YAML file, in the folder of recipes.
@@ -65,6 +80,7 @@ class Study:
                 )
                 for name, one in document["cells"].items()
             }  # fmt: skip
+            self.questions = [Question(**one) for one in document.get("questions", ())]
             self.reference: str = document["reference"]  # the cell that the picture is drawn to
             self.tables: list[tuple[str, list[str]]] = [
                 (one["title"], one["cells"]) for one in document["tables"]
@@ -72,6 +88,7 @@ class Study:
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise EntryError(f"{path}: not readable as a study ({error!r})") from None
         named = {name for cell in self.cells.values() for name in (*cell.against, *cell.targets)}
+        named |= {name for one in self.questions for name in (one.cell, one.than)}
         named |= {name for _, names in self.tables for name in names} | {self.reference}
         if named - self.cells.keys():
             raise EntryError(

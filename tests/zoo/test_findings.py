@@ -9,7 +9,7 @@ import qaudio
 from qaudio.zoo import forest
 from qaudio.zoo.findings import Findings
 from qaudio.zoo.results import Predictions, paired_difference
-from qaudio.zoo.study import Study, study_entries
+from qaudio.zoo.study import Question, Study, study_entries
 from qaudio.zoo.tables import with_generated
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +32,22 @@ def test_tables_follow_from_results_and_predictions(study, zoo, answered):
     expected = f"+33.3 ({100 * low:+.1f} to {100 * high:+.1f}) to `whole` |"
     assert rows["small"][-1] == expected
     assert ("Undecided" in made) == (low <= 0 <= high)
+
+
+def test_questions_are_answered_as_far_as_the_intervals_tell(study, zoo, answered):
+    assert "Answers" not in tables_of(study, zoo)
+    ways = [("small", "whole"), ("whole", "small"), ("later", "whole")]
+    study.questions += [Question(f"Is {one} better?", one, other) for one, other in ways]
+    for right, forth, back in (
+        (9, "**yes**: +44.4 (+", "**no**, it is worse: -44.4 (-"),
+        (6, "undecided: +11.1 (+0.0", "undecided: -11.1 (-"),
+    ):
+        answered(right).save(zoo / "study" / "made" / "small" / "predictions.npz")
+        made = tables_of(study, zoo)
+        assert made.startswith("### Answers\n") and "\n| | made |\n|---|---|\n" in made
+        assert f"| Is small better? | {forth}" in made
+        assert f"| Is whole better? | {back}" in made
+        assert "| Is later better? | not run |" in made
 
 
 def test_what_is_undecided_is_said(study, zoo, answered):

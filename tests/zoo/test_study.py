@@ -44,12 +44,16 @@ def test_arguments_of_a_cell(study):
 def test_faults_of_a_study_are_named(study, tmp_path):
     path = study.recipes / "study.yaml"
     text = path.read_text()
-    for old, new in (("- later", "- never"), ("reference: whole", "reference: never")):
+    for old, new in (
+        ("- later", "- never"),
+        ("reference: whole", "reference: never"),
+        ("seeds:", "questions: [{ask: x, cell: whole, than: never}]\nseeds:"),
+    ):
         path.write_text(text.replace(old, new))
         with pytest.raises(EntryError, match="no such cells: never"):
             Study(path)
-    for text in ("[]", "cells: {a: {}}", "{"):
-        path.write_text(text)
+    for fault in ("questions: [{ask: x}]\n" + text, "[]", "cells: {a: {}}", "{"):
+        path.write_text(fault)
         with pytest.raises(EntryError, match="not readable as a study"):
             Study(path)
 
