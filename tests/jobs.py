@@ -33,8 +33,8 @@ from qaudio.training import run  # noqa: F401  (heavy, and wanted before the for
 from qaudio.zoo.entry import verify
 from qaudio.zoo.results import Predictions
 from tests.hub import Repository, hub_on_loopback
+from tests.networks import FRONTEND
 
-FRONTEND = {"sample_rate": 8000, "n_fft": 256, "hop_length": 160, "n_mels": 32, "f_max": 4000.0}
 RECIPE = {
     "trainer": {
         "max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False,

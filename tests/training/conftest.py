@@ -1,8 +1,7 @@
 import pytest
 import yaml
 
-# Small enough to train in a second, at the rate of the made ESC-50 tree.
-FRONTEND = {"sample_rate": 8000, "n_fft": 256, "hop_length": 160, "n_mels": 32, "f_max": 4000.0}
+from tests.networks import FRONTEND
 
 
 @pytest.fixture

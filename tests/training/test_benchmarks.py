@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import FRONTEND
 from lightning import Trainer, seed_everything
 
 import qaudio
 from qaudio.cli import main
 from qaudio.zoo.results import Predictions
+from tests.networks import FRONTEND
 
 FILES = [f"{label}/{n}.wav" for label in ("high", "low") for n in range(6)]
 

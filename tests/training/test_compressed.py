@@ -3,7 +3,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import FRONTEND
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
@@ -15,6 +14,7 @@ from qaudio.training import compressed, modules
 from qaudio.training.callbacks import StepwisePruning, follow
 from qaudio.training.checkpoints import last_checkpoint
 from qaudio.training.stored import StoredAnswers
+from tests.networks import FRONTEND
 
 LABELS = ["dog", "rain", "clock_tick"]
 PRUNING = {"ratio": 0.5, "min_channels": 4}

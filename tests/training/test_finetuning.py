@@ -1,10 +1,10 @@
 import pytest
 import torch
-from conftest import FRONTEND
 from lightning import Callback, Trainer, seed_everything
 
 import qaudio
 from qaudio.training.finetuning import learning, stages
+from tests.networks import FRONTEND
 
 
 class Watch(Callback):

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import FRONTEND
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -9,6 +8,7 @@ import qaudio
 from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
 from qaudio.training.checkpoints import last_checkpoint
 from qaudio.training.modules import warmup_cosine
+from tests.networks import FRONTEND
 
 
 def classifier(**settings):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import FRONTEND
 
 import qaudio
 from qaudio.cli import main
@@ -15,6 +14,7 @@ from qaudio.training.run import _parse
 from qaudio.training.writer import commit_of
 from qaudio.zoo import catalog
 from qaudio.zoo.results import Predictions
+from tests.networks import FRONTEND
 
 ROOT = Path(__file__).resolve().parents[2]
 
