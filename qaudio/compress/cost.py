@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
@@ -130,12 +130,16 @@ def macs_by_layer(model: AudioModel, seconds: float) -> dict[str, int]:
 
 
 def measure_latency(model: AudioModel, seconds: float) -> Latency:
-    """Median latency of one clip on this machine, as the model stands."""
+    """Median latency of one clip on this machine, as the model stands.
+
+    Whole and front-end are timed in turns: other work on the machine slows both alike.
+    """
     waveform = _silence(model, seconds)
     device = waveform.device
     with evaluating(model), torch.inference_mode():
-        whole = _milliseconds(lambda: model(waveform), device)
-        frontend = _milliseconds(lambda: model.features(waveform), device)
+        whole, frontend = _milliseconds(
+            (lambda: model(waveform), lambda: model.features(waveform)), device
+        )
     method = f"median of {REPEATS}" + ", processor time" * in_processor_time(device)
     return Latency(round(whole, 3), round(frontend, 3), device_name(device), method)
 
@@ -144,7 +148,8 @@ def latency_of(model: AudioModel, seconds: float) -> float:
     """Milliseconds of one clip on this machine, as the model stands, from few runs."""
     waveform = _silence(model, seconds)
     with evaluating(model), torch.inference_mode():
-        return _milliseconds(lambda: model(waveform), waveform.device, repeats=FEWEST * TURN)
+        (whole,) = _milliseconds((lambda: model(waveform),), waveform.device, FEWEST * TURN)
+        return whole
 
 
 def latency_ratio(model: AudioModel, other: AudioModel, seconds: float) -> float:
@@ -186,9 +191,12 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _milliseconds(call: Callable[[], Any], device: torch.device, repeats: int = REPEATS) -> float:
-    times = [1000 * seconds_of(call, device) for _ in range(WARMUP + repeats)]
-    return median(times[WARMUP:])
+def _milliseconds(
+    calls: Sequence[Callable[[], Any]], device: torch.device, repeats: int = REPEATS
+) -> list[float]:
+    """Median of each of the calls, which take turns."""
+    turns = [[seconds_of(call, device) for call in calls] for _ in range(WARMUP + repeats)]
+    return [1000 * median(times) for times in zip(*turns[WARMUP:], strict=True)]
 
 
 def _silence(model: AudioModel, seconds: float) -> torch.Tensor:

@@ -81,7 +81,7 @@ def test_latency_includes_the_front_end_and_says_how_it_was_measured(
     count, method, threads
 ) -> None:
     threads(count)
-    latency = cost(tiny("qcnn6"), seconds=0.1, latency=True).latency
+    latency = cost(tiny("qcnn6"), seconds=1.0, latency=True).latency
     assert 0 < latency.frontend_milliseconds < latency.milliseconds
     assert f"{count} threads" in latency.device
     assert latency.method == method
