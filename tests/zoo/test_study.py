@@ -119,6 +119,12 @@ def test_the_grid_compares_like_with_like(shipped, benchmark):
         assert all(one == same[0] for one in same)
 
 
+def test_questions_ask_only_what_the_grid_compares(shipped):
+    cells = shipped.cells
+    for one in shipped.questions:
+        assert one.than in cells[one.cell].against or one.cell in cells[one.than].against, one.ask
+
+
 def code_of(arguments) -> int:
     try:
         return main(arguments)
