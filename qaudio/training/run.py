@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.paths import replacing
+from qaudio.training.bf16 import fast_bf16
 from qaudio.training.callbacks import take_averages
 from qaudio.training.checkpoints import LAST, WholeCheckpoints, last_checkpoint
 from qaudio.training.modules import Classifier
@@ -90,7 +91,8 @@ def main(subcommand: str, arguments: list[str]) -> int:
             cli.datamodule.refuse_unless_testing()
         cli.model.look_in(Path(cli.config.writer.folder))
         evaluate = getattr(cli.trainer, subcommand)
-        evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=_checkpoint(cli))
+        with fast_bf16(cli.trainer):
+            evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=_checkpoint(cli))
     return 0
 
 
@@ -280,7 +282,8 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
     cli.trainer.strategy.checkpoint_io = WholeCheckpoints()
     if not cli.trainer.loggers:
         cli.trainer.loggers = [CSVLogger(folder, name="log")]
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
+    with fast_bf16(cli.trainer):
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
     take_averages(cli.trainer, cli.model)
     return timer.time_elapsed("train")
 

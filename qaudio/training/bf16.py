@@ -1,0 +1,56 @@
+"""bf16 on processors without instructions for it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+# Of `torch.cpu.get_capabilities`: Intel's and AMD's two sets of instructions, and ARM's.
+INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+PRODUCTS = {
+    torch.ops.aten.convolution.default,
+    torch.ops.aten.convolution_backward.default,
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+}
+
+
+class RoundedProducts(TorchDispatchMode):
+    """Convolutions and matrix products of bf16 tensors, as sums in float32 that are rounded once.
+
+    That is what bf16 instructions compute, up to the order of the sums. Where a processor has
+    none, torch emulates them or falls back to kernels that were never made fast, and float32 is
+    several times as fast as either.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in PRODUCTS or args[0].dtype != torch.bfloat16:
+            return func(*args, **kwargs)
+        args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.float, (args, kwargs))
+        return tree_map_only(torch.Tensor, torch.Tensor.bfloat16, func(*args, **kwargs))
+
+
+def has_bf16_instructions() -> bool:
+    """Whether this machine's processor multiplies bf16 numbers itself."""
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in INSTRUCTIONS)
+
+
+def fast_bf16(trainer: Trainer) -> AbstractContextManager[Any]:
+    """The context to train in: `RoundedProducts` where bf16 was asked of a CPU that has none."""
+    slow = (
+        str(trainer.precision).startswith("bf16")
+        and isinstance(trainer.accelerator, CPUAccelerator)
+        and not has_bf16_instructions()
+    )
+    return RoundedProducts() if slow else nullcontext()
