@@ -13,13 +13,13 @@ from torch.utils._pytree import tree_map_only
 
 # Of `torch.cpu.get_capabilities`: Intel's and AMD's two sets of instructions, and ARM's.
 INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+aten = torch.ops.aten
 PRODUCTS = {
-    torch.ops.aten.convolution.default,
-    torch.ops.aten.convolution_backward.default,
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten.bmm.default,
-}
+    aten.convolution.default, aten.convolution_backward.default,
+    aten.mm.default, aten.addmm.default, aten.bmm.default,
+    # Not taken apart into those in inference mode.
+    aten.conv1d.default, aten.conv2d.default, aten.linear.default, aten.matmul.default,
+}  # fmt: skip
 
 
 class RoundedProducts(TorchDispatchMode):
