@@ -1,4 +1,4 @@
-"""bf16 on processors without instructions for it."""
+"""bf16 on CPUs where it is slower than float32."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PRODUCTS = {
 class RoundedProducts(TorchDispatchMode):
     """Convolutions and matrix products of bf16 tensors, as sums in float32 that are rounded once.
 
-    That is what bf16 instructions compute, up to the order of the sums. Where a processor has
-    none, torch emulates them or falls back to kernels that were never made fast, and float32 is
-    several times as fast as either.
+    That is what bf16 instructions compute, up to the order of the sums. Where there are none, torch
+    emulates them or falls back to kernels that were never made fast, and float32 is several times
+    as fast as either.
     """
 
     def __torch_dispatch__(
@@ -40,17 +40,21 @@ class RoundedProducts(TorchDispatchMode):
         return tree_map_only(torch.Tensor, torch.Tensor.bfloat16, func(*args, **kwargs))
 
 
-def has_bf16_instructions() -> bool:
-    """Whether this machine's processor multiplies bf16 numbers itself."""
+def bf16_is_fast() -> bool:
+    """Whether torch's CPU kernels multiply bf16 numbers by instructions for it.
+
+    oneDNN's do, where the processor has any; torch's own, which builds without oneDNN are left
+    with, do not.
+    """
     found = torch.cpu.get_capabilities()
-    return any(found.get(name, False) for name in INSTRUCTIONS)
+    return torch.backends.mkldnn.is_available() and any(found.get(name) for name in INSTRUCTIONS)
 
 
 def fast_bf16(trainer: Trainer) -> AbstractContextManager[Any]:
-    """The context to train in: `RoundedProducts` where bf16 was asked of a CPU that has none."""
+    """The context to train in: `RoundedProducts` where bf16 is asked of a CPU and slow there."""
     slow = (
         str(trainer.precision).startswith("bf16")
         and isinstance(trainer.accelerator, CPUAccelerator)
-        and not has_bf16_instructions()
+        and not bf16_is_fast()
     )
     return RoundedProducts() if slow else nullcontext()
