@@ -16,6 +16,9 @@ import qaudio
 from tests.hub import ENDPOINT, TOKEN, hub_on_loopback
 
 os.environ["HF_ENDPOINT"] = ENDPOINT  # huggingface_hub reads it when it is imported
+# Networks and sounds of tests are so small that threads would mostly wait for one another.
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
+torch.set_num_threads(1)
 
 LABELS = ["dog", "rain", "clock_tick"]
 SETTINGS = {"sample_rate": 16000, "n_fft": 512, "hop_length": 160, "n_mels": 32, "f_max": 7500.0}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.pop("HF_HUB_OFFLINE", None)
-os.environ |= {"NO_PROXY": "*", "OMP_NUM_THREADS": "1"}
+os.environ["NO_PROXY"] = "*"
 
 from tests.conftest import SETTINGS, make_esc50  # isort: skip  (sets HF_ENDPOINT)
 import torch

@@ -424,7 +424,8 @@ def test_stored_answers_are_computed_once_and_change_nothing(known, esc50_tree, 
         return module
 
     plain, first = run(), run(store_teacher=str(tmp_path / "teacher"))
-    assert same(plain.net, first.net)
+    # A clip's last bits may differ with its place in a batch, so the nets may, by as little.
+    torch.testing.assert_close(plain.net.state_dict(), first.net.state_dict(), rtol=0, atol=1e-5)
     assert len(first.answers.rows) == 24
     (file,) = (tmp_path / "teacher").iterdir()
     assert file.name.startswith("cnn6_013-")

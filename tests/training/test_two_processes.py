@@ -32,7 +32,7 @@ def found(tmp_path, write_sound):
             writer = csv.writer(file)
             writer.writerow(["file", "split", *header])
             writer.writerows([f"{name}.wav", parts[n], *label(n)] for n, name in enumerate(names))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for processes in (1, 2):
         command = [sys.executable, SCRIPT, tmp_path / "table", str(processes), tmp_path]
         done = subprocess.run(
