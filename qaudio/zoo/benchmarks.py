@@ -22,11 +22,14 @@ _ESC_BIAS = (
     "mixtures, other microphones and sounds that such users seldom upload are outside what was "
     "measured. Clips of one source recording never lie in two folds."
 )
+_ESC_SHARED = {"sharing": "source recordings", "shared": r"^\d+-\d+"}
 _GTZAN_USE = "telling ten genres of Western music apart in research on music classification"
 _GTZAN_NOT = "describing music to listeners, or paying or ranking artists"
 
 # title, about: what it is. use, not_for: of a network trained on it. limits: with biases of its
 # data. license: of the data. hub: id of a copy on huggingface.co/datasets. citation: BibTeX.
+# sharing: what clips of a kind have in common, in the plural. shared: where their ids tell of which
+# they are, a regular expression.
 DATASETS: dict[str, dict[str, str]] = {
     "esc10": {
         "title": "ESC-10",
@@ -39,6 +42,7 @@ DATASETS: dict[str, dict[str, str]] = {
         f"whatever it is: probabilities do not say that a sound is none of them. {_ESC_BIAS}",
         "license": "CC BY 3.0",
         "hub": "ashraq/esc50",
+        **_ESC_SHARED,
         "citation": _ESC,
     },
     "esc50": {
@@ -50,6 +54,7 @@ DATASETS: dict[str, dict[str, str]] = {
         f"whatever it is. {_ESC_BIAS}",
         "license": "CC BY-NC 3.0",
         "hub": "ashraq/esc50",
+        **_ESC_SHARED,
         "citation": _ESC,
     },
     "gtzan": {
@@ -107,6 +112,8 @@ DATASETS: dict[str, dict[str, str]] = {
         "higher and not comparable scores.",
         "license": "CC BY-NC-SA 4.0",
         "hub": "narad/ravdess",
+        "sharing": "speakers",
+        "shared": r"\d+$",
         "citation": """@article{livingstone2018ravdess,
   title   = {The Ryerson Audio-Visual Database of Emotional Speech and Song ({RAVDESS})},
   author  = {Livingstone, S. R. and Russo, F. A.},

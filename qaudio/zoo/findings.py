@@ -30,16 +30,27 @@ class Findings:
 
     def __init__(self, study: Study, zoo: Path):
         self.study, self.zoo = study, zoo
-        self._differences: dict[tuple[str, str, str], dict[str, Any] | None] = {}
+        self._differences: dict[tuple[str, str, str, str | None], dict[str, Any] | None] = {}
 
-    def difference(self, cell: str, other: str, benchmark: str) -> dict[str, Any] | None:
-        """`paired_difference` of two cells; None where no fold was scored for both."""
-        key = cell, other, benchmark
+    def difference(
+        self, cell: str, other: str, benchmark: str, shared: str | None = None
+    ) -> dict[str, Any] | None:
+        """`paired_difference` of two cells; None where no fold was scored for both.
+
+        Args:
+            cell: the one's name.
+            other: the other's.
+            benchmark: the one of which.
+            shared: a regular expression, of what the interval is over in place of clips.
+        """
+        key = cell, other, benchmark, shared
         if key not in self._differences:
             self._differences[key] = self._difference(*key)
         return self._differences[key]
 
-    def _difference(self, cell: str, other: str, benchmark: str) -> dict[str, Any] | None:
+    def _difference(
+        self, cell: str, other: str, benchmark: str, shared: str | None
+    ) -> dict[str, Any] | None:
         cells = self.study.cells
         folders = [self.zoo / self.study.entry(cells[name], benchmark) for name in (cell, other)]
         files = [folder / "predictions.npz" for folder in folders]
@@ -48,7 +59,7 @@ class Findings:
         ours, theirs = (Predictions.load(file) for file in files)
         if not set(ours.fold.tolist()) & set(theirs.fold.tolist()):
             return None
-        return paired_difference(ours, theirs)
+        return paired_difference(ours, theirs, shared)
 
     def render(self) -> str:
         """Answers to the study's questions, then all tables by benchmark, in Markdown."""
@@ -66,7 +77,29 @@ class Findings:
         for one in self.study.questions:
             found = [self.difference(one.cell, one.than, name) for name in self.study.benchmarks]
             rows.append(f"| {one.ask} | {' | '.join(map(_answer, found))} |")
-        return ["### Answers", LEGEND, "\n".join(rows)]
+        checks = [self._by_groups(name) for name in self.study.benchmarks]
+        return ["### Answers", LEGEND, "\n".join(rows), *filter(None, checks)]
+
+    def _by_groups(self, benchmark: str) -> str:
+        """Which answers change where clips that have something in common are drawn together.
+
+        Empty where a benchmark's clips are not known to have any such thing.
+        """
+        facts, changed, groups = about(benchmark), [], 0
+        if "shared" not in facts:
+            return ""
+        for one in self.study.questions:
+            pair = self.difference(one.cell, one.than, benchmark)
+            grouped = self.difference(one.cell, one.than, benchmark, facts["shared"])
+            if pair is None or grouped is None:  # as one is, so is the other
+                continue
+            groups = max(groups, grouped["groups"])
+            if _said(grouped) != _said(pair):
+                changed.append(f"`{one.cell}` against `{one.than}` is {_answer(grouped)}")
+        if not groups:
+            return ""
+        what = "; ".join(changed) or "all answers stay"
+        return f"{facts['title']}, its {groups} {facts['sharing']} drawn in place of clips: {what}."
 
     def _table(self, title: str, names: list[str], benchmark: str) -> list[str]:
         rows, undecided, targets = [HEAD], [], []
@@ -115,11 +148,13 @@ def _answer(difference: dict[str, Any] | None) -> str:
     """Whether the difference is above zero, as far as its interval tells."""
     if difference is None:
         return "not run"
+    return f"{_said(difference)}: {difference_text(difference)}"
+
+
+def _said(difference: dict[str, Any]) -> str:
     if not decided(difference):
-        said = "undecided"
-    else:
-        said = "**yes**" if difference["mean"] > 0 else "**no**, it is worse"
-    return f"{said}: {difference_text(difference)}"
+        return "undecided"
+    return "**yes**" if difference["mean"] > 0 else "**no**, it is worse"
 
 
 def _seeds(runs: dict[str, float]) -> str:

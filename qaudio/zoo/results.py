@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -228,53 +229,83 @@ def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
     }
 
 
-def paired_difference(child: Predictions, parent: Predictions) -> dict[str, Any]:
+def paired_difference(
+    child: Predictions, parent: Predictions, shared: str | None = None
+) -> dict[str, Any]:
     """Accuracy of one entry less another's on the folds they share, with its interval.
 
     As `summarise` has it, the mean over folds of each fold's difference; the interval is over
     clips. A clip counts with the mean over an entry's own seeds, which need not be the other's: a
     network pruned with seed 1 may stem from weights trained with seed 0. `runs` are the child's.
 
+    Args:
+        child: predictions of the one.
+        parent: predictions of the other.
+        shared: a regular expression. The interval is then not over clips but over what it finds in
+            their ids, as the speaker; `groups` says how many of these there are.
+
     Raises:
-        ValueError: when they share no fold, or were scored on other clips in one.
+        ValueError: when they share no fold, were scored on other clips in one, or `shared` is not
+            found in a clip's id.
     """
-    shared = sorted({fold for _, fold in child.runs()} & {fold for _, fold in parent.runs()})
-    if not shared:
+    both = sorted({fold for _, fold in child.runs()} & {fold for _, fold in parent.runs()})
+    if not both:
         raise ValueError("the two entries share no fold that both were scored on")
-    differences, folds = [], []
-    for fold in shared:
+    names, differences, folds = [], [], []
+    for fold in both:
         (clips, ours), (others, theirs) = (_correct_by_clip(one, fold) for one in (child, parent))
         if not np.array_equal(clips, others):
             raise ValueError(f"the two entries were scored on other clips in fold {fold}")
+        names.append(clips)
         differences.append(ours - theirs)
         folds.append(np.full(len(clips), fold))
     per_clip, weights = np.concatenate(differences), _fold_weights(np.concatenate(folds))
+    groups = None if shared is None else _groups(np.concatenate(names), shared)
     return {
         "metric": "accuracy",
         "mean": round(float(np.average(per_clip, weights=weights)), DIGITS),
-        "interval95": bootstrap_interval(per_clip, weights),
-        "runs": sum(fold in shared for _, fold in child.runs()),
+        "interval95": bootstrap_interval(per_clip, weights, groups=groups),
+        "runs": sum(fold in both for _, fold in child.runs()),
         "clips": len(per_clip),
+        **({} if groups is None else {"groups": len(set(groups))}),
     }
 
 
 def bootstrap_interval(
-    values: np.ndarray, weights: np.ndarray | None = None, seed: int = 0
+    values: np.ndarray,
+    weights: np.ndarray | None = None,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> list[float]:
-    """95 % percentile-bootstrap interval of the mean of per-clip values (N,), over clips.
+    """95 % percentile-bootstrap interval of the mean of per-clip values (N,), over clips or groups.
 
     Args:
         values: one for each clip.
         weights: of the clips in the mean, (N,); None: all alike.
         seed: of the draws.
+        groups: names (N,); clips of one name are drawn together, or not at all. None: each alone.
     """
-    rng, count = np.random.default_rng(seed), len(values)
-    weights = np.ones(count) if weights is None else weights
+    weights = np.ones(len(values)) if weights is None else weights
     weighted, means = values * weights, []
+    if groups is not None:
+        own = np.unique(groups, return_inverse=True)[1]
+        weighted, weights = np.bincount(own, weighted), np.bincount(own, weights)
+    rng, count = np.random.default_rng(seed), len(weights)
     for _ in range(RESAMPLES):
         drawn = rng.integers(count, size=count)
         means.append(weighted[drawn].sum() / weights[drawn].sum())
     return [round(float(bound), DIGITS) for bound in np.percentile(means, [2.5, 97.5])]
+
+
+def _groups(clips: np.ndarray, shared: str) -> np.ndarray:
+    """What a regular expression finds in each clip's id (N,)."""
+    names = []
+    for clip in clips.tolist():
+        found = re.search(shared, clip)
+        if found is None:
+            raise ValueError(f"no {shared!r} in the id of clip {clip!r}")
+        names.append(found[0])
+    return np.array(names)
 
 
 def _correct(predictions: Predictions) -> np.ndarray:

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from test_entry import results_of, tiny
 
 import qaudio
 from qaudio.zoo import forest
+from qaudio.zoo.benchmarks import DATASETS, about
 from qaudio.zoo.findings import Findings
 from qaudio.zoo.results import Predictions, paired_difference
 from qaudio.zoo.study import Question, Study, study_entries
@@ -48,6 +50,29 @@ def test_questions_are_answered_as_far_as_the_intervals_tell(study, zoo, answere
         assert f"| Is small better? | {forth}" in made
         assert f"| Is whole better? | {back}" in made
         assert "| Is later better? | not run |" in made
+
+
+def test_answers_that_change_where_groups_are_drawn_are_named(study, zoo, answered, monkeypatch):
+    study.questions.append(Question("Is small better?", "small", "whole"))
+    study.questions.append(Question("Is later better?", "later", "whole"))
+    answered(6).save(zoo / "study" / "made" / "small" / "predictions.npz")
+    assert "drawn in place" not in tables_of(study, zoo)
+    facts = {**about("made"), "sharing": "rooms"}
+    for shared, line in (
+        (".", "made, its 9 rooms drawn in place of clips: all answers stay.\n"),
+        # All clips in one room: every draw is the whole, and its interval a point.
+        ("^", "made, its 1 rooms drawn in place of clips: `small` against `whole` is "
+         "**yes**: +11.1 (+11.1 to +11.1).\n"),
+    ):  # fmt: skip
+        monkeypatch.setitem(DATASETS, "made", {**facts, "shared": shared})
+        assert line in tables_of(study, zoo)
+
+
+def test_what_clips_share_is_read_from_the_ids_of_real_ones():
+    for benchmark, groups in (("ravdess", 24), ("esc10", 304)):  # as their authors have them
+        clips = Predictions.load(ROOT / "zoo" / f"qcnn10_050.{benchmark}" / "predictions.npz").clip
+        found = {re.search(about(benchmark)["shared"], clip)[0] for clip in clips}
+        assert len(found) == groups
 
 
 def test_what_is_undecided_is_said(study, zoo, answered):

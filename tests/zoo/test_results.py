@@ -185,6 +185,30 @@ def test_interval_narrows_with_the_number_of_clips_and_covers_the_mean():
     assert (d - c) / 2 == pytest.approx(expected, rel=0.15)
 
 
+def test_clips_of_a_group_are_drawn_together():
+    rng = np.random.default_rng(0)
+    few, weights = (rng.random(50) < 0.8) * 1.0, rng.random(50)
+    names = np.repeat(rng.permutation([f"{n:02}" for n in range(50)]), 20)
+    many = np.repeat(few, 20)
+    (a, b), (c, d) = bootstrap_interval(many), bootstrap_interval(many, groups=names)
+    assert d - c > 3 * (b - a)  # as sqrt(20)
+    in_order = bootstrap_interval(few, weights, groups=np.array([f"{n:02}" for n in range(50)]))
+    assert in_order == bootstrap_interval(few, weights)
+
+
+def test_a_paired_difference_over_groups():
+    one, other = made(0, folds=(1, 2), clips=40), made(2, folds=(1, 2), clips=40, skill=1.0)
+    found = paired_difference(one, other, shared=r"\d$")
+    assert found["groups"] == 10 and found["clips"] == 80
+    plain = paired_difference(one, other)
+    assert found["mean"] == plain["mean"] and found["interval95"] != plain["interval95"]
+    alone = paired_difference(one, other, shared=".*")  # of each clip its own id
+    assert alone["interval95"] == plain["interval95"] and alone["groups"] == 80
+    assert "groups" not in plain
+    with pytest.raises(ValueError, match="no 'actor' in the id of clip '1-0'"):
+        paired_difference(one, other, shared="actor")
+
+
 def test_paired_difference():
     parent, child = made(seed=0), made(seed=0)
     same = paired_difference(child, parent)
