@@ -5,6 +5,7 @@ has 16 quaternion filters and a quarter of the parameters of its real counterpar
 """
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import Self
 
@@ -104,10 +105,12 @@ class _QuaternionLayer(nn.Module):
         needs_gradient = weight.requires_grad and torch.is_grad_enabled()
         if needs_gradient or torch.compiler.is_compiling() or weight.is_inference():
             return real_matrix(weight)
+        # Another weight may stand where one that is gone stood, so that its address is not enough.
         key = (weight._version, weight.data_ptr(), weight.device, weight.dtype)
-        if self._matrix is None or self._matrix_key != key:
+        kept = self._matrix_key
+        if self._matrix is None or kept is None or kept[0]() is not weight or kept[1:] != key:
             with torch.inference_mode(False), torch.no_grad():
-                self._matrix, self._matrix_key = real_matrix(weight), key
+                self._matrix, self._matrix_key = real_matrix(weight), (weakref.ref(weight), *key)
         return self._matrix
 
     def train(self, mode: bool = True) -> Self:

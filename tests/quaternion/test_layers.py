@@ -198,6 +198,31 @@ def test_matrix_is_renewed_when_the_weight_changes(layer_and_input, change, cont
     assert torch.equal(after, reference(layer, x))
 
 
+def test_matrix_of_a_weight_that_is_gone_is_not_taken_for_another(layer_and_input) -> None:
+    """Whose memory a new one may get."""
+    layer, x = layer_and_input
+    layer.eval()
+    shape = layer.weight.shape
+    for seed in range(20):
+        with torch.no_grad():
+            layer(x)
+            del layer.weight
+            values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+            layer.weight = nn.Parameter(values)
+            del values
+            assert torch.equal(layer(x), reference(layer, x))
+
+
+def test_matrix_is_that_of_the_weights_that_are_called_with(layer_and_input) -> None:
+    layer, x = layer_and_input
+    layer.eval()
+    with torch.no_grad():
+        for scale in (1.0, 0.5, 0.25, 2.0):
+            state = {name: scale * value for name, value in layer.state_dict().items()}
+            found = torch.func.functional_call(layer, state, x)
+            assert torch.allclose(found, scale * reference(layer, x), atol=1e-5)
+
+
 def test_matrix_follows_the_dtype(layer_and_input) -> None:
     layer, x = layer_and_input
     layer.eval()
