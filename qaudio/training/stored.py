@@ -35,7 +35,8 @@ class StoredAnswers:
         settings = json.dumps(model.config["frontend"], sort_keys=True)
         digest = hashlib.sha256(settings.encode())
         for name, tensor in sorted(model.state_dict().items()):
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+            values = tensor.cpu().contiguous().flatten().view(torch.uint8)  # numpy has no bfloat16
+            digest.update(name.encode() + values.numpy().tobytes())
         self.path = Path(folder) / f"{model.architecture}-{digest.hexdigest()[:16]}-{kind}"
         self.path = self.path.with_name(self.path.name + ".safetensors")
         self.rows: dict[bytes, Tensor] = {}

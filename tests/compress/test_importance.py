@@ -270,6 +270,27 @@ def test_scores_do_not_change_the_model(arch, criterion) -> None:
         assert torch.equal(tensor, twin.state_dict()[name])
 
 
+def test_layers_of_a_residual_group_count_alike() -> None:
+    """All that add to the same channels: the shortcut's convolution and each block's second."""
+    model = small_model("resnet38_013")
+    group = max(model.channel_groups(), key=lambda group: len(group.producers))
+    assert len(group.producers) > 2
+    found = scores(model, [group], "l1")[group.name]
+    sums = [model.get_submodule(name).weight.abs().sum((1, 2, 3)) for name in group.producers]
+    expected = torch.stack([one / one.max() for one in sums]).mean(0)
+    assert torch.allclose(found, expected.detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("criterion", [*BY_WEIGHT, "bn_scale"])
+@pytest.mark.parametrize("arch", ARCHS)
+def test_half_precision_ranks_as_the_same_values_in_float32(arch, criterion, dtype) -> None:
+    half = small_model(arch).to(dtype)
+    whole = small_model(arch)
+    whole.load_state_dict(half.state_dict())
+    assert torch.equal(score(half, criterion), score(whole, criterion))
+
+
 @pytest.mark.parametrize("criterion", BY_WEIGHT)
 def test_an_all_zero_layer_has_finite_scores(criterion) -> None:
     model = small_model("qcnn10_025")
