@@ -23,6 +23,7 @@ ARRAYS = {
     "clip": ("U", (1,)), "label": ("iub", (1, 2)), "fold": ("iu", (1,)), "seed": ("iu", (1,)),
     "logits": ("f", (2,)),
 }  # fmt: skip
+Z = 1.959964  # of a normal distribution, between -Z and Z of which 95 % lie
 DIGITS = 6  # of every score in results.json: the last ones that all machines agree on
 
 
@@ -48,16 +49,22 @@ class Predictions:
     def of_run(
         cls, fold: int, seed: int, clip: list[str], label: np.ndarray, logits: np.ndarray
     ) -> Predictions:
-        """Predictions of one run; rows in order of clip id."""
+        """Predictions of one run; rows in order of clip id.
+
+        Raises:
+            ValueError: for logits that are not finite, or not in float16.
+        """
         order = np.argsort(np.array(clip))
         count = len(clip)
-        return cls(
+        found = cls(
             clip=np.array(clip)[order],
             label=np.asarray(label)[order],
             fold=np.full(count, fold),
             seed=np.full(count, seed),
-            logits=np.asarray(logits, np.float32).astype(np.float16)[order],
+            logits=_half(logits)[order],
         )
+        found.check_finite()
+        return found
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Predictions:
@@ -93,6 +100,17 @@ class Predictions:
             or not ((self.label >= 0) & (self.label < top)).all()
         ):
             raise ValueError(f"predictions.npz: not the logits and labels of {classes} classes")
+        self.check_finite()
+
+    def check_finite(self) -> None:
+        """Raise ValueError where a logit is NaN or infinite, of which no score can be made."""
+        wrong = ~np.isfinite(self.logits).all(1)
+        if wrong.any():
+            raise ValueError(
+                f"logits of {wrong.sum()} of {len(wrong)} clips are NaN or infinite, of "
+                f"{self.clip[wrong][0].item()!r} first: training diverged; a lower --model.lr may "
+                "help"
+            )
 
     def save(self, path: str | os.PathLike) -> None:
         np.savez_compressed(path, **self.__dict__)
@@ -176,7 +194,9 @@ def average_precisions(predictions: Predictions) -> list[float | None]:
     import torch
     from torchmetrics.functional.classification import binary_average_precision
 
-    logits = torch.from_numpy(predictions.logits.astype(np.float32)).sigmoid()
+    # By ranks: torchmetrics takes probabilities, and float32 ones of large logits are all 1.
+    ranks = [np.unique(column, return_inverse=True)[1] for column in predictions.logits.T]
+    logits = torch.from_numpy(np.stack(ranks, 1) / len(predictions.logits))
     labels = torch.from_numpy(predictions.label.astype(np.int64))
     return [
         binary_average_precision(logits[:, c], labels[:, c]).item() if labels[:, c].any() else None
@@ -264,7 +284,7 @@ def paired_difference(
     return {
         "metric": "accuracy",
         "mean": round(float(np.average(per_clip, weights=weights)), DIGITS),
-        "interval95": bootstrap_interval(per_clip, weights, groups=groups),
+        "interval95": bootstrap_interval(per_clip, weights, groups=groups, bounds=(-1, 1)),
         "runs": sum(fold in both for _, fold in child.runs()),
         "clips": len(per_clip),
         **({} if groups is None else {"groups": len(set(groups))}),
@@ -276,14 +296,20 @@ def bootstrap_interval(
     weights: np.ndarray | None = None,
     seed: int = 0,
     groups: np.ndarray | None = None,
+    bounds: tuple[float, float] = (0, 1),
 ) -> list[float]:
     """95 % percentile-bootstrap interval of the mean of per-clip values (N,), over clips or groups.
+
+    Where all draws give the same mean m, they tell nothing of clips that are unlike these N: of
+    such there may be a share of Z² / (N + Z²), as in Wilson's interval (1927) of N right ones of N,
+    with any value within the bounds. 4 right of 4 thus give 51-100 %, not 100-100 %.
 
     Args:
         values: one for each clip.
         weights: of the clips in the mean, (N,); None: all alike.
         seed: of the draws.
         groups: names (N,); clips of one name are drawn together, or not at all. None: each alone.
+        bounds: of a value.
     """
     weights = np.ones(len(values)) if weights is None else weights
     weighted, means = values * weights, []
@@ -294,7 +320,11 @@ def bootstrap_interval(
     for _ in range(RESAMPLES):
         drawn = rng.integers(count, size=count)
         means.append(weighted[drawn].sum() / weights[drawn].sum())
-    return [round(float(bound), DIGITS) for bound in np.percentile(means, [2.5, 97.5])]
+    ends = [float(end) for end in np.percentile(means, [2.5, 97.5])]
+    if ends[1] - ends[0] < 10**-DIGITS:
+        unlike = Z**2 / (count + Z**2)
+        ends = [mean + unlike * (bound - mean) for mean, bound in zip(ends, bounds, strict=True)]
+    return [round(end, DIGITS) for end in ends]
 
 
 def _groups(clips: np.ndarray, shared: str) -> np.ndarray:
@@ -306,6 +336,11 @@ def _groups(clips: np.ndarray, shared: str) -> np.ndarray:
             raise ValueError(f"no {shared!r} in the id of clip {clip!r}")
         names.append(found[0])
     return np.array(names)
+
+
+def _half(logits: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told
+        return np.asarray(logits, np.float32).astype(np.float16)
 
 
 def _correct(predictions: Predictions) -> np.ndarray:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, average_precision_score, recall_score
 
 from qaudio.zoo.results import (
@@ -172,6 +173,44 @@ def test_seeds_of_other_scale_change_no_interval_of_ranks():
     assert found["interval95"][0] < found["mean"] < found["interval95"][1]
 
 
+def tagged(clips=300, classes=3, seed=0, scale=1.0) -> Predictions:
+    """Several classes in a clip, ranked not at random."""
+    rng = np.random.default_rng(seed)
+    label = (rng.random((clips, classes)) < 0.3).astype(np.int64)
+    logits = scale * (label + rng.normal(0, 1, label.shape))
+    return Predictions.of_run(1, 0, [f"{n:04}" for n in range(clips)], label, logits)
+
+
+def test_the_interval_of_map_is_the_spread_of_other_draws():
+    found = tagged()
+    low, high = summarise(found, "mAP")["interval95"]
+    rng, drawn = np.random.default_rng(1), []
+    for _ in range(300):
+        rows = rng.integers(300, size=300)
+        drawn.append(average_precision_score(found.label[rows], found.logits[rows]))
+    assert (high - low) / (2 * 1.96 * np.std(drawn)) == pytest.approx(1, abs=0.25)
+    assert low < summarise(found, "mAP")["mean"] < high
+
+
+def test_average_precision_ranks_logits_however_large():
+    for scale in (1, 30, 300):  # probabilities of float32 are 1 above 17
+        found = tagged(scale=scale)
+        expected = average_precision_score(found.label, found.logits.astype(np.float64))
+        assert mean_average_precision(found) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e5], ids=str)
+def test_logits_that_are_not_finite_are_no_predictions(value, tmp_path):
+    logits = np.eye(3)
+    logits[1, 2] = value
+    with pytest.raises(ValueError, match="1 of 3 clips are NaN or infinite, of 'b' first"):
+        Predictions.of_run(1, 0, list("abc"), np.arange(3), logits)
+    found = Predictions.of_run(1, 0, list("abc"), np.arange(3), np.eye(3))
+    found.logits[1, 2] = np.float16(np.nan if np.isnan(value) else np.inf)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        found.check(3, "multiclass")
+
+
 def test_one_fold_has_no_spread():
     assert summarise(made(folds=(1,)), "accuracy")["std"] is None
 
@@ -209,10 +248,32 @@ def test_a_paired_difference_over_groups():
         paired_difference(one, other, shared="actor")
 
 
+@pytest.mark.parametrize("count", [1, 4, 60, 500])
+def test_where_all_clips_are_alike_the_interval_is_wilsons(count):
+    low, high = proportion_confint(count)
+    for right, expected in ((1, [low, high]), (0, [1 - high, 1 - low])):
+        found = bootstrap_interval(np.full(count, float(right)))
+        assert found == pytest.approx(expected, abs=2e-6)
+    weights = np.random.default_rng(count).random(count) + 0.1
+    assert bootstrap_interval(np.ones(count), weights) == bootstrap_interval(np.ones(count))
+
+
+def proportion_confint(count: int) -> tuple[float, float]:
+    """Wilson's interval of `count` right ones of as many, by scipy."""
+    found = binomtest(count, count).proportion_ci(method="wilson")
+    return found.low, found.high
+
+
+def test_four_right_of_four_are_no_certainty():
+    one = Predictions.of_run(1, 0, list("abcd"), np.arange(4), np.eye(4))
+    result = summarise(one, "accuracy")
+    assert result["mean"] == 1 and result["interval95"] == pytest.approx([0.5101, 1], abs=1e-4)
+
+
 def test_paired_difference():
     parent, child = made(seed=0), made(seed=0)
     same = paired_difference(child, parent)
-    assert (same["mean"], same["interval95"]) == (0.0, [0.0, 0.0])
+    assert same["mean"] == 0.0 and same["interval95"][1] == -same["interval95"][0] > 0
     wrong = (child.logits.argmax(-1) == child.label) & (child.clip == "1-0")
     child.logits[wrong] = -child.logits[wrong]
     right_before = parent.logits.argmax(-1) == parent.label
