@@ -64,11 +64,12 @@ class Study:
         path: the YAML file, in the folder of recipes.
 
     Raises:
-        EntryError: for a file that is missing or names cells or settings that there are not.
+        EntryError: for a file that is missing, names cells or settings that there are not, or has
+            targets that no comparison would show.
     """
 
     def __init__(self, path: str | Path):
-        self.recipes = Path(path).parent
+        self.path, self.recipes = Path(path), Path(path).parent
         try:
             document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             self.benchmarks: list[str] = document["benchmarks"]
@@ -76,7 +77,8 @@ class Study:
             self.cells = {
                 name: Cell(
                     name, one["what"], one["recipe"], one.get("set", {}),
-                    tuple(one.get("against", ())), one.get("targets", {}), one.get("seeds"),
+                    tuple(one.get("against", ())), one.get("targets", {}),
+                    tuple(one["seeds"]) if one.get("seeds") is not None else None,
                 )
                 for name, one in document["cells"].items()
             }  # fmt: skip
@@ -87,6 +89,8 @@ class Study:
             ]
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise EntryError(f"{path}: not readable as a study ({error!r})") from None
+        for name, one in document["cells"].items():
+            self._check_cell(name, one)
         named = {name for cell in self.cells.values() for name in (*cell.against, *cell.targets)}
         named |= {name for one in self.questions for name in (one.cell, one.than)}
         named |= {name for _, names in self.tables for name in names} | {self.reference}
@@ -94,6 +98,21 @@ class Study:
             raise EntryError(
                 f"{path}: no such cells: {', '.join(sorted(named - self.cells.keys()))}"
             )
+
+    def _check_cell(self, name: str, given: dict[str, Any]) -> None:
+        """Raise EntryError for what a cell is given that would be overlooked."""
+        known = {"what", "recipe", "set", "against", "targets", "seeds"}
+        faults = [f"unknown {key!r}" for key in sorted(given.keys() - known)]
+        cell = self.cells[name]
+        faults += [
+            f"a target to {other!r}, which is not in its `against`"
+            for other in cell.targets if other not in cell.against
+        ]  # fmt: skip
+        for setting, value in cell.changes.items():
+            lacking = set(self.benchmarks) - value.keys() if isinstance(value, dict) else ()
+            faults += [f"no {setting} for {benchmark}" for benchmark in sorted(lacking)]
+        if faults:
+            raise EntryError(f"{self.path}: cell {name!r}: {'; '.join(faults)}")
 
     def entry(self, cell: Cell, benchmark: str) -> str:
         """Where the cell's results lie, below the zoo's folder."""

@@ -52,6 +52,16 @@ def test_faults_of_a_study_are_named(study, tmp_path):
         path.write_text(text.replace(old, new))
         with pytest.raises(EntryError, match="no such cells: never"):
             Study(path)
+    for old, new, told in (
+        ("against:", "agianst:", "unknown 'agianst'"),
+        ("    - later\n", "    - later\n    targets: {small: 1}\n", "a target to 'small'"),
+        ("        other: 0.5", "", "no model.target_macs for other"),
+    ):
+        assert old in text
+        both = text.replace("- made\n", "- made\n- other\n")
+        path.write_text(both.replace(old, new, 1))
+        with pytest.raises(EntryError, match=told):
+            Study(path)
     for fault in ("questions: [{ask: x}]\n" + text, "[]", "cells: {a: {}}", "{"):
         path.write_text(fault)
         with pytest.raises(EntryError, match="not readable as a study"):
