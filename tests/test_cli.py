@@ -2,6 +2,7 @@ import argparse
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -194,6 +195,16 @@ def test_info(run, tiny_entry):
     assert document["results"] is None
 
 
+def test_info_of_an_entry_that_was_not_tested_says_what_it_is(run, tiny_entry, tmp_path):
+    out = tmp_path / "small.made"
+    run("prune", tiny_entry, "--ratio", 0.5, "--min-channels", 4, "--out", out)
+    result, cost = run("info", out), qaudio.cost(qaudio.load(out))
+    assert result.code == 0
+    assert "none: it was not tested" in result.out
+    assert "by l1, ratio 0.5, layers all" in result.out and "not fine-tuned" in result.out
+    assert f"{cost.params:,} (" in result.out and f"{cost.macs / 1e9:.3f} G" in result.out
+
+
 @pytest.mark.parametrize("command", ["info", "verify", "predict"])
 def test_an_unknown_entry_is_one_line(run, command, write_sound):
     arguments = ["sound.wav", "--model"] if command == "predict" else []
@@ -368,6 +379,7 @@ def test_prune_writes_an_entry_that_verifies(run, tiny_entry, tmp_path, tiny_mod
         (["--ratio", 0.5, "--criterion", "zzz"], "criterion"),
         (["--ratio", 0.5, "--layers", "zzz"], "zzz"),
         (["--ratio", 0.5, "--multiple-of", 3], "multiple_of"),
+        (["--target-params", -3], "target_params -3 cannot be met"),
     ],
     ids=str,
 )
@@ -389,6 +401,33 @@ def test_prune_ranks_by_data_nowhere_and_by_chance_as_the_seed_says(run, tiny_en
         assert run(*options, "random", "--seed", seed, "--out", out).code == 0
         plans.add(json.dumps(json.loads((out / "plan.json").read_text())["kept"]))
     assert len(plans) == 2
+
+
+def test_an_entry_is_replaced_only_when_that_is_asked_for(run, tiny_entry, tmp_path):
+    out = tmp_path / "pruned"
+    (out / "folds").mkdir(parents=True)
+    (out / "config.json").write_text("hours of training")
+    for command in (
+        ["prune", tiny_entry, "--ratio", 0.5, "--min-channels", 4],
+        ["import", "panns", tmp_path / "none.pth", "--arch", "cnn6"],
+    ):
+        result = run(*command, "--out", out)
+        assert result.code == 1 and "--overwrite" in lines_of(result)[0]
+        assert (out / "config.json").read_text() == "hours of training"
+    assert run("prune", tiny_entry, "--ratio", 0.5, "--min-channels", 4, "--out", out,
+               "--overwrite").code == 0  # fmt: skip
+    assert run("verify", out).code == 0
+
+
+def test_a_name_that_is_an_entry_in_another_folder_is_pointed_to(
+    run, tiny_entry, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_models").mkdir()
+    shutil.copytree(tiny_entry, tmp_path / "my_models" / "mine.folder")
+    result = run("info", "mine.folder")
+    (line,) = lines_of(result)
+    assert result.code == 1 and f"there is {Path('my_models', 'mine.folder')}: give" in line
 
 
 def test_prune_does_not_replace_a_folder_that_is_no_entry(run, tiny_entry, tmp_path):

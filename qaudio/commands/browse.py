@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from qaudio.commands.common import Commands
@@ -12,6 +13,7 @@ from qaudio.zoo.catalog import (
     DEFAULT_ENTRY,
     entries,
     entry_name,
+    file_of,
     hosted,
     list_models,
     locate,
@@ -30,11 +32,11 @@ def register(command: Commands) -> None:
     sub.add_argument("pattern", nargs="?", default="*", help="shell-style pattern")
     sub.add_argument("--pretrained", action="store_true", help="only entries with weights")
     sub.add_argument("--benchmark", help="only entries of a benchmark, such as esc10")
-    sub.add_argument("--json", action="store_true")
+    sub.add_argument("--json", action="store_true", help="print a JSON document")
 
     sub = command("info", _info, "what is known of an entry", f"qaudio info {DEFAULT_ENTRY}")
     sub.add_argument("entry", help="name, folder or hf-hub:org/name")
-    sub.add_argument("--json", action="store_true")
+    sub.add_argument("--json", action="store_true", help="print config and results, whole")
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -72,7 +74,8 @@ def _list(options: argparse.Namespace) -> int:
             )
         print(f"{row['name']:32} {about}")
     if not rows:
-        print(f"nothing matches {options.pattern!r}", file=sys.stderr)
+        of = "" if options.benchmark is None else f" of benchmark {options.benchmark!r}"
+        print(f"nothing{of} matches {options.pattern!r}", file=sys.stderr)
     return 0 if rows else 1
 
 
@@ -95,6 +98,25 @@ def _info(options: argparse.Namespace) -> int:
         from qaudio.zoo.tables import facts
 
         rows += facts(results)
+    else:
+        rows += _unscored(folder)
     for name, value in rows:
         print(f"  {name:14}{value}")
     return 0
+
+
+def _unscored(folder: Path) -> list[tuple[str, str]]:
+    """What is shown of an entry without results: where it comes from and what it costs."""
+    from qaudio.compress.cost import cost
+    from qaudio.compress.prune import Plan
+    from qaudio.zoo.entry import load
+
+    rows, path = [("score", "none: it was not tested")], folder / "plan.json"
+    if path.is_file():
+        plan = Plan.from_json(file_of(folder, path.name).read_text(encoding="utf-8"))
+        asked = [f"{name} {value}" for name, value in plan.request.items() if value is not None]
+        rows.append(("pruned", f"by {plan.criterion}, {', '.join(asked)}; not fine-tuned"))
+    costs = cost(load(folder))
+    rows.append(("parameters", f"{costs.params:,} ({costs.bytes / 1e6:.2f} MB)"))
+    rows.append(("MACs", f"{costs.macs / 1e9:.3f} G for {costs.seconds:g} s"))
+    return rows

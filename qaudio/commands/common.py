@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from qaudio import paths
 from qaudio.text import one_line
+from qaudio.zoo.catalog import EntryError
 
 
 class Commands:
@@ -39,6 +40,18 @@ def positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a positive whole number, not {text!r}")
+    return value
+
+
+def amount(text: str) -> float:
+    """An argument type: a number above zero, as in 100000, 100k, 0.5M or 1.2e9."""
+    factor = {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1:])
+    try:
+        value = float(text[:-1]) * factor if factor else float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number such as 100k or 0.5M, not {text!r}")
     return value
 
 
@@ -72,6 +85,23 @@ def say_beside_bar(message: str) -> None:
 
     with tqdm.external_write_mode(file=sys.stderr):
         print(f"qaudio: {message}", file=sys.stderr, flush=True)
+
+
+def add_out(sub: argparse.ArgumentParser) -> None:
+    """The options of a subcommand that makes an entry."""
+    sub.add_argument("--out", required=True, help="folder of the new entry")
+    sub.add_argument(
+        "--overwrite", action="store_true", help="replace an entry that --out holds already"
+    )
+
+
+def check_out(options: argparse.Namespace) -> None:
+    """Raise EntryError where `--out` holds an entry that is not to be replaced."""
+    if (Path(options.out) / "config.json").exists() and not options.overwrite:
+        raise EntryError(
+            f"{options.out} holds an entry already: give another --out, or --overwrite to replace "
+            "it with all its files"
+        )
 
 
 @contextmanager

@@ -7,10 +7,15 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
-from qaudio.commands.common import Commands, replacing, say_failed, usage
+from qaudio.commands.common import Commands, amount, replacing, say_failed, usage
 from qaudio.zoo.catalog import EntryError, entries
 
 PLOTS = (".png", ".svg")
+LIMITS = {
+    "params": "many parameters, such as 100k",
+    "macs": "many MACs, such as 500M",
+    "latency": "many milliseconds, as measured on the machine that its card names",
+}
 
 
 def register(command: Commands) -> None:
@@ -24,6 +29,10 @@ def register(command: Commands) -> None:
         "--sort", choices=("score", "params", "macs", "latency", "name"), default="score",
         help="order of the tables (%(default)s)",
     )  # fmt: skip
+    for key, what in LIMITS.items():
+        sub.add_argument(
+            f"--max-{key}", type=amount, metavar="N", help=f"only entries of at most so {what}"
+        )
     sub.add_argument("--json", action="store_true", help="print a JSON document, not the tables")
     sub.add_argument("--csv", metavar="FILE", help="write the entries as CSV")
     sub.add_argument("--plot", metavar="FILE.png|.svg", help="write Pareto plots")
@@ -48,6 +57,9 @@ def _compare(options: argparse.Namespace) -> int:
         from qaudio.compare.gather import gather
 
         comparison = gather(options.entry or entries())
+        limits = {key: most for key in LIMITS if (most := getattr(options, f"max_{key}"))}
+        if limits and comparison.groups:
+            comparison = comparison.within(limits)
         nothing = not comparison.groups and not comparison.unscored
         faults = [fault for _, fault in comparison.faults] or ["no entries to compare"] * nothing
         for fault in faults[: -1 if nothing else None]:

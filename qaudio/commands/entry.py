@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 
-from qaudio.commands.common import Commands, positive, replacing, say_failed, usage
+from qaudio.commands.common import (
+    Commands,
+    add_out,
+    check_out,
+    positive,
+    replacing,
+    say_failed,
+    usage,
+)
 from qaudio.zoo.catalog import (
     DEFAULT_ENTRY,
     IMPORTERS,
@@ -35,20 +44,40 @@ def register(command: Commands) -> None:
         "qaudio prune qcnn10_050.esc10 --ratio 0.5 --out my_pruned",
     )  # fmt: skip
     sub.add_argument("entry", help="name or folder")
-    sub.add_argument("--out", required=True, help="folder of the new entry")
+    add_out(sub)
     sub.add_argument("--ratio", type=float, help="share of the filters to remove")
-    sub.add_argument("--target-macs", type=float, help="share (≤ 1) or number of MACs to keep")
-    sub.add_argument("--target-params", type=float, help="share or number of parameters to keep")
-    sub.add_argument("--target-latency", type=float, help="share or milliseconds to keep, measured")
+    sub.add_argument(
+        "--target-macs",
+        type=float,
+        help="share (≤ 1) or number of MACs of a 10 s clip to keep, met within 2 %%",
+    )
+    sub.add_argument(
+        "--target-params",
+        type=float,
+        help="share (≤ 1) or number of parameters to keep, met within 2 %%",
+    )
+    sub.add_argument(
+        "--target-latency", type=float,
+        help="share (≤ 1) or milliseconds to keep, of a 10 s clip, measured here, met within 10 %%",
+    )  # fmt: skip
     sub.add_argument("--layers", default="all", help="all, published, blocksA-B or names")
     sub.add_argument(
         "--criterion", default="l1",
         help="l1, l2, gm_published, fpgm, operator_norm, bn_scale or random (%(default)s)",
     )  # fmt: skip
     sub.add_argument("--seed", type=int, default=0, help="of --criterion random (%(default)s)")
-    sub.add_argument("--allocation", choices=("uniform", "global"), default="uniform")
-    sub.add_argument("--multiple-of", type=positive, default=4)
-    sub.add_argument("--min-channels", type=positive, default=8)
+    sub.add_argument(
+        "--allocation", choices=("uniform", "global"), default="uniform",
+        help="the same share of every layer, or the lowest of all layers' filters (%(default)s)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--multiple-of", type=positive, default=4,
+        help="channels that stay are a multiple of this (%(default)s)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--min-channels", type=positive, default=8,
+        help="channels that every layer keeps at least (%(default)s)",
+    )  # fmt: skip
 
     sub = command(
         "import", _import, "an entry from a checkpoint file that others published",
@@ -57,9 +86,10 @@ def register(command: Commands) -> None:
     sub.add_argument("importer", choices=IMPORTERS, help="whose code wrote it")
     sub.add_argument("file", help="the .pth file")
     sub.add_argument(
-        "--arch", required=True, choices=[arch for known in IMPORTERS.values() for arch in known]
-    )
-    sub.add_argument("--out", required=True, help="folder of the new entry")
+        "--arch", required=True, choices=[arch for known in IMPORTERS.values() for arch in known],
+        help="architecture of the checkpoint",
+    )  # fmt: skip
+    add_out(sub)
     sub.add_argument("--labels", help="AudioSet's class_labels_indices.csv, for class names")
     sub.add_argument("--license", help="of the weights, such as cc-by-4.0")
 
@@ -122,21 +152,26 @@ def _prune(options: argparse.Namespace) -> int:
         return usage(
             "prune", "--criterion taylor needs clips: train a recipe with it, or call qaudio.plan"
         )
+    check_out(options)
     from qaudio.compress.cost import cost
     from qaudio.compress.prune import plan, prune
     from qaudio.zoo.entry import load, save, to_json
 
     model = load(options.entry)
-    chosen = plan(
-        model,
-        **targets,
-        layers=options.layers,
-        criterion=options.criterion,
-        allocation=options.allocation,
-        multiple_of=options.multiple_of,
-        min_channels=options.min_channels,
-        seed=options.seed,
-    )
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        chosen = plan(
+            model,
+            **targets,
+            layers=options.layers,
+            criterion=options.criterion,
+            allocation=options.allocation,
+            multiple_of=options.multiple_of,
+            min_channels=options.min_channels,
+            seed=options.seed,
+        )
+    for warning in warned:
+        say_failed(str(warning.message))
     small = prune(model, chosen)
     config, extra = read_config(options.entry), {"plan.json": chosen.to_json()}
     seen = trained_on(options.entry)
@@ -157,6 +192,7 @@ def _import(options: argparse.Namespace) -> int:
     if options.arch not in IMPORTERS[options.importer]:
         known = ", ".join(IMPORTERS[options.importer])
         return usage("import", f"--arch of {options.importer} is one of {known}")
+    check_out(options)
     from qaudio.zoo.importers import import_published, read_labels
 
     labels = None if options.labels is None else read_labels(options.labels)

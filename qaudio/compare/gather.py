@@ -173,6 +173,29 @@ class Comparison:
     unscored: list[str]
     faults: list[tuple[str, str]]
 
+    def within(self, limits: dict[str, float]) -> Comparison:
+        """Those entries alone that cost no more than this, by keys of MEASURES.
+
+        What was not measured is over every limit.
+
+        Raises:
+            EntryError: when there is none; says how little there is.
+        """
+
+        def fits(member: Member) -> bool:
+            values = [(MEASURES[key].of(member), most) for key, most in limits.items()]
+            return all(value is not None and value <= most for value, most in values)
+
+        scored = [member for group in self.groups for member in group.members]
+        members = [member for member in scored if fits(member)]
+        if not members:
+            least = []
+            for measure in map(MEASURES.__getitem__, limits):
+                found = [value for one in scored if (value := measure.of(one)) is not None]
+                least.append(f"{measure.title}: from {min(found):g}" if found else measure.title)
+            raise EntryError(f"no entry is within the limits; there are {'; '.join(least)}")
+        return replace(self, groups=_grouped(members))
+
 
 def gather(sources: Iterable[str | Path]) -> Comparison:
     """Read and group entries.

@@ -166,15 +166,20 @@ def closest(
 def within_reach(name: str, target: float, least: float, whole: float) -> float:
     """The value that a target, a share (≤ 1) or a value, stands for.
 
+    Warns, at the line that called `plan`, where it is the whole, as 1 is.
+
     Raises:
         ValueError: when it lies outside of what is possible.
     """
-    wanted = target * whole if target <= 1 else target
+    wanted = target * whole if 0 <= target <= 1 else target
     if not least <= wanted <= whole:
         raise ValueError(
             f"{name} {wanted:.4g} cannot be met over the chosen layers: from {least:.4g} "
             f"({least / whole:.1%}) to {whole:.4g} are possible"
         )
+    if wanted == whole:
+        share = " (up to 1 it is a share)" if target == 1 else ""
+        warnings.warn(f"{name} {target:g} is the whole{share}: nothing is removed", stacklevel=4)
     return wanted
 
 

@@ -107,15 +107,19 @@ def plan(
             scores over all chosen layers go, each over its layer's mean.
         multiple_of: kept channels (real) come in multiples of this.
         min_channels: fewest channels (real) that a layer keeps, or all it has where that is less.
-        data: batches of waveforms (B, T) and labels, (B,) or (B, C), for criterion "taylor".
+        data: batches of waveforms (B, T) at the model's rate and labels, (B,) or (B, C), for
+            criterion "taylor".
         seed: for criterion "random".
 
-    Warns where no widths that are allowed come within 2 % of a target, or 10 % of a latency.
+    Warns where no widths that are allowed come within 2 % of a target, or 10 % of a latency, and
+    where a target is the whole.
 
     Raises:
         ValueError: for a request that cannot be met (says what would be allowed), or weights or
             data that are not finite.
+        TypeError: for something else than a model.
     """
+    _check_model(model)
     targets = {
         "target_macs": target_macs,
         "target_params": target_params,
@@ -215,8 +219,9 @@ def prune(model: AudioModel, plan_or_none: Plan | None = None, **request: Any) -
 
     Raises:
         ValueError: when the plan does not fit the model, or as `plan` does.
-        TypeError: for something else than a plan.
+        TypeError: for something else than a model or a plan.
     """
+    _check_model(model)
     if not isinstance(plan_or_none, Plan | None):
         raise TypeError(
             f"prune takes a Plan or named arguments, such as ratio=0.5, not {plan_or_none!r}"
@@ -252,6 +257,12 @@ def slice_tensors(model: AudioModel, plan: Plan, tensors: dict[str, Tensor]) -> 
     for name, kept in plan.kept.items():
         _slice(model, cut, groups[name], torch.tensor(kept))
     return cut
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, AudioModel):
+        kind = type(model).__name__
+        raise TypeError(f"what is pruned is a model, as qaudio.load('ENTRY') gives, not a {kind}")
 
 
 def select_groups(model: AudioModel, layers: str | Sequence[str]) -> list[ChannelGroup]:

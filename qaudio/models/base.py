@@ -112,6 +112,7 @@ class AudioModel(nn.Module):
 
         Raises:
             ValueError: for another number of dimensions, or no samples.
+            TypeError: for something else than a tensor.
         """
         return self.classifier(self.embed(waveform, sample_rate))
 
@@ -121,6 +122,12 @@ class AudioModel(nn.Module):
 
     def features(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:
         """Front-end output (B, channels, frames, n_mels); arguments as `forward`."""
+        if not isinstance(waveform, Tensor):
+            raise TypeError(
+                f"waveform must be a tensor, not {type(waveform).__name__}: "
+                "torch.from_numpy(samples) of an array (T,), torch.from_numpy(samples.T)[None] of "
+                "soundfile's (T, C)"
+            )
         if waveform.ndim == 1:
             waveform = waveform.unsqueeze(0)
         if waveform.ndim not in (2, 3) or 0 in waveform.shape:

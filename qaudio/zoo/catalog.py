@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import glob
 import json
 import os
 from pathlib import Path
@@ -90,8 +91,13 @@ def locate(source: str | Path, beside: Path | None = None, **hub: Any) -> Path:
         from qaudio.zoo.hosted import imported
 
         return imported(str(source))
+    nearby = [folder.parent for folder in Path().glob(f"*/{glob.escape(str(source))}/config.json")]
     close = [name for name in [*entries(), *others] if str(source) in name]
-    hint = f"similar: {', '.join(close)}" if close else "`qaudio list` names the entries there are"
+    hint = "`qaudio list` names the entries there are"
+    if nearby:
+        hint = f"there is {', '.join(map(str, nearby))}: give that path"
+    elif close:
+        hint = f"similar: {', '.join(close)}"
     raise EntryError(f"no entry or folder named {str(source)!r}; {hint}")
 
 

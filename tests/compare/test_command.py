@@ -43,6 +43,23 @@ def test_one_failing_entry_is_one_line_and_the_rest_is_shown(run, zoo):
     assert "big.made" in result.out
 
 
+def test_entries_over_a_limit_are_left_out(run, zoo):
+    document = json.loads(run(*zoo, "--json").out)
+    rows = [entry for group in document["groups"] for entry in group["entries"]]
+    for key, option in (("params", "--max-params"), ("macs", "--max-macs")):
+        costs = sorted({row[key] for row in rows})
+        assert len(costs) > 1
+        for most in costs:
+            left = json.loads(run(*zoo, "--json", option, most).out)["groups"]
+            found = [entry[key] for group in left for entry in group["entries"]]
+            assert sorted(found) == sorted(row[key] for row in rows if row[key] <= most)
+        refused = run(*zoo, option, costs[0] / 2)
+        assert refused.code == 1 and f"from {costs[0]:g}" in refused.err
+    assert run(*zoo, "--max-params", "1k").code == 1 and run(*zoo, "--max-macs", "1000G").code == 0
+    for wrong in ("1kk", "0", "-3", "k", "nan", "many"):
+        assert run(*zoo, "--max-params", wrong).code == 2
+
+
 def test_nothing_to_compare_is_one_line_and_writes_nothing(run, tmp_path):
     result = run("no_such.entry", "--csv", tmp_path / "a.csv")
     assert (result.code, result.out) == (1, "")

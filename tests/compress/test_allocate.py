@@ -116,9 +116,17 @@ def test_global_allocation_spares_the_layer_that_matters() -> None:
     assert after["conv_block3.conv1"] == 64 < 128 * min(others)
 
 
+@pytest.mark.parametrize("name", ["target_macs", "target_params"])
+def test_a_target_that_removes_nothing_is_said(name) -> None:
+    model = small_model("qcnn6_025")
+    with pytest.warns(UserWarning, match=rf"{name} 1 is the whole \(up to 1 it is a share\)"):
+        assert plan(model, **{name: 1}).after == model.widths
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
+        ({"target_params": -3}, r"target_params -3 cannot be met .* are possible"),
         ({"target_params": 10}, r"target_params 10 cannot be met .* are possible"),
         ({"target_params": 0.5, "target_latency": 0.5}, "exactly one of ratio, target_macs"),
         ({"ratio": 0.5, "allocation": "greedy"}, "'uniform' or 'global'"),

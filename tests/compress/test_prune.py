@@ -257,6 +257,8 @@ def test_a_plan_of_another_form_is_refused(key, value) -> None:
 
 
 def test_something_else_than_a_plan_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"a model, as qaudio\.load\('ENTRY'\) gives, not a str"):
+        prune("qcnn10_050.esc10", ratio=0.5)
     with pytest.raises(TypeError, match=r"such as ratio=0\.5, not 0\.5"):
         prune(small_model("qcnn6_025"), 0.5)
 

@@ -82,6 +82,11 @@ def test_shapes_of_waveforms(arch) -> None:
         torch.testing.assert_close(model.classifier(model.embed(x)), mixed)
 
 
+def test_what_is_no_tensor_is_refused_with_what_to_do() -> None:
+    with pytest.raises(TypeError, match=r"must be a tensor, not list: torch\.from_numpy"):
+        small_model("qcnn6_025")([0.0, 0.1])
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0), (1, 1, 1, 100)])
 def test_other_shapes_of_waveforms_are_refused(shape) -> None:
     with pytest.raises(ValueError, match=r"waveform must be \(T,\), \(B, T\) or \(B, C, T\)"):
