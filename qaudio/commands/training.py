@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
-from qaudio.commands.common import Commands
+from qaudio.commands.common import Commands, usage
 
 TRAINING = {
     "train": "fit one split, test it, write or extend the entry",
@@ -32,6 +33,10 @@ def register(command: Commands) -> None:
 
 def run(name: str, arguments: list[str]) -> int:
     """Hand a command to LightningCLI; returns the exit code."""
+    entry = name == "test" and arguments[:1] and not arguments[0].startswith("-")
+    if not entry and not any(one.startswith(("--config", "--model")) for one in arguments):
+        return usage(name, "give a recipe: --config recipes/BENCHMARK/ENTRY.yaml")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advert)
     # Lightning's advice on loaders and checkpoints does not fit small cached sets.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists.*")
@@ -42,3 +47,8 @@ def run(name: str, arguments: list[str]) -> int:
     from qaudio.training.run import main
 
     return main(name, arguments)
+
+
+def _is_no_advert(record: logging.LogRecord) -> bool:
+    """Keeps Lightning from praising other products at every run."""
+    return not any(name in record.getMessage() for name in ("litlogger", "litmodels"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -361,16 +362,30 @@ class AudioDataModule(LightningDataModule):
         return loader
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the epoch of training is; part of Lightning's checkpoints.
+        """The split, and how far the epoch of training is; part of Lightning's checkpoints.
 
         Lightning asks loaders for this as well, but gives it back too late to those that
         schedulers had it make beforehand.
         """
-        return self._training.state_dict() if self._training else {}
+        epoch = self._training.state_dict() if self._training else {}
+        return {"split": asdict(self.split), **epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next training loader leaves out what was taken of its epoch."""
-        self._left = state
+        """The next training loader leaves out what was taken of its epoch.
+
+        Raises:
+            DataError: when weights that were trained on another split would be trained on.
+        """
+        split, ours = state.get("split"), asdict(self.split)
+        fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if fitting and split not in (None, ours):
+            said = [f"{name} {split.get(name)!r}, not {ours[name]!r}" for name in ours
+                    if split.get(name) != ours[name]]  # fmt: skip
+            raise DataError(
+                f"the checkpoint was trained on another split ({'; '.join(said)}): its weights may "
+                "have seen what is held out here"
+            )
+        self._left = {name: value for name, value in state.items() if name != "split"}
 
     def val_dataloader(self) -> DataLoader:
         """The scored fold; nothing under holdout="test", whose fold is scored once, at the end.

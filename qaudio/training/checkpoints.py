@@ -17,7 +17,13 @@ LAST = "last.ckpt"
 
 def last_checkpoint(folder: Path) -> ModelCheckpoint:
     """Keeps folder/last.ckpt, renewed after every epoch."""
-    return ModelCheckpoint(folder, Path(LAST).stem, save_top_k=1, enable_version_counter=False)
+    return ModelCheckpoint(
+        folder,
+        Path(LAST).stem,
+        save_top_k=1,
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,  # not after validations, of which there may be none
+    )
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,8 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(EntryWriter, "writer")
-        parser.add_argument("--folds", type=list[int] | None, default=None, help="default: all")
-        parser.add_argument("--seeds", type=list[int], default=[0], help="crossval's seeds")
+        parser.add_argument("--folds", type=list[int] | int | None, help="[1,2] or 1; default: all")
+        parser.add_argument("--seeds", type=list[int] | int, default=[0], help="crossval's seeds")
         parser.add_argument(
             "--runs", type=str, default="runs", help="folder of logs and unfinished runs"
         )
@@ -70,13 +71,19 @@ class TrainingCLI(LightningCLI):
 
 
 def main(subcommand: str, arguments: list[str]) -> int:
-    """Run a training command; returns the exit code."""
+    """Run a training command; returns the exit code.
+
+    Raises:
+        EntryError: for what it refuses, such as `--ckpt_path` where an entry would be written:
+            which clips those weights have seen is not known.
+    """
     if subcommand == "test" and arguments and not arguments[0].startswith("-"):
         return test_entry(arguments[0], arguments[1:])
     if subcommand == "crossval":
         return crossval(arguments)
-    cli = _parse(arguments)
+    cli = _parse(arguments, command=subcommand)
     if subcommand == "train":
+        _refuse_checkpoint(cli)
         if cli.datamodule.holdout == "validation":
             _validated(cli)
         else:
@@ -98,14 +105,15 @@ def main(subcommand: str, arguments: list[str]) -> int:
 
 def crossval(arguments: list[str]) -> int:
     """Every fold × seed that the entry lacks; then its results."""
-    first = _parse(arguments)
+    first = _parse(arguments, command="crossval")
+    _refuse_checkpoint(first)
     recipe = _recipe(first, arguments, "crossval")
-    folds = first.config.folds or list(range(1, first.datamodule.folds + 1))
+    folds = _listed(first.config.folds) or list(range(1, first.datamodule.folds + 1))
     validating = first.datamodule.holdout == "validation"
     writer = _writer(first)
     done = set() if validating else writer.done(recipe)
     path, rows = Path(first.config.runs) / f"{writer.entry}.validation.json", []
-    for seed in first.config.seeds:
+    for seed in _listed(first.config.seeds):
         for fold in folds:
             if (seed, fold) in done:
                 print(f"seed {seed} fold {fold}: done before")
@@ -159,7 +167,13 @@ def test_entry(source: str, arguments: list[str]) -> int:
     return 0 if score == recorded else 1
 
 
-def _parse(arguments: list[str], config: dict[str, Any] | None = None) -> TrainingCLI:
+def _listed(value: list[int] | int | None) -> list[int]:
+    return [value] if isinstance(value, int) else value or []
+
+
+def _parse(
+    arguments: list[str], config: dict[str, Any] | None = None, command: str = "train"
+) -> TrainingCLI:
     """Parse and instantiate; `config` takes the place of a --config file."""
     with tempfile.TemporaryDirectory() as folder:
         if config is not None:
@@ -176,6 +190,19 @@ def _parse(arguments: list[str], config: dict[str, Any] | None = None) -> Traini
             trainer_defaults={"logger": False},
             run=False,
             args=arguments,
+            parser_kwargs={
+                "prog": f"qaudio {command}",
+                "usage": f"qaudio {command} --config RECIPE [--SETTING VALUE ...]",
+            },
+        )
+
+
+def _refuse_checkpoint(cli: TrainingCLI) -> None:
+    if cli.config.ckpt_path:
+        raise EntryError(
+            "--ckpt_path is for fit, validate and test: of a fold that is scored for an entry, it "
+            "could hold weights that saw it. An interrupted run is resumed without it; to start "
+            "from an entry, give --model.source"
         )
 
 
@@ -185,7 +212,9 @@ def _writer(cli: TrainingCLI) -> EntryWriter:
 
 def _recipe(cli: TrainingCLI, arguments: list[str], subcommand: str) -> Recipe:
     def resolved(config: Namespace) -> str:
-        plain = yaml.safe_load(cli.parser.dump(config, skip_none=True, skip_check=True))
+        text = cli.parser.dump(config, skip_none=True, skip_check=True)
+        plain, whole = yaml.safe_load(text), _whole(cli, config)
+        _keep_nulls(plain, whole, _whole(cli, cli.parser.parse_string(text)))
         for key in VOLATILE:
             section, _, name = key.rpartition(".")
             holder = plain.get(section, {}) if section else plain
@@ -200,6 +229,25 @@ def _recipe(cli: TrainingCLI, arguments: list[str], subcommand: str) -> Recipe:
         command,
         renew=lambda text: resolved(cli.parser.parse_string(text)),
     )
+
+
+def _whole(cli: TrainingCLI, config: Namespace) -> dict[str, Any]:
+    return yaml.safe_load(cli.parser.dump(config, skip_none=False, skip_check=True))
+
+
+def _keep_nulls(plain: dict[str, Any], whole: dict[str, Any], read: dict[str, Any]) -> None:
+    """Put those nulls into a recipe without which it would be read as another.
+
+    Args:
+        plain: the recipe without nulls.
+        whole: the recipe.
+        read: what `plain` is read as: where it lacks a setting, that has its default.
+    """
+    for name, value in whole.items():
+        if isinstance(value, dict) and isinstance(read.get(name), dict):
+            _keep_nulls(plain.setdefault(name, {}), value, read[name])
+        elif value is None and read.get(name) is not None:
+            plain[name] = None
 
 
 def _shown(arguments: list[str]) -> str:
@@ -250,7 +298,8 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
             soon as it is known.
 
     Raises:
-        EntryError: when that checkpoint was made by other settings, or the writer refuses the run.
+        EntryError: when that checkpoint was made by other settings, the writer refuses the run, or
+            it ended before its last pruning step.
     """
     cli.model.look_in(Path(cli.config.writer.folder))
     folder = _run_folder(cli)
@@ -261,7 +310,7 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
         if changed:
             raise EntryError(
                 f"{last}: an unfinished run with other settings ({', '.join(changed)}); delete it "
-                f"to start anew, or go on from it with --ckpt_path {last}"
+                f"to start anew, or go on from it by qaudio fit --ckpt_path {last}"
             )
     if cli.trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
@@ -282,9 +331,20 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
     cli.trainer.strategy.checkpoint_io = WholeCheckpoints()
     if not cli.trainer.loggers:
         cli.trainer.loggers = [CSVLogger(folder, name="log")]
-    with fast_bf16(cli.trainer):
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
+    try:
+        with fast_bf16(cli.trainer):
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one into the other
+        kept = f"the same command goes on from {last}" if last.is_file() else "no epoch was ended"
+        print(f"qaudio: interrupted: {kept}", file=sys.stderr)
+        raise
     take_averages(cli.trainer, cli.model)
+    if cli.model.net.widths != cli.model.final_widths:
+        raise EntryError(
+            "training ended before its last pruning step: nothing is scored. Give it more epochs "
+            "or fewer --model.steps, and nothing that ends it early (max_steps, max_time, "
+            f"EarlyStopping); delete {last} to start anew"
+        )
     return timer.time_elapsed("train")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import shlex
@@ -287,7 +288,9 @@ class EntryWriter:
             folders = {entry_name(folder): folder for folder in map(locate, run.sources)}
             seen = [trained_on(folder) or [] for folder in folders.values()]
             results["trained_on"] = sorted({split.dataset}.union(*seen))
-            self._compare(results, predictions, folders[run.parent[0]])
+            parent = folders[run.parent[0]]
+            results["parent"]["license"] = read_config(parent)["license"]
+            self._compare(results, predictions, parent)
         return results
 
     def _compare(self, results: dict[str, Any], predictions: Predictions, folder: Path) -> None:
@@ -299,9 +302,11 @@ class EntryWriter:
         parent["kept"] = {
             key: round(results["cost"][key] / theirs["cost"][key], 4) for key in ("params", "macs")
         }
+        parent.pop("difference", None)
         if results["result"]["metric"] == "accuracy":
-            on_same_clips = Predictions.load(folder / "predictions.npz")
-            parent["difference"] = paired_difference(predictions, on_same_clips)
+            before = Predictions.load(folder / "predictions.npz")
+            with contextlib.suppress(ValueError):  # of other clips, as where a file was unreadable
+                parent["difference"] = paired_difference(predictions, before)
 
     def _count_complete(
         self, split: Split, recipe: Recipe, seeds: list[int], complete: bool

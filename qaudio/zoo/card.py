@@ -64,12 +64,23 @@ def render(
         data["limits"],
         "## Licence",
         f"Weights: {config['license'] or 'not stated'}. They were trained on {data['title']} "
-        f"({data['license']}). Code: Apache-2.0.",
+        f"({data['license']}).{_inherited(config, results)} Code: Apache-2.0.",
     ]
     cited = papers(config["architecture"], results["benchmark"])
     if cited:
         parts += ["## Citation", "```bibtex\n" + "\n\n".join(cited) + "\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _inherited(config: dict[str, Any], results: dict[str, Any]) -> str:
+    """On the licence of the weights that these come from, where it is another."""
+    parent = results["parent"]
+    if not parent or parent.get("license") in (None, config["license"]):
+        return ""
+    return (
+        f" They come from those of `{parent['name']}` ({parent['license']}), whose terms hold for "
+        "what is made of them."
+    )
 
 
 def _metadata(config: dict[str, Any], results: dict[str, Any]) -> str:

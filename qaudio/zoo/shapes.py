@@ -125,7 +125,8 @@ RESULTS: dict[str, Any] = {
     "card_seed": integer,
     "result": RESULT,
     "parent": Maybe({
-        "name": entry, "how": text, "kept?": Maybe({"params": number, "macs": number}),
+        "name": entry, "how": text, "license?": Maybe(text),
+        "kept?": Maybe({"params": number, "macs": number}),
         "difference?": Maybe(DIFFERENCE),
     }),
     "trained_on": [text],

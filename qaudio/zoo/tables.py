@@ -64,7 +64,8 @@ def facts(results: dict[str, Any]) -> list[tuple[str, str]]:
         latency = cost["latency"]
         rows.append(("latency", f"{_milliseconds(latency)} ({latency['device']})"))
     if parent:
-        rows.append(("parent", f"{parent['how']} {parent['name']}"))
+        licence = f" ({parent['license']})" if parent.get("license") else ""
+        rows.append(("parent", f"{parent['how']} {parent['name']}{licence}"))
         if parent.get("difference"):
             paired = parent["difference"]
             low, high = (points(bound) for bound in paired["interval95"])

@@ -1,10 +1,12 @@
 import shutil
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 from qaudio.data import audio
 from qaudio.data.augment import WaveformAugment
@@ -208,6 +210,22 @@ def test_an_epoch_goes_on_where_it_was_left(esc50_tree, workers):
     fresh.load_state_dict(loader.state_dict())
     fresh.sampler.set_epoch(4)  # another epoch begins at its beginning
     assert len(list(fresh)) == len(whole)
+
+
+def test_weights_of_another_split_are_not_trained_on(esc50_tree):
+    """What was trained on fold 1's training clips has seen fold 2, which is held out then."""
+    kept = module(esc50_tree, fold=1).state_dict()
+    for fold, fn, refused in (
+        (2, TrainerFn.FITTING, True), (2, TrainerFn.TESTING, False), (1, TrainerFn.FITTING, False)
+    ):  # fmt: skip
+        data = module(esc50_tree, fold=fold)
+        data.trainer = SimpleNamespace(state=SimpleNamespace(fn=fn))
+        if refused:
+            with pytest.raises(DataError, match="fold 1, not 2; scored 1, not 2"):
+                data.load_state_dict(kept)
+        else:
+            data.load_state_dict(kept)
+    data.load_state_dict({})  # of a version that did not say
 
 
 def test_batches_for_a_criterion_leave_the_training_where_it_is(esc50_tree):

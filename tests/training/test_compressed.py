@@ -107,6 +107,24 @@ def test_steps_end_at_the_widths_of_the_plan_in_one(known, esc50_tree, target, o
         assert all(later[name] <= earlier[name] for name in later)
 
 
+def test_steps_are_equal_parts_at_equal_distances(known, esc50_tree):
+    source, seen = known(network("qcnn6_013")), []
+
+    class Watch(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            seen.append(dict(module.net.widths))
+
+    module = stepwise(source, ratio=0.5, steps=2, steps_share=0.67)
+    fitted(module, data(esc50_tree), epochs=6, callbacks=[Watch()])
+    whole = qaudio.plan(qaudio.load(source), **PRUNING | {"ratio": 0.5})
+    half = {name: (whole.before[name] + whole.after[name]) / 2 for name in whole.kept}
+    for name, width in half.items():
+        widths = [widths[name] for widths in seen]
+        # The steps are at epochs 0 and 2 of the first four, those left fine-tune.
+        assert widths[0] == widths[1] and set(widths[2:]) == {whole.after[name]}
+        assert abs(widths[0] - width) <= whole.request["multiple_of"] / 2
+
+
 def test_the_callback_serves_any_classifier(esc50_tree):
     module = qaudio.Classifier("qcnn6_013", frontend=FRONTEND, lr=0.01)
     fitted(module, data(esc50_tree), epochs=4, callbacks=[StepwisePruning({"ratio": 0.5}, 2)])

@@ -114,6 +114,27 @@ def test_only_the_data_of_an_entrys_recipe_is_taken_to_test_it(parent, esc50_tre
         assert "qcnn6_006.esc10: recipe.yaml is not readable" in capsys.readouterr().err
 
 
+def test_a_training_without_a_recipe_or_with_a_wrong_one_is_told_briefly(recipe, capsys):
+    assert main(["train"]) == 2
+    assert "give a recipe: --config" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["crossval", *recipe(), "--model.lr=abc"])
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) < 15 and told[0].startswith("usage: qaudio crossval --config RECIPE")
+
+
+def test_lightnings_adverts_are_not_shown(recipe, capfd, caplog):
+    assert main(["fit", *recipe()]) == 0
+    out, err = capfd.readouterr()
+    assert "litlogger" not in out + err + caplog.text and "litmodels" not in out + err + caplog.text
+
+
+def test_one_fold_needs_no_brackets(recipe, zoo):
+    assert main(["crossval", *recipe(), "--folds", "2", "--seeds", "1"]) == 0
+    scored = Predictions.load(zoo / "qcnn6_006.esc10" / "predictions.npz")
+    assert scored.runs() == [(1, 2)]
+
+
 def test_done_folds_are_skipped_and_new_ones_added(parent, recipe, capsys):
     before = Predictions.load(parent / "predictions.npz")
     capsys.readouterr()
@@ -153,6 +174,84 @@ def test_an_unfinished_run_is_not_resumed_with_other_settings(recipe, zoo, tmp_p
     assert main(["train", *recipe(), "--model.lr", "0.5"]) == 0  # as the last one says
 
 
+def test_no_fold_is_scored_with_weights_that_may_have_seen_it(recipe, zoo, tmp_path, capsys):
+    assert main(["fit", *recipe()]) == 0
+    last = tmp_path / "runs" / "qcnn6_006.esc10" / "seed0_fold1" / "last.ckpt"
+    other = shutil.copy(last, tmp_path / "other.ckpt")
+    for command, told in (
+        (["train"], "--ckpt_path is for fit, validate and test"),
+        (["crossval", "--folds", "[1,2]"], "--ckpt_path is for fit, validate and test"),
+        (["fit", "--data.fold=2"], "trained on another split (fold 1, not 2; scored 1, not 2)"),
+        (["fit", "--data.holdout=validation"], "trained on another split (scored 1, not 2)"),
+    ):
+        capsys.readouterr()
+        assert main([*command, *recipe(), f"--ckpt_path={other}"]) == 1
+        assert told in capsys.readouterr().err
+    assert not (zoo / "qcnn6_006.esc10").exists()
+
+
+def test_the_last_epoch_is_kept_whatever_is_validated_when(recipe, tmp_path):
+    often = ["--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=2"]
+    for holdout, name in (("test", "seed0_fold1"), ("validation", "seed0_fold1_validation")):
+        assert main(["fit", *recipe(), *often, f"--data.holdout={holdout}"]) == 0
+        last = tmp_path / "runs" / "qcnn6_006.esc10" / name / "last.ckpt"
+        assert torch.load(last, weights_only=False)["epoch"] == 2
+
+
+def test_an_interrupted_training_says_how_it_goes_on(recipe, tmp_path, capsys, monkeypatch):
+    step = qaudio.Classifier.training_step
+
+    def interrupted(module, *batch):
+        if module.current_epoch == 1:
+            raise KeyboardInterrupt
+        return step(module, *batch)
+
+    last = tmp_path / "runs" / "qcnn6_006.esc10" / "seed0_fold1" / "last.ckpt"
+    with monkeypatch.context() as patch:
+        patch.setattr(qaudio.Classifier, "training_step", interrupted)
+        with pytest.raises(SystemExit):
+            main(["train", *recipe()])
+    assert f"qaudio: interrupted: the same command goes on from {last}" in capsys.readouterr().err
+    assert main(["train", *recipe()]) == 0
+
+
+def test_a_net_that_is_not_pruned_to_the_end_is_not_scored(parent, recipe, zoo, capsys):
+    steps = pruned(parent, steps=2, steps_share=1.0)
+    arguments = [*recipe("child.esc10", steps), "--trainer.max_epochs=4", "--folds", "[1]"]
+    capsys.readouterr()
+    assert main(["crossval", *arguments, "--trainer.max_steps=2"]) == 1
+    assert "training ended before its last pruning step" in capsys.readouterr().err
+    assert not (zoo / "child.esc10").exists()
+
+
+def test_a_diverged_training_is_no_result(recipe, zoo, capsys):
+    assert main(["crossval", *recipe(), "--folds", "[1]", "--model.lr=1e30"]) == 1
+    assert "are NaN or infinite" in capsys.readouterr().err
+    assert not (zoo / "qcnn6_006.esc10").exists()
+
+
+def test_a_recipe_keeps_what_was_set_to_nothing(recipe, zoo, esc50_tree):
+    arguments = [*recipe(data={"seconds": None}), "--folds"]
+    entry = zoo / "qcnn6_006.esc10"
+    assert main(["crossval", *arguments, "[1]"]) == 0
+    kept = yaml.safe_load((entry / "recipe.yaml").read_text())
+    assert kept["data"]["init_args"]["seconds"] is None  # 5 where it is not given
+    assert "fold" not in kept["data"]["init_args"] and "cache_dir" not in kept["data"]["init_args"]
+    again = _parse(["--config", str(entry / "recipe.yaml"), f"--data.root={esc50_tree}"])
+    assert again.datamodule.seconds is None
+    assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 0
+    assert main(["crossval", *arguments, "[1,2]"]) == 0
+
+
+def test_a_parent_that_was_scored_on_other_clips_is_not_compared_with(parent, recipe, zoo):
+    scored = Predictions.load(parent / "predictions.npz")
+    scored.clip[0] += "x"  # as where a file could not be read
+    scored.save(parent / "predictions.npz")
+    assert main(["crossval", *recipe("child.esc10", pruned(parent)), "--folds", "[1]"]) == 0
+    found = results_of(zoo / "child.esc10")["parent"]
+    assert found["name"] == parent.name and "difference" not in found
+
+
 def test_a_pruned_entry_takes_its_parents_weights_of_the_same_fold(parent, recipe, zoo):
     arguments = recipe("qcnn6_006.esc10_pruned50", pruned(parent), trainer={"max_epochs": 0})
     assert main(["crossval", *arguments, "--folds", "[1,2]"]) == 0
@@ -181,6 +280,7 @@ def test_a_parent_elsewhere_is_compared_with(parent, recipe, zoo, tmp_path):
     assert main(["crossval", *arguments, "--folds", "[1]"]) == 0
     found = results_of(zoo / "child.esc10")["parent"]
     assert found["name"] == parent.name and found["difference"]["clips"] == 6
+    assert found["license"] == "cc0-1.0"
     assert main(["crossval", *arguments, "--folds", "[1]"]) == 0  # nothing to train or to find
     assert results_of(zoo / "child.esc10")["parent"] == found
 

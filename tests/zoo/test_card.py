@@ -132,6 +132,17 @@ def test_an_unknown_benchmark_and_no_licence_are_said_in_words(results):
     assert "license:" not in text.split("---\n")[1]
 
 
+def test_another_licence_of_the_parent_is_said(results):
+    results["parent"] |= {"name": "theirs", "license": "cc-by-nc-sa-4.0"}
+    for own in (None, "mit"):
+        text = render(CONFIG | {"license": own}, results)
+        assert "They come from those of `theirs` (cc-by-nc-sa-4.0), whose terms hold" in text
+    assert "whose terms hold" not in render(CONFIG | {"license": "cc-by-nc-sa-4.0"}, results)
+    assert dict(facts(results))["parent"].endswith("theirs (cc-by-nc-sa-4.0)")
+    del results["parent"]["license"]  # of an entry that was made before it was recorded
+    assert "whose terms hold" not in render(CONFIG | {"license": None}, results)
+
+
 def test_generated_text_is_replaced_between_its_markers():
     text = "a\n<!-- it: generated -->\nold\n<!-- end of it -->\nz\n"
     made = with_generated(text, "it", "new")
