@@ -245,7 +245,10 @@ def _keep_nulls(plain: dict[str, Any], whole: dict[str, Any], read: dict[str, An
     """
     for name, value in whole.items():
         if isinstance(value, dict) and isinstance(read.get(name), dict):
-            _keep_nulls(plain.setdefault(name, {}), value, read[name])
+            inner = plain.get(name, {})
+            _keep_nulls(inner, value, read[name])
+            if inner:
+                plain[name] = inner
         elif value is None and read.get(name) is not None:
             plain[name] = None
 
