@@ -24,7 +24,7 @@ def register(command: Commands) -> None:
         "compare", _compare, "entries side by side, by benchmark and protocol",
         "qaudio compare --html report.html --plot pareto.svg",
     )  # fmt: skip
-    sub.add_argument("entry", nargs="*", help="names or folders (all that ship with qaudio)")
+    sub.add_argument("entry", nargs="*", help="names, folders or hf-hub:org/name (all that ship)")
     sub.add_argument(
         "--sort", choices=("score", "params", "macs", "latency", "name"), default="score",
         help="order of the tables (%(default)s)",

@@ -31,7 +31,7 @@ def register(command: Commands) -> None:
         "verify", _verify, "check entries: hashes, weights, scores, card",
         f"qaudio verify {DEFAULT_ENTRY}",
     )  # fmt: skip
-    sub.add_argument("entry", nargs="*", help="names or folders")
+    sub.add_argument("entry", nargs="*", help="names, folders or hf-hub:org/name")
     sub.add_argument("--all", action="store_true", help="every entry and generated table")
     sub.add_argument(
         "--write",
@@ -43,7 +43,7 @@ def register(command: Commands) -> None:
         "prune", _prune, "remove filters from an entry, without fine-tuning",
         "qaudio prune qcnn10_050.esc10 --ratio 0.5 --out my_pruned",
     )  # fmt: skip
-    sub.add_argument("entry", help="name or folder")
+    sub.add_argument("entry", help="name, folder or hf-hub:org/name")
     add_out(sub)
     sub.add_argument("--ratio", type=float, help="share of the filters to remove")
     sub.add_argument(

@@ -15,7 +15,7 @@ def register(command: Commands) -> None:
         "export", _export, "write an entry as an ONNX file, checked against PyTorch",
         f"qaudio export {DEFAULT_ENTRY} --out model.onnx",
     )  # fmt: skip
-    sub.add_argument("entry", help="name or folder")
+    sub.add_argument("entry", help="name, folder or hf-hub:org/name")
     sub.add_argument("--out", required=True, help="file to write, ending in .onnx")
     sub.add_argument("--features", action="store_true", help="leave the front-end out")
     sub.add_argument("--int8", action="store_true", help="quantise the network; needs --calibrate")

@@ -285,6 +285,8 @@ def select_groups(model: AudioModel, layers: str | Sequence[str]) -> list[Channe
             found = [g for g in groups if g.block is not None and first <= g.block <= last]
         else:
             found = [group for group in groups if group.name == name]
+        if name in ("all", "published"):
+            raise ValueError(f"layers {name!r} stands alone, not in {', '.join(names)!r}")
         if not found:
             known = ", ".join(group.name for group in groups)
             raise ValueError(

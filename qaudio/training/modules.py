@@ -286,6 +286,11 @@ class Classifier(LightningModule):
             optimizer = torch.optim.AdamW(groups, lr=self.lr)
         if self.schedule == "constant":
             return optimizer
+        if math.isinf(self.trainer.estimated_stepping_batches):
+            raise ValueError(
+                f"schedule {self.schedule!r} ends with the training: give --trainer.max_epochs or "
+                "max_steps, or --model.schedule constant"
+            )
         steps = int(self.trainer.estimated_stepping_batches)
         if self.schedule == "one_cycle":
             scheduler: Any = torch.optim.lr_scheduler.OneCycleLR(

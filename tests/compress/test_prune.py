@@ -427,6 +427,7 @@ NAN = float("nan")
         ({"ratio": 0.5, "layers": ["fc1", "head"]}, r"'head'; .*conv_block1\.conv1.*fc1"),
         ({"ratio": 0.5, "layers": "blocks7-9"}, "'blocks7-9'; there are all, published, blocksA-B"),
         ({"ratio": 0.5, "layers": ""}, "has no layers ''"),
+        ({"ratio": 0.5, "layers": "all,fc1"}, "layers 'all' stands alone, not in 'all, fc1'"),
         ({"ratio": 0.5, "criterion": "l3"}, r"criterion must be one of .*l1.*, not 'l3'"),
         ({"ratio": 0.5, "multiple_of": 3}, "multiple of 4 for a quaternion net: 3"),
         ({"ratio": 0.5, "multiple_of": 0}, "must be a positive whole number"),

@@ -200,6 +200,11 @@ def test_every_optimizer_and_schedule_changes_the_weights(esc50_tree, optimizer,
     assert torch.isfinite(weights(module)).all()
 
 
+def test_a_schedule_of_no_known_length_is_refused(esc50_tree):
+    with pytest.raises(ValueError, match="'cosine' ends with the training: give --"):
+        trainer(-1, max_time="00:00:01:00").fit(classifier(), data(esc50_tree))
+
+
 def test_warmup_cosine_rises_falls_and_ends_at_zero():
     factors = [warmup_cosine(step, 100, 0.1) for step in range(101)]
     assert factors[0] == pytest.approx(0.1)
