@@ -43,21 +43,15 @@ class Recipe:
 def epoch_choice(recipe: str) -> str:
     """Which weights are scored, in words, by a recipe's text."""
     trainer = yaml.safe_load(recipe)["trainer"]
-    used = trainer.get("callbacks") or []
-    stops = [one["init_args"]["monitor"] for one in used if _is(one, "EarlyStopping")]
+    names = [callback["class_path"] for callback in trainer.get("callbacks") or []]
     how = "fixed in advance by the recipe"
-    if stops:
-        how = f"where EarlyStopping by {' and '.join(stops)} ended training"
+    if any(name.endswith("EarlyStopping") for name in names):
+        how = "where EarlyStopping ended training"
     elif trainer.get("max_time"):
         how = "where the recipe's time was up"
-    averaged = any(_is(callback, "WeightAveraging") for callback in used)
+    averaged = any(name.endswith("WeightAveraging") for name in names)
     scored = "weights averaged up to the last epoch" if averaged else "the last epoch's weights"
     return f"{how}; {scored} are scored"
-
-
-def _is(callback: dict[str, Any], name: str) -> bool:
-    """Whether a callback's class is of that name, or of one that ends so."""
-    return bool(callback["class_path"].endswith(name))
 
 
 def _flat(settings: Any, name: str = "") -> dict[str, Any]:

@@ -125,6 +125,14 @@ def test_steps_are_equal_parts_at_equal_distances(known, esc50_tree):
         assert abs(widths[0] - width) <= whole.request["multiple_of"] / 2
 
 
+def test_answers_of_a_network_of_half_precision_are_told_apart(tmp_path):
+    paths = {
+        StoredAnswers(tmp_path, network(seed=seed).to(dtype), "logits").path
+        for seed in (1, 2) for dtype in (torch.bfloat16, torch.float32)
+    }  # fmt: skip
+    assert len(paths) == 4
+
+
 def test_the_callback_serves_any_classifier(esc50_tree):
     module = qaudio.Classifier("qcnn6_013", frontend=FRONTEND, lr=0.01)
     fitted(module, data(esc50_tree), epochs=4, callbacks=[StepwisePruning({"ratio": 0.5}, 2)])

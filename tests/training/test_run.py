@@ -10,6 +10,7 @@ import yaml
 
 import qaudio
 from qaudio.cli import main
+from qaudio.training.recipe import epoch_choice
 from qaudio.training.run import _parse
 from qaudio.training.writer import commit_of
 from qaudio.zoo import catalog
@@ -61,6 +62,15 @@ def test_the_results_say_which_weights_are_scored(recipe, zoo, parent):
     assert main(["crossval", *arguments, "--folds", "[1]"]) == 0
     averaged = results_of(zoo / "averaged.esc10")["epoch_choice"]
     assert averaged.endswith("; weights averaged up to the last epoch are scored")
+
+
+def test_what_ends_a_training_early_is_said():
+    for trainer, said in (
+        ({}, "fixed in advance by the recipe; the last"),
+        ({"callbacks": [{"class_path": "x.EarlyStopping"}]}, "where EarlyStopping ended training"),
+        ({"max_time": "00:01:00:00"}, "where the recipe's time was up"),
+    ):
+        assert epoch_choice(yaml.safe_dump({"trainer": trainer})).startswith(said)
 
 
 def test_a_commit_is_named_of_what_is_as_committed(tmp_path):
