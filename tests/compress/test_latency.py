@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from itertools import pairwise
+from statistics import median
 
 import pytest
 import torch
@@ -98,11 +99,15 @@ def test_a_target_of_latency_is_met_as_measured_afterwards(share, pace, made_clo
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 0.25])
 def test_a_target_of_latency_is_met_by_this_machines_clock(share, threads) -> None:
-    """With room for what else runs here: `tests.benchmarks.speed` shows how near it comes."""
+    """With room for what else runs here: `tests.benchmarks.speed` shows how near it comes.
+
+    One measurement on a busy machine may be off by a third, so the median of several counts.
+    """
     threads(1)
     model = create_model("qcnn10", num_classes=10).to(memory_format=torch.channels_last)
     pruned = prune(model, target_latency=share).to(memory_format=torch.channels_last)
-    assert latency_ratio(pruned, model, 10.0) == approx(share, rel=0.35)
+    measured = median(latency_ratio(pruned, model, 10.0) for _ in range(5))
+    assert measured == approx(share, rel=0.35)
 
 
 WIDTHS = {"a": 1000, "b": 3000}
