@@ -91,7 +91,8 @@ class Frontend(nn.Module):
 
     Shape:
         (B, T) at `config.sample_rate` -> (B, channels, frames, n_mels) in dB (deltas: dB per
-        frame), frames = T // hop_length + 1. T must exceed n_fft/2 (reflect padding).
+        frame), frames = T // hop_length + 1, or of T − 1 where n_fft is odd. T must exceed
+        n_fft/2 (reflect padding).
     """
 
     def __init__(self, config: FrontendConfig):

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import platform
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ from qaudio import __version__
 from qaudio.models.base import AudioModel, MelNorm, evaluating
 from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
-from qaudio.models.resnet import BasicBlock
+from qaudio.models.resnet import BasicBlock, ResNet
 from qaudio.paths import cache_folder, replacing
 from qaudio.quaternion.fast import SplitLinear, Stage, can_compile, forms, worth_measuring
 from qaudio.quaternion.layers import QConv2d, QLinear
@@ -127,6 +128,8 @@ def optimize(
     Returns:
         A model for inference: it cannot be trained, saved, pruned or moved.
 
+    Warns where the logits differ by more than rounding does (float32).
+
     Raises:
         ValueError: for clips of no length, another dtype, or a model that is not float32.
     """
@@ -145,7 +148,12 @@ def optimize(
             optimized.difference = _difference(expected, [optimized(sound) for sound in sounds])
             # Beyond it in float32: the network uses a convolution's output beside its norm's.
             if dtype != torch.float32 or optimized.difference <= TOLERANCE:
-                break
+                return optimized
+    warnings.warn(
+        f"the optimized model's logits are off by {optimized.difference:.1g} of their range: the "
+        "model does what `optimize` does not know; use it as it is",
+        stacklevel=2,
+    )
     return optimized
 
 
@@ -165,9 +173,10 @@ def _optimized(
 ) -> OptimizedModel:
     network = copy.deepcopy(original).requires_grad_(False)
     shapes, norms = _observe(network, network.features(sound))
-    units = list(_known_units(network))
-    known = bool(units)
-    units = units or list(_unknown_units(network, shapes, norms if fold else {}))
+    known = _is_known(network)
+    units = list(
+        _known_units(network) if known else _unknown_units(network, shapes, norms if fold else {})
+    )
     names = {
         unit.name: worth_measuring(unit.layer, forms(unit.layer, dtype, compile)) for unit in units
     }
@@ -222,6 +231,14 @@ def _observe(
     for handle in handles:
         handle.remove()
     return shapes, norms
+
+
+def _is_known(network: AudioModel) -> bool:
+    """Whether it is one of this package's networks; a subclass, or of a block, may do otherwise."""
+    blocks = [block for block in network.modules() if isinstance(block, (ConvBlock, BasicBlock))]
+    return type(network) in (CNN, ResNet) and all(
+        type(block) in (ConvBlock, BasicBlock) for block in blocks
+    )
 
 
 def _known_units(network: AudioModel) -> Iterator[_Unit]:

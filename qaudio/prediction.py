@@ -100,8 +100,11 @@ def predict(
 
     Raises:
         AudioError: when the sound cannot be used; one line naming file and fault.
-        ValueError: for a window or hop out of range.
+        ValueError: for a window, hop or top_k out of range.
+        TypeError: when `audio` is neither path nor samples.
     """
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, not {top_k}")
     analysis = analyse(model, audio, sample_rate=sample_rate, window=window, hop=hop)
     return analysis.clip(top_k) if window is None else analysis.rows(top_k)
 
@@ -183,7 +186,15 @@ def _scoring(
 def _tensor_windows(
     audio: np.ndarray | torch.Tensor, rate: int, length: float, step: float, whole: float
 ) -> Iterator[tuple[float, np.ndarray, int]]:
-    array = np.asarray(audio if isinstance(audio, np.ndarray) else audio.detach().cpu())
+    if isinstance(audio, np.ndarray):
+        array = audio
+    elif hasattr(audio, "detach"):
+        audio = audio.detach().cpu()
+        array = np.asarray(audio.float() if audio.is_floating_point() else audio)
+    else:
+        raise TypeError(
+            f"audio must be a path, a numpy array or a tensor, not {type(audio).__name__}"
+        )
     if array.dtype.kind != "f":
         raise AudioError(
             f"samples must be floats in -1 to 1, not {array.dtype}: divide 16-bit ones by 32768"

@@ -13,6 +13,8 @@ from qaudio import inference
 from qaudio.frontend import FrontendConfig
 from qaudio.inference import TOLERANCE, OptimizedModel
 from qaudio.models.base import AudioModel
+from qaudio.models.cnn import CNN
+from qaudio.models.panns import ConvBlock
 from qaudio.quaternion import QConv2d, fast
 from qaudio.zoo.catalog import entries
 from tests.networks import SMALL, noise, same_state, small_model, sounds
@@ -217,6 +219,48 @@ def test_networks_of_unknown_structure_are_folded_where_that_is_right(twice):
     assert isinstance(optimized.network.norm, nn.BatchNorm2d) == twice
     assert isinstance(optimized.network.depthwise, nn.Conv2d)
     assert difference(model, eager(model, dtype=torch.bfloat16)) < 0.1
+
+
+class Leaky(ConvBlock):
+    def forward(self, x: Tensor) -> Tensor:
+        for n in range(1, self.depth + 1):
+            x = self.get_submodule(f"bn{n}")(self.get_submodule(f"conv{n}")(x))
+            x = nn.functional.leaky_relu(x, 0.3)
+        return nn.functional.max_pool2d(x, self.pool)
+
+
+class Gated(CNN):
+    def trunk(self, x: Tensor) -> Tensor:
+        for b in range(1, self.depth + 1):
+            x = self.get_submodule(f"conv_block{b}")(x)
+            x = x * x.mean(dim=(2, 3), keepdim=True).sigmoid()
+        return x
+
+
+@pytest.mark.parametrize("form", ["products", "matrix", "tiled"])
+@pytest.mark.parametrize("changed", ["block", "network"])
+def test_subclasses_may_do_otherwise(changed, form, only):
+    only(form)
+    model = small_model("qcnn6_006")
+    if changed == "network":
+        model.__class__ = Gated
+    else:
+        model.conv_block2.__class__ = Leaky
+    assert difference(model, eager(model)) < TOLERANCE
+    assert difference(model, eager(model, dtype=torch.bfloat16)) < 0.1
+
+
+class Restless(Branches):
+    """Nothing that an optimized form could agree with."""
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        return super().embed_features(features) + torch.rand(16)
+
+
+def test_outputs_that_differ_are_said():
+    with pytest.warns(UserWarning, match=r"off by \S+ of their range.*use it as it is"):
+        optimized = eager(Restless(False).eval())
+    assert optimized.difference > TOLERANCE
 
 
 def test_networks_of_unknown_structure_take_the_kernel(only, monkeypatch):

@@ -143,6 +143,8 @@ def test_a_window_gives_rows_for_each(tiny_model, settings, starts):
         ({"hop": 11.0}, "hop"),
         ({"window": 1.0, "hop": 1.1}, "hop"),
         ({"hop": float("nan")}, "hop"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_k": -1}, "top_k"),
         ({"sample_rate": 0}, "rate"),
         ({"sample_rate": -8000}, "rate"),
     ],
@@ -228,6 +230,17 @@ def test_tensors_of_other_shapes_are_refused(tiny_model, samples):
 def test_arrays_as_others_read_them_are_refused(tiny_model, samples, said):
     with pytest.raises(AudioError, match=said):
         predict(tiny_model, samples)
+
+
+def test_bfloat16_samples_are_floats_as_well(tiny_model):
+    samples = noise(1.0).bfloat16()
+    assert predict(tiny_model, samples) == predict(tiny_model, samples.float())
+
+
+@pytest.mark.parametrize("audio", [[0.0, 0.1], b"RIFF", None])
+def test_what_is_no_sound_is_refused(tiny_model, audio):
+    with pytest.raises(TypeError, match="audio must be a path, a numpy array or a tensor, not "):
+        predict(tiny_model, audio)
 
 
 def test_short_sounds_are_padded_where_the_training_did(tiny_model):

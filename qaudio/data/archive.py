@@ -39,13 +39,18 @@ def install(archive: Archive, root: Path) -> None:
 
     Raises:
         DownloadError: when it cannot be downloaded; says what to fetch by hand.
-        DataError: when it is no zip file, or one that names paths outside itself.
+        DataError: when `root` is a mount point, which cannot be replaced; when the archive is no
+            zip file, one without the folder `top`, or one that names paths outside itself.
     """
-    root = Path(os.path.abspath(root))
+    root = root.resolve()  # a link to another disk stays, and what it leads to is filled
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(root.with_name(f".{root.name}.lock")):
         if root.is_dir() and any(root.iterdir()):
             return
+        if os.path.ismount(root):
+            raise DataError(
+                f"{root} is a mount point: name a folder in it, such as {root / 'data'}"
+            )
         log.warning("downloading %s (%s)", archive.item.url, archive.license)
         path = fetch(archive.item, "the same command")
         scratch = root.with_name(f".{root.name}.unpacking")
@@ -80,6 +85,8 @@ def _unpack(path: Path, top: str, out: Path) -> None:
                     shutil.copyfileobj(source, copy)  # checks the file's CRC at its end
                     copy.flush()
                     os.fsync(copy.fileno())  # before the folder has its name, and the archive goes
+        if not any(out.iterdir()):
+            raise DataError(f"{path} holds no files in a folder {top}: not what was expected")
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is no whole zip file ({error}): delete it and its .json") from None
 

@@ -18,8 +18,8 @@ class WaveformAugment:
     """Changes of a single waveform, drawn anew for every clip and epoch.
 
     Attributes:
-        roll: rotate by up to this share of the length (1.0: anywhere). For sounds without order;
-            use small values for speech.
+        roll: rotate either way by up to half this share of the length (1.0: anywhere). For sounds
+            without order; use small values for speech.
         gain_db: change level by up to ± this many dB.
         speed: play up to this share faster or slower (0.1: ±10 %), pitch and all.
         noise_db: add white noise at a level drawn from −80 dB to this, relative to full scale;

@@ -90,7 +90,7 @@ class AudioDataModule(LightningDataModule):
         batch_size: clips, or segments, of each process.
         augment: changes of single waveforms in training.
         seed: of order and augmentation; None: that of `seed_everything`.
-        sample_rate: Hz; None: the model's.
+        sample_rate: Hz; None: the model's, which it must be in training.
         num_workers: of the loaders. The cache makes 0 a good choice.
         cache_dir: where decoded audio is kept; None: the user's cache folder.
         download: fetch the benchmark into `root` where that is empty; of those whose licence allows
@@ -132,10 +132,16 @@ class AudioDataModule(LightningDataModule):
             raise ValueError(f"holdout must be 'test' or 'validation', not {holdout!r}")
         if crop not in ("start", "center"):
             raise ValueError(f"crop must be 'start' or 'center', not {crop!r}")
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise ValueError(f"seconds must be positive, or None for whole clips, not {seconds}")
         if segment_hop is not None and (seconds is None or not 0 < segment_hop <= seconds):
             raise ValueError(
                 f"segment_hop must be above 0 and at most seconds ({seconds}), not {segment_hop}"
             )
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if seed is not None and seed < 0:
+            raise ValueError(f"seed must be at least 0, not {seed}")
         if download and self.archive is None:
             raise DataError(
                 f"{type(self).__name__} is not downloaded: {self.not_hosted}. Expected under "
@@ -152,7 +158,8 @@ class AudioDataModule(LightningDataModule):
         self.labels: list[str] = []
         self.left_out: list[str] = []
         self._clips: list[Clip] = []
-        self._lengths: dict[str, int] = {}  # samples of each clip at sample_rate
+        self._lengths: dict[str, int] = {}  # samples of each clip,
+        self._lengths_rate: int | None = None  # at so many Hz
         self._training: ResumableLoader | None = None
         self._left: dict[str, Any] = {}
 
@@ -193,10 +200,11 @@ class AudioDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read the index and open every clip; unreadable ones are named once and left out."""
-        if self._clips:
+        rate = self._rate()
+        if self._clips and self._lengths_rate == rate:
             return
         name = self.split.benchmark  # refuses a fold that does not exist before decoding
-        self.left_out, self._lengths = [], {}
+        self._clips, self.left_out, self._lengths, self._lengths_rate = [], [], {}, rate
         usable = self._cached() if self.packed is None else self._unpacked(self.packed)
         if self.left_out:
             more = len(self.left_out) - NAMED
@@ -241,11 +249,17 @@ class AudioDataModule(LightningDataModule):
         return usable
 
     def _rate(self) -> int:
-        if self.sample_rate is None:
-            if self.trainer is None:
-                raise ValueError("pass sample_rate, or let a Trainer give the model's")
-            self.sample_rate = int(self.trainer.lightning_module.sample_rate)  # type: ignore[arg-type]
-        return self.sample_rate
+        """Hz of the clips; raises DataError where the model in training hears another rate."""
+        module = None if self.trainer is None else self.trainer.lightning_module
+        heard = getattr(module, "sample_rate", None)
+        if heard is None and self.sample_rate is None:
+            raise ValueError("pass sample_rate, or let a Trainer give the model's")
+        if None not in (heard, self.sample_rate) and heard != self.sample_rate:
+            raise DataError(
+                f"sample_rate is {self.sample_rate} Hz, but the model hears {heard} Hz: leave it "
+                "out, and clips come at the model's"
+            )
+        return int(heard or self.sample_rate)  # type: ignore[arg-type]
 
     def _select(self, role: str) -> list[Clip]:
         if role == "scored":
@@ -351,7 +365,7 @@ class AudioDataModule(LightningDataModule):
             # finds it, or a resumed run would differ.
             generator=torch.Generator().manual_seed(seed),
             # A last batch of one clip has no variance for BatchNorm to divide by.
-            drop_last=train and len(sampler) % self.batch_size == 1,
+            drop_last=train and len(sampler) > 1 and len(sampler) % self.batch_size == 1,
         )
 
     def train_dataloader(self) -> DataLoader:

@@ -228,7 +228,7 @@ class AudioFolder(AudioDataModule):
                 if "label" not in row and name not in SPECIAL and row[name] not in ("0", "1"):
                     raise DataError(f"{path}: row {line}: {name} must be 0 or 1, not {row[name]!r}")
         seen: set[str] = set()
-        ids = self._ids([row["file"].strip() for row in rows])
+        ids = self._ids([row["file"] for row in rows])
         for line, (row, id) in enumerate(zip(rows, ids, strict=True), start=2):
             if id in seen:
                 raise DataError(f"{path}: row {line}: {id} is listed twice")
@@ -238,23 +238,31 @@ class AudioFolder(AudioDataModule):
 
 
 def _csv(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        return [
-            {name: value for name, value in row.items() if name} for row in csv.DictReader(file)
-        ]
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not in UTF-8: save it as 'CSV UTF-8'") from None
+    return [
+        {name.strip(): (value or "").strip() for name, value in row.items() if name} for row in rows
+    ]
 
 
 def _parquet(path: Path) -> list[dict[str, str]]:
     try:
-        from pyarrow import parquet
+        from pyarrow import ArrowInvalid, parquet
     except ImportError:
         raise DataError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from None
-    rows = parquet.read_table(path).to_pylist()
-    return [{name: _text(value) for name, value in row.items()} for row in rows]
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except ArrowInvalid as error:
+        raise DataError(f"{path} is no whole Parquet file: {error}") from None
+    return [{name.strip(): _text(value) for name, value in row.items()} for row in rows]
 
 
 def _text(value: Any) -> str:
-    """A cell as a CSV file would have it."""
-    if value is None:
+    """A cell as a CSV file would have it: columns of numbers with gaps are floats in Parquet."""
+    if value is None or value != value:
         return ""
-    return str(int(value)) if isinstance(value, bool | float) and value in (0, 1) else str(value)
+    whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
+    return str(int(value) if whole else value).strip()

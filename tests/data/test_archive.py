@@ -108,6 +108,33 @@ def test_a_damaged_archive_is_named(server, tmp_path):
         assert not (tmp_path / ".root.unpacking").exists()
 
 
+def test_a_link_to_a_folder_elsewhere_is_filled(server, tmp_path):
+    for n, target in enumerate((tmp_path / "empty", tmp_path / "missing")):
+        link = tmp_path / f"link{n}"
+        link.symlink_to(target)
+        if n == 0:
+            target.mkdir()
+        install(offered(server, {"top/a": b"1"}), link)
+        assert link.is_symlink()
+        assert (target / "a").read_bytes() == b"1"
+
+
+def test_a_mount_point_is_refused_before_the_download(server, tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path / "disk")
+    with pytest.raises(DataError, match=r"is a mount point: name a folder in it, such as .*disk"):
+        install(offered(server, {"top/a": b"1"}), tmp_path / "disk")
+    assert not server.requests
+
+
+def test_an_archive_of_another_folder_is_kept_and_named(server, tmp_path):
+    offer = offered(server, {"main/a": b"1"})
+    with pytest.raises(DataError, match="holds no files in a folder top"):
+        install(offer, tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+    assert offer.item.path.exists()
+
+
 def test_a_folder_with_files_is_left_alone(server, tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "mine").touch()

@@ -115,9 +115,54 @@ def test_a_last_batch_of_one_is_dropped_in_training_only(esc50_tree):
     )
 
 
+def test_a_lone_clip_is_trained_on(esc50_tree):
+    for path in (esc50_tree / "audio").iterdir():
+        if path.name[0] != "1" and path.name != "2-2000-A-0.wav":
+            path.unlink()
+    with pytest.warns(UserWarning, match="left out"):
+        data = module(esc50_tree)
+    for size in (1, 8):
+        data.batch_size = size
+        assert [len(batch["id"]) for batch in epoch(data, 0)] == [1]
+
+
+def heard_by(rate):
+    return SimpleNamespace(
+        lightning_module=SimpleNamespace(sample_rate=rate), world_size=1, global_rank=0
+    )
+
+
 def test_rate_is_the_models_or_asked_for(esc50_tree):
+    data = ESC50(str(esc50_tree), seconds=0.5, seed=1)
     with pytest.raises(ValueError, match="sample_rate"):
-        ESC50(str(esc50_tree)).setup()
+        data.setup()
+    for rate in (RATE, 16000, RATE):  # of one model after the other
+        data.trainer = heard_by(rate)
+        data.setup()
+        assert {batch["waveform"].shape[1] for batch in epoch(data, 0)} == {rate // 2}
+        assert not data.pads
+
+
+def test_another_rate_than_the_models_is_refused(esc50_tree):
+    data = ESC50(str(esc50_tree), sample_rate=RATE)
+    data.trainer = heard_by(32000)
+    with pytest.raises(DataError, match="sample_rate is 8000 Hz, but the model hears 32000 Hz"):
+        data.setup()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"seconds": 0.0}, "seconds must be positive"),
+        ({"seconds": -1.0}, "seconds must be positive"),
+        ({"seconds": float("inf")}, "seconds must be positive"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(esc50_tree, settings, message):
+    with pytest.raises(ValueError, match=message):
+        ESC50(str(esc50_tree), **settings)
 
 
 @pytest.mark.parametrize("fold", [0, 6, -1])

@@ -147,6 +147,30 @@ def test_a_group_on_two_sides_of_a_split_column_is_refused(tree, table):
         small(tree, table=path).setup()
 
 
+def test_blanks_around_cells_and_names_are_no_part_of_them(tree, table):
+    rows = [
+        (f" {FILES[0]}", "no ", " anna", "train"), (FILES[25], " yes", "ben", "TRAIN "),
+        (FILES[1], "no", "anna ", "test"), (FILES[26], "yes", "carl", " test"),
+    ]  # fmt: skip
+    columns = ("file ", " label", "group ", " split")
+    with pytest.raises(DataError, match=r"1 groups sit on two sides .*: group anna$"):
+        AudioFolder(str(tree), table=table(columns, *rows)).read_clips()
+    rows[2] = (FILES[1], "no", "dora", "test")
+    clips, labels = AudioFolder(str(tree), table=table(columns, *rows)).read_clips()
+    assert labels == ["no", "yes"]
+    assert [(clip.id, clip.fold) for clip in clips] == [
+        (FILES[0], 0), (FILES[25], 0), (FILES[1], 1), (FILES[26], 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_table_that_is_not_in_utf8_says_so(tree, tmp_path, encoding):
+    path = tmp_path / "table.csv"
+    path.write_text("file,label\na.wav,hören\n", encoding=encoding)
+    with pytest.raises(DataError, match=r"table\.csv is not in UTF-8: save it as 'CSV UTF-8'"):
+        AudioFolder(str(tree), table=str(path))
+
+
 def test_columns_of_classes_are_multi_label(tree, table):
     rows = [(file, speaker(file), int(n % 2 == 0), int(n % 3 == 0)) for n, file in enumerate(FILES)]
     data = small(tree, table=table(("file", "group", "even", "third"), *rows))
@@ -240,6 +264,23 @@ def test_parquet_is_read_as_csv_is(tree, tmp_path):
     clips, labels = small(tree, table=str(tmp_path / "t.parquet")).read_clips()
     assert labels == ["dog", "cat"]
     assert clips[11].label == (0, 1)
+
+
+def test_numbers_are_classes_in_parquet_as_in_csv(tree, tmp_path):
+    pyarrow, parquet = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet"))
+    path = tmp_path / "table.parquet"
+
+    def write(*labels):
+        table = {"file": FILES[: len(labels)], "label": list(labels)}
+        parquet.write_table(pyarrow.table(table), path)
+        return AudioFolder(str(tree), table=str(path), folds=2)
+
+    assert write(0.0, 1.0, 2.0, 2.5).read_clips()[1] == ["0", "1", "2", "2.5"]
+    with pytest.raises(DataError, match="row 3: label missing"):
+        write(0.0, float("nan"))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"table\.parquet is no whole Parquet file"):
+        AudioFolder(str(tree), table=str(path))
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tree, tmp_path, monkeypatch):
