@@ -1,6 +1,7 @@
 """Waveform to network input: log-mel spectrograms, alone or with deltas as components."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -117,6 +118,16 @@ class Frontend(nn.Module):
         self.register_buffer("window", window, persistent=False)
         self.window: Tensor
 
+    def _apply(self, fn: Callable, recurse: bool = True) -> "Frontend":
+        """Move, but stay float32: with a rounded window or mel bank it would be another one."""
+        before = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            moved = self.get_buffer(name)
+            if moved.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(moved.device)
+        return self
+
     def forward(self, waveform: Tensor) -> Tensor:
         """Network input for waveforms (B, T): (B, channels, frames, n_mels)."""
         with torch.autocast(waveform.device.type, enabled=False):
@@ -141,7 +152,7 @@ class Frontend(nn.Module):
         step = max(1, BLOCK_FRAMES // len(waveform)) if blocks else frames.shape[1]
         parts = []
         for block in frames.split(step, dim=1):
-            spectrum = torch.view_as_real(torch.fft.rfft(block * self.window.float()))
+            spectrum = torch.view_as_real(torch.fft.rfft(block * self.window))
             real, imaginary = spectrum.square().unbind(-1)  # sum() over two is slower
             power = real + imaginary  # (B, step, bins)
             if self.config.kind == "published":
@@ -153,7 +164,7 @@ class Frontend(nn.Module):
     def _mels(self, power: Tensor) -> Tensor:
         """Mel bins of powers (..., n_fft // 2 + 1)."""
         mels = [
-            power[..., start:stop] @ self.get_buffer(f"mel_band{n}").float()
+            power[..., start:stop] @ self.get_buffer(f"mel_band{n}")
             for n, (start, stop) in enumerate(self.bands)
         ]
         return torch.cat(mels, dim=-1)

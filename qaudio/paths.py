@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -59,7 +59,7 @@ def naming(path: Path, scratch: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+def replace_folder(folder: Path, write: Callable[[Path], None], keep: Iterable[str] = ()) -> None:
     """Fill a new folder beside `folder`, then put it in its place, all at once where that is known.
 
     Linux and macOS swap two folders in one step; elsewhere a crash between two renames leaves the
@@ -68,17 +68,22 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     Args:
         folder: replaced when it exists; a link stays a link.
         write: fills the folder that it is given.
+        keep: names of files and folders in the old folder that the new one has as well.
 
     Raises:
-        OSError: when it cannot be written; the old folder stays.
+        OSError: when it cannot be written, or a file has its name; what was there stays.
     """
     folder = Path(folder).expanduser().resolve()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "there is a file, not a folder", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = folder.with_name(f".{folder.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
         with naming(folder, new):
             new.mkdir()
             write(new)
+            for name in keep:
+                _copy(folder / name, new / name)
             for path in (*new.rglob("*"), new):
                 _on_disk(path)
             _put(new, folder)
@@ -109,11 +114,24 @@ def _exchange_in_steps(new: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _copy(source: Path, copy: Path) -> None:
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, copy, symlinks=True)
+    elif os.path.lexists(source):
+        shutil.copy2(source, copy, follow_symlinks=False)
+
+
 def _on_disk(path: Path) -> None:
     """Wait until a file, or the list of a folder's files, is on the disk."""
-    if os.name == "nt" and path.is_dir():
+    if path.is_symlink() or (os.name == "nt" and path.is_dir()):
         return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        # Only Windows asks for the right to write; git's own files are read-only there as well.
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    except PermissionError:
+        if os.name == "nt":
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:

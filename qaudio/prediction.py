@@ -101,7 +101,7 @@ def predict(
     Raises:
         AudioError: when the sound cannot be used; one line naming file and fault.
         ValueError: for a window, hop or top_k out of range.
-        TypeError: when `audio` is neither path nor samples.
+        TypeError: when `audio` is neither path nor samples, or `model` is a name.
     """
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, not {top_k}")
@@ -125,6 +125,8 @@ def analyse(
     Args:
         progress: called with the seconds done after each batch of windows.
     """
+    if isinstance(model, (str, os.PathLike)):
+        raise TypeError(f"model must be a network: qaudio.load({os.fspath(model)!r}) gives it")
     if window is not None and not 0.05 <= window <= 3600:
         raise ValueError(f"window must be 0.05 to 3600 seconds, not {window}")
     length = WINDOW_SECONDS if window is None else window

@@ -205,6 +205,14 @@ def test_info_of_an_entry_that_was_not_tested_says_what_it_is(run, tiny_entry, t
     assert f"{cost.params:,} (" in result.out and f"{cost.macs / 1e9:.3f} G" in result.out
 
 
+def test_info_names_results_that_are_missing(run, tmp_path):
+    shutil.copytree(catalog.entries()["qcnn10_050.esc10"], tmp_path / "copy")
+    (tmp_path / "copy" / "results.json").unlink()
+    result = run("info", tmp_path / "copy")
+    assert result.code == 1
+    assert lines_of(result) == ["qaudio: copy: results.json is missing"]
+
+
 @pytest.mark.parametrize("command", ["info", "verify", "predict"])
 def test_an_unknown_entry_is_one_line(run, command, write_sound):
     arguments = ["sound.wav", "--model"] if command == "predict" else []
@@ -405,15 +413,15 @@ def test_prune_ranks_by_data_nowhere_and_by_chance_as_the_seed_says(run, tiny_en
 
 def test_an_entry_is_replaced_only_when_that_is_asked_for(run, tiny_entry, tmp_path):
     out = tmp_path / "pruned"
-    (out / "folds").mkdir(parents=True)
-    (out / "config.json").write_text("hours of training")
+    shutil.copytree(tiny_entry, out)
+    before = (out / "config.json").read_text()
     for command in (
         ["prune", tiny_entry, "--ratio", 0.5, "--min-channels", 4],
         ["import", "panns", tmp_path / "none.pth", "--arch", "cnn6"],
     ):
         result = run(*command, "--out", out)
         assert result.code == 1 and "--overwrite" in lines_of(result)[0]
-        assert (out / "config.json").read_text() == "hours of training"
+        assert (out / "config.json").read_text() == before
     assert run("prune", tiny_entry, "--ratio", 0.5, "--min-channels", 4, "--out", out,
                "--overwrite").code == 0  # fmt: skip
     assert run("verify", out).code == 0

@@ -100,6 +100,14 @@ def test_deltas_of_a_steady_sound_are_zero_and_of_a_swell_its_slope() -> None:
     assert swelling[2:].abs().max() < 1e-2
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_in_another_precision_it_is_the_same_front_end(dtype) -> None:
+    frontend, x = make("delta"), noise(1, 8000)
+    expected = frontend(x)
+    assert torch.equal(torch.nn.Sequential(frontend).to(dtype)[0](x), expected)
+    assert {buffer.dtype for buffer in frontend.buffers()} == {torch.float32}
+
+
 def test_published_deltas_run_along_frequency_before_mel_and_log() -> None:
     frontend, x = make("published"), noise(1, 8000)
     result = frontend(x)[0].double().numpy()

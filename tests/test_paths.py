@@ -119,6 +119,26 @@ def test_a_folder_is_replaced_and_nothing_is_left(tmp_path, steps):
         assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
+    (tmp_path / "dog.ogg").write_text("a recording")
+    with pytest.raises(NotADirectoryError, match=r"dog\.ogg"):
+        replace_folder(tmp_path / "dog.ogg", lambda new: fill(new, "one"))
+    assert (tmp_path / "dog.ogg").read_text() == "a recording"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_to_be_kept_is_in_the_new_folder_too(tmp_path, steps):
+    folder = tmp_path / "folder"
+    replace_folder(folder, lambda new: fill(new, "one"))
+    (folder / "kept" / "deep").mkdir(parents=True)
+    (folder / "kept" / "deep" / "c").write_text("old")
+    (folder / "d").write_text("old")
+    replace_folder(folder, lambda new: fill(new, "two"), keep=("kept", "d", "missing"))
+    assert content(folder) == {"two"}
+    assert [(folder / name).read_text() for name in ("kept/deep/c", "d")] == ["old", "old"]
+    assert not (folder / "missing").exists()
+
+
 def test_a_folder_that_cannot_be_filled_leaves_the_old_one(tmp_path, steps):
     replace_folder(tmp_path / "folder", lambda new: fill(new, "one"))
 

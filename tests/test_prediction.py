@@ -237,6 +237,11 @@ def test_bfloat16_samples_are_floats_as_well(tiny_model):
     assert predict(tiny_model, samples) == predict(tiny_model, samples.float())
 
 
+def test_a_name_is_no_model():
+    with pytest.raises(TypeError, match=r"qaudio\.load\('qcnn10_050\.esc10'\) gives it"):
+        predict("qcnn10_050.esc10", noise(1.0))
+
+
 @pytest.mark.parametrize("audio", [[0.0, 0.1], b"RIFF", None])
 def test_what_is_no_sound_is_refused(tiny_model, audio):
     with pytest.raises(TypeError, match="audio must be a path, a numpy array or a tensor, not "):

@@ -11,6 +11,7 @@ from typing import Any
 from qaudio.commands.common import Commands
 from qaudio.zoo.catalog import (
     DEFAULT_ENTRY,
+    EntryError,
     entries,
     entry_name,
     file_of,
@@ -98,6 +99,8 @@ def _info(options: argparse.Namespace) -> int:
         from qaudio.zoo.tables import facts
 
         rows += facts(results)
+    elif "results.json" in config["files"]:
+        raise EntryError(f"{entry_name(folder)}: results.json is missing")
     else:
         rows += _unscored(folder)
     for name, value in rows:

@@ -87,7 +87,11 @@ def cost(model: AudioModel, *, seconds: float = 10.0, latency: bool = False) -> 
 
     Raises:
         ValueError: for a clip of no length.
+        TypeError: for something else than a model.
     """
+    if not isinstance(model, AudioModel):
+        kind = type(model).__name__
+        raise TypeError(f"model must be a network, as qaudio.load('ENTRY') gives, not a {kind}")
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, not {seconds}")
     # An optimized model counts as what it was made from; its latency is its own.

@@ -70,6 +70,7 @@ class AudioDataModule(LightningDataModule):
             are of the folds TRAINING, TEST and VALIDATION, and the last never trains.
         layout: the files that are expected under root, in words.
         archive, not_hosted: what `download` fetches; or why it cannot.
+        published: whether clips and folds are the same wherever the benchmark lies.
         task: "multiclass" or "multilabel".
         labels: class names, once `setup` has run.
         left_out: what could not be used and why, once `setup` has run.
@@ -106,6 +107,7 @@ class AudioDataModule(LightningDataModule):
     layout: str
     archive: Archive | None = None
     not_hosted: str = "your own recordings are where you put them"
+    published: bool = True
     task: Literal["multiclass", "multilabel"] = "multiclass"
 
     def __init__(
@@ -299,7 +301,10 @@ class AudioDataModule(LightningDataModule):
         counts = np.bincount([clip.classes[0] for clip in clips], minlength=len(self.labels))
         if not counts.all():
             empty = self.labels[int(np.argmin(counts))]
-            raise DataError(f"{self.benchmark}: class {empty!r} has no training clips to weight")
+            raise DataError(
+                f"{self.benchmark}: class {empty!r} has no training clips to weight: give it more "
+                "clips than one, or switch weights off (--model.class_weights false)"
+            )
         return torch.from_numpy(len(clips) / (len(counts) * counts)).float()
 
     @property

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from qaudio.paths import replacing
+
 RATE = 32000
 
 
@@ -26,6 +28,7 @@ def clock_ticks(seconds: float = 5.0) -> np.ndarray:
 
 
 def write_demo(path: str | os.PathLike) -> Path:
-    """Write `clock_ticks` as a WAV file and return its path."""
-    soundfile.write(os.fspath(path), clock_ticks(), RATE)
+    """Write `clock_ticks` as a WAV file and return its path; raises OSError."""
+    with replacing(path) as file:
+        soundfile.write(file, clock_ticks(), RATE, format="WAV")
     return Path(path)

@@ -52,6 +52,7 @@ class AudioFolder(AudioDataModule):
         **settings: of `AudioDataModule`; a `packed` set brings name, classes and split along.
     """
 
+    published = False
     layout = "CLASS/FILE.wav (or .flac, .ogg, …), a folder for each class; or give --data.table"
 
     def __init__(
@@ -157,6 +158,12 @@ class AudioFolder(AudioDataModule):
                 {"file": path.relative_to(self.root).as_posix(), "label": folder.name}
                 for path in found
             ]
+        if rows and {row["label"].lower() for row in rows} <= PARTS.keys():
+            raise DataError(
+                f"{self.root}: {', '.join(sorted({row['label'] for row in rows}))} are parts of a "
+                "split, not classes: name one of them as root, or give --data.table with the "
+                "columns file, label and split"
+            )
         self.left_out += [
             f"{display_name(self.root / name)}: a folder without sound files" for name in empty
         ]

@@ -7,6 +7,7 @@ balanced draws and shares of processes are those of the files.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 VERSION = 1
 SHARD_BYTES = 64 << 20
 COMPRESSED = ("FLAC", "OGG", "MPEG")  # as soundfile names them
+NO_LITDATA = "packed clips need litdata: pip install 'qaudio[scale]'"
 FACTS = ("benchmark", "dataset", "protocol", "folds", "task")
 
 
@@ -55,9 +57,7 @@ class PackedClips:
         try:
             self.facts: dict[str, Any] = json.loads(self.item(0))
         except ImportError:
-            raise DataError(
-                f"{address}: packed clips need litdata: pip install 'qaudio[scale]'"
-            ) from None
+            raise DataError(f"{address}: {NO_LITDATA}") from None
         except (ValueError, OSError, RuntimeError) as error:
             fault = str(error).partition("\n")[0]
             raise DataError(
@@ -121,8 +121,10 @@ def pack(
         What was packed: facts of the split, clips, what was left out.
 
     Raises:
-        DataError: when the folder holds another set, or no clip can be used.
+        DataError: when the folder holds another set, no clip can be used, or litdata is missing.
     """
+    if importlib.util.find_spec("litdata") is None:
+        raise DataError(f"{folder}: {NO_LITDATA}")
     clips, labels = data.read_clips()
     facts = {"version": VERSION} | {name: getattr(data, name) for name in FACTS}
     facts |= {"labels": labels, "sample_rate": sample_rate}

@@ -81,6 +81,9 @@ def main(subcommand: str, arguments: list[str]) -> int:
         return test_entry(arguments[0], arguments[1:])
     if subcommand == "crossval":
         return crossval(arguments)
+    for name, own in (("--folds", "--data.fold"), ("--seeds", "--seed_everything")):
+        if any(argument.split("=")[0] == name for argument in arguments):
+            raise EntryError(f"{name} is for crossval; {subcommand} runs one: {own} N")
     cli = _parse(arguments, command=subcommand)
     if subcommand == "train":
         _refuse_checkpoint(cli)
@@ -112,6 +115,8 @@ def crossval(arguments: list[str]) -> int:
     validating = first.datamodule.holdout == "validation"
     writer = _writer(first)
     done = set() if validating else writer.done(recipe)
+    if done and not first.datamodule.published:
+        _check_recordings(first, writer)
     path, rows = Path(first.config.runs) / f"{writer.entry}.validation.json", []
     for seed in _listed(first.config.seeds):
         for fold in folds:
@@ -197,6 +202,14 @@ def _parse(
         )
 
 
+def _check_recordings(cli: TrainingCLI, writer: EntryWriter) -> None:
+    """Refuse to go on from runs of other recordings than those that lie under root now."""
+    cli.model.look_in(Path(cli.config.writer.folder))
+    cli.datamodule.sample_rate = cli.datamodule.sample_rate or cli.model.sample_rate
+    cli.datamodule.setup()
+    writer.check_split(cli.datamodule.split)
+
+
 def _refuse_checkpoint(cli: TrainingCLI) -> None:
     if cli.config.ckpt_path:
         raise EntryError(
@@ -223,6 +236,8 @@ def _recipe(cli: TrainingCLI, arguments: list[str], subcommand: str) -> Recipe:
 
     paths = [str(path) for path in cli.config.config or []]
     command = f"qaudio {subcommand} {_shown(arguments)} --data.root PATH"
+    if getattr(cli.datamodule, "table", None) is not None:
+        command += " --data.table PATH"
     return Recipe(
         resolved(cli.config),
         Path(paths[0]) if paths else None,

@@ -35,7 +35,7 @@ from qaudio.zoo.catalog import (
     read_results,
     trained_on,
 )
-from qaudio.zoo.entry import load_weights, save, to_json
+from qaudio.zoo.entry import load_weights, refuse_other, save, to_json
 from qaudio.zoo.hub import Pushed, check_repo, push
 from qaudio.zoo.lineage import fold_file
 from qaudio.zoo.results import Predictions, metric_of, paired_difference, summarise
@@ -145,10 +145,12 @@ class EntryWriter:
         """Refuse before a training what would be refused after it.
 
         Raises:
-            EntryError: when no entry is named, or the one named was made by another recipe.
+            EntryError: when no entry is named, the one named was made by another recipe, or
+                something else has its name.
             OSError: when nothing can be written to the folder of entries.
         """
         self.done(recipe)
+        refuse_other(self.path)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             tempfile.TemporaryFile(dir=self.folder).close()

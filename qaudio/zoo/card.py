@@ -15,7 +15,7 @@ from qaudio.zoo.benchmarks import KINDS, about, papers
 from qaudio.zoo.catalog import HUB_PREFIX
 from qaudio.zoo.confusion import FILE as PICTURE
 from qaudio.zoo.confusion import pictured
-from qaudio.zoo.results import Predictions, confused_with, scores_by_class
+from qaudio.zoo.results import Predictions, confused_with, of_a_folder, scores_by_class
 from qaudio.zoo.tables import interval, percent, points, spread
 
 FORMAT = 4  # of the card's text, in config.json; a change of the text is a new one
@@ -53,7 +53,7 @@ def render(
         f"For {data['use']}; as a start for fine-tuning on sounds of your own; for comparing "
         f"networks by size and speed. Not for {data['not_for']}.",
         "## Use",
-        _usage(name),
+        _usage(results),
         "## Results",
         _results(config, results, predictions),
         "## Size and cost",
@@ -198,7 +198,9 @@ def _details(config: dict[str, Any], results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _usage(name: str) -> str:
+def _usage(results: dict[str, Any]) -> str:
+    name = results["entry"]
+    own = " --data.name my_sounds" if of_a_folder(results) else ""  # than those it was trained on
     return f"""```python
 import qaudio
 
@@ -214,7 +216,7 @@ vectors = model.embed(waveform, sample_rate=44100)
 To fine-tune it on your own recordings, a folder for each class:
 
 ```bash
-qaudio train --config recipes/folder/finetune.yaml --data.root my_sounds --model.source {name}
+qaudio train --config recipes/folder/finetune.yaml --data.root my_sounds{own} --model.source {name}
 ```"""
 
 
@@ -250,10 +252,13 @@ def _results(
         text.append(
             f"![Confusion matrix: a row for each true class, in percent of its clips]({PICTURE})"
         )
+    paths = "--data.root PATH"
+    if "--data.table PATH" in results["recipe"]["command"]:
+        paths += " --data.table PATH"
     text.append(
         f"`model.safetensors` holds the weights of fold {results['card_fold']}, seed "
         f"{results['card_seed']}, which never saw that fold, so that its score can be computed "
-        f"again: `qaudio test {results['entry']} --data.root PATH`. Every score above follows from "
+        f"again: `qaudio test {results['entry']} {paths}`. Every score above follows from "
         f"`predictions.npz`: `qaudio verify {results['entry']}`."
     )
     return "\n\n".join(text)

@@ -6,6 +6,7 @@ Imports no torch, so that `qaudio list` answers at once.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import fnmatch
 import glob
 import json
@@ -92,7 +93,9 @@ def locate(source: str | Path, beside: Path | None = None, **hub: Any) -> Path:
 
         return imported(str(source))
     nearby = [folder.parent for folder in Path().glob(f"*/{glob.escape(str(source))}/config.json")]
-    close = [name for name in [*entries(), *others] if str(source) in name]
+    known = [*entries(), *others]
+    close = [name for name in known if str(source) in name]
+    close = close or difflib.get_close_matches(str(source), known)
     hint = "`qaudio list` names the entries there are"
     if nearby:
         hint = f"there is {', '.join(map(str, nearby))}: give that path"
@@ -175,27 +178,29 @@ def read_config(source: str | Path) -> dict[str, Any]:
     """An entry's config.json, checked key by key; raises EntryError."""
     folder = locate(source)
     config = read_json(folder / "config.json")
-    if not isinstance(config, dict):
-        raise EntryError(f"{entry_name(folder)}: config.json: expected an object")
-    version = config.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise EntryError(
-            f"{entry_name(folder)}: config.json: schema_version is {version!r}, this qaudio reads "
-            f"{SCHEMA_VERSION}; a newer qaudio may read it"
-        )
     try:
-        check(config, CONFIG)
+        check_config(config)
     except ValueError as error:
         raise EntryError(f"{entry_name(folder)}: config.json: {error}") from None
+    return config
+
+
+def check_config(config: Any) -> None:
+    """Raise ValueError for what no config.json of an entry holds."""
+    if not isinstance(config, dict):
+        raise ValueError("expected an object")
+    version = config.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"schema_version is {version!r}, this qaudio reads {SCHEMA_VERSION}; a newer qaudio "
+            "may read it"
+        )
+    check(config, CONFIG)
     labels = config["labels"]
     if labels is not None and len(labels) != config["num_classes"]:
-        raise EntryError(
-            f"{entry_name(folder)}: config.json: {config['num_classes']} classes, "
-            f"{len(labels)} labels"
-        )
+        raise ValueError(f"{config['num_classes']} classes, {len(labels)} labels")
     if config["task"] not in ("multiclass", "multilabel"):
-        raise EntryError(f"{entry_name(folder)}: config.json: unknown task {config['task']!r}")
-    return config
+        raise ValueError(f"unknown task {config['task']!r}")
 
 
 def read_results(source: str | Path, *, whole: bool = False) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from qaudio.zoo.catalog import (
     SCHEMA_VERSION,
     EntryError,
     at_hand,
+    check_config,
     entry_name,
     file_of,
     locate,
@@ -30,7 +31,9 @@ from qaudio.zoo.catalog import (
 )
 from qaudio.zoo.results import Predictions, metric_of, paired_difference, summarise
 
-NOT_OURS = (".git", ".gitattributes", ".cache")  # what git and the Hub's client put into a folder
+# What git, the Hub's client and file managers put into a folder: it stays, and is no part of an
+# entry.
+NOT_OURS = (".git", ".gitattributes", ".gitignore", ".cache", ".DS_Store", "Thumbs.db")
 PROBE_TOLERANCE = 1e-3  # of the logits' range, between machines and library versions
 
 
@@ -134,7 +137,8 @@ def save(
 
     Args:
         model: its weights become model.safetensors.
-        folder: replaced when it is an entry already; other folders that hold files are refused.
+        folder: replaced when it is an entry already, but for what git keeps there; folders that
+            hold other files are refused.
         results: content of results.json; without it the entry has no score and no card.
         predictions: what the results were computed from.
         recipe: text of recipe.yaml.
@@ -147,7 +151,8 @@ def save(
         The folder.
 
     Raises:
-        EntryError: when the folder holds something else.
+        EntryError: when the folder holds something else, or the entry could not be read again,
+            such as with labels that are not as many as the classes.
     """
     from qaudio import __version__
     from qaudio.zoo import generated
@@ -164,7 +169,11 @@ def save(
             # Not save_file, whose files are nobody's but their owner's to read.
             (new / name).write_bytes(serialised(plain, {"format": "pt"}))
         if weights:
-            (new / "probe.safetensors").write_bytes(serialised(make_probe(model)))
+            loaded = model
+            if model.classifier.weight.dtype != torch.float32:  # which `load` gives
+                loaded = from_config(model.config)
+                loaded.load_state_dict(model.state_dict())
+            (new / "probe.safetensors").write_bytes(serialised(make_probe(loaded)))
         config = {
             "schema_version": SCHEMA_VERSION,
             "qaudio_version": __version__,
@@ -184,9 +193,13 @@ def save(
                 generated.write(new, config, results, predictions)
         names = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
         config["files"] = {name: file_hash(new / name) for name in names}
+        try:
+            check_config(config)
+        except ValueError as error:
+            raise EntryError(f"{folder}: would not be read again: {error}") from None
         (new / "config.json").write_text(to_json(config), encoding="utf-8")
 
-    replace_folder(folder, write)
+    replace_folder(folder, write, keep=NOT_OURS)
     return folder
 
 
@@ -207,16 +220,15 @@ def verify(source: str | Path) -> list[str]:
 
     folder = locate(source)
     config = read_config(folder)
-    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    present = {path.as_posix() for path in files if path.parts[0] not in NOT_OURS}
-    listed = set(config["files"])
+    present, listed = _files(folder), set(config["files"])
     if not (folder / "folds").is_dir():  # wheels and downloads may leave them out, all of them
         listed = {name for name in listed if not name.startswith("folds/")}
-    if present - {"config.json"} != listed:
-        wrong = sorted((present - {"config.json"}) ^ listed)
-        raise EntryError(
-            f"{entry_name(folder)}: files missing or not in config.json: {', '.join(wrong)}"
-        )
+    for wrong, why in (
+        (listed - present, "files missing"),
+        (present - listed - {"config.json"}, "files that config.json does not list"),
+    ):
+        if wrong:
+            raise EntryError(f"{entry_name(folder)}: {why}: {', '.join(sorted(wrong))}")
     for name in sorted(listed):
         _check_hash(folder, config, name)
     done = [f"{len(listed)} files match their sha256"]
@@ -270,6 +282,7 @@ def renew_card(source: str | Path) -> bool:
             return False
     except EntryError:
         pass  # not the card that it should be: that is what this is for
+    refuse_other(folder)
     keep = [name for name in config["files"] if name not in generated.names(config)]
 
     def write(new: Path) -> None:
@@ -285,7 +298,7 @@ def renew_card(source: str | Path) -> bool:
         renewed["files"] = dict(sorted(files.items()))
         (new / "config.json").write_text(to_json(renewed), encoding="utf-8")
 
-    replace_folder(folder, write)
+    replace_folder(folder, write, keep=NOT_OURS)
     return True
 
 
@@ -373,6 +386,12 @@ def _check_hash(folder: Path, config: dict[str, Any], name: str) -> Path:
     path = file_of(folder, name)
     found = file_hash(path)
     if found != expected:
+        with open(path, "rb") as file:
+            if file.read(64).startswith(b"version https://git-lfs"):
+                raise EntryError(
+                    f"{entry_name(folder)}: {name} is a pointer of Git LFS: `git lfs pull` there "
+                    "fetches the file"
+                )
         raise EntryError(
             f"{entry_name(folder)}: {name} was changed: sha256 {found[:12]}…, "
             f"expected {expected[:12]}…"
@@ -392,6 +411,33 @@ def to_json(document: dict[str, Any]) -> str:
 
 
 def refuse_other(folder: Path) -> None:
-    """Raise EntryError where a folder holds something else than an entry."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+    """Raise EntryError where there is something that an entry must not take the place of.
+
+    That is a file, a folder that is no entry, or an entry with files that are not its own.
+    """
+    folder = folder.expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise EntryError(f"{folder}: is a file, not a folder; choose another name")
+    files = _files(folder)
+    if not files:
+        return
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        listed = {"config.json", *config["files"]} if "schema_version" in config else set()
+    except (OSError, ValueError, TypeError, KeyError):
+        listed = set()
+    if not listed:
         raise EntryError(f"{folder}: holds files but is no entry; choose another folder")
+    if others := sorted(files - listed):
+        raise EntryError(
+            f"{folder}: holds files that are not the entry's ({', '.join(others[:5])}): move them, "
+            "or choose another folder"
+        )
+
+
+def _files(folder: Path) -> set[str]:
+    """Files below a folder, but for those that git and its like put there."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {
+        path.as_posix() for path in paths if not {path.parts[0], path.name}.intersection(NOT_OURS)
+    }

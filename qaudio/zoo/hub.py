@@ -105,7 +105,7 @@ def pull(
     Raises:
         EntryError: when it cannot be had, or is no entry. Says what to do.
     """
-    from qaudio.zoo.entry import refuse_other
+    from qaudio.zoo.entry import NOT_OURS, refuse_other
 
     if out is not None:
         refuse_other(Path(out))
@@ -119,7 +119,7 @@ def pull(
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(cached / name, new / name)
 
-    replace_folder(Path(out), copy)
+    replace_folder(Path(out), copy, keep=NOT_OURS)
     return Path(out)
 
 

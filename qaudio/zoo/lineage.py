@@ -14,6 +14,7 @@ from qaudio.zoo.catalog import (
     trained_on,
 )
 from qaudio.zoo.entry import load_weights
+from qaudio.zoo.results import of_a_folder
 
 if TYPE_CHECKING:
     from qaudio.data.datamodule import Split
@@ -65,9 +66,12 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
             "as it says: what is to be scored was seen"
         )
     if results["dataset"] != split.dataset or results["protocol"] != split.protocol:
+        other = ""
+        if of_a_folder(results):
+            other = ". Are these other recordings? Then name them: --data.name NAME"
         raise LeakError(
             f"{name}: trained on {split.dataset}, but its folds are those of "
-            f"{results['protocol']!r}, not of {split.protocol!r}: held-out clips were seen"
+            f"{results['protocol']!r}, not of {split.protocol!r}: held-out clips were seen{other}"
         )
     # A fixed split's validation part never trained, so there a parent's weights may be scored.
     if split.scored != split.fold and split.folds > 1:

@@ -224,6 +224,11 @@ def metric_of(task: str) -> str:
     return "accuracy" if task == "multiclass" else "mAP"
 
 
+def of_a_folder(results: dict[str, Any]) -> bool:
+    """Whether an entry was trained on somebody's own recordings, under a name of their choice."""
+    return results["protocol"].startswith(f"{results['dataset']}: ")
+
+
 def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
     """The "result" of results.json: mean, spread and interval of a metric.
 

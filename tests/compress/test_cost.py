@@ -1,6 +1,7 @@
 import functools
 
 import pytest
+import torch
 
 from qaudio.compress.cost import cost, macs_by_layer
 from qaudio.compress.prune import plan, prune
@@ -159,3 +160,9 @@ def test_pruned_networks_have_their_known_cost(
     assert sum(p.numel() for p in pruned.parameters()) == params
     assert round(params / 1e6, 2) == printed
     assert chosen.macs_after == pytest.approx(macs, rel=0.01)
+
+
+@pytest.mark.parametrize("model", ["qcnn10_050.esc10", None, torch.nn.Linear(2, 2)])
+def test_only_models_have_a_cost(model) -> None:
+    with pytest.raises(TypeError, match=r"as qaudio\.load\('ENTRY'\) gives, not a (str|N|L)"):
+        cost(model)

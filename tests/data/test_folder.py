@@ -111,6 +111,14 @@ def test_fewer_groups_than_folds_are_refused(sound_tree):
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
+def test_parts_of_a_split_are_no_classes(sound_tree):
+    root = sound_tree("split", [f"{part}/{label}/{n}.wav" for part in ("train", "Test")
+                                for label in ("no", "yes") for n in range(5)])  # fmt: skip
+    with pytest.raises(DataError, match=r"Test, train are parts of a split, not classes.*table"):
+        AudioFolder(str(root)).read_clips()
+    assert AudioFolder(str(root / "train")).read_clips()[1] == ["no", "yes"]
+
+
 def test_class_weights_are_inverse_to_the_training_clips(sound_tree, tree):
     for n in range(10):
         (tree / "no" / f"speaker{n}_b.wav").unlink()

@@ -148,6 +148,9 @@ def test_without_litdata_it_is_said_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "litdata", None)
     with pytest.raises(DataError, match=r"pip install 'qaudio\[scale\]'"):
         PackedClips(str(tmp_path))
+    with pytest.raises(DataError, match=r"pip install 'qaudio\[scale\]'"):
+        pack(folder(tmp_path / "nowhere"), tmp_path / "packed")  # before anything is read
+    assert not (tmp_path / "packed").exists()
 
 
 def test_packing_goes_on_behind_the_last_whole_shard(sounds, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_validation_counts_clips_too(tones):
 def run(tmp_path, tones):
     """Run a command on a recipe for the tones; returns the entry's folder."""
 
-    def start(command, *arguments, model=(), data=()):
+    def start(command, *arguments, model=(), data=(), code=0):
         recipe = {
             "trainer": {"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu",
                         "enable_model_summary": False},
@@ -103,7 +104,7 @@ def run(tmp_path, tones):
         }  # fmt: skip
         (tmp_path / "tones.yaml").write_text(yaml.safe_dump(recipe))
         config = ["--config", str(tmp_path / "tones.yaml"), "--runs", str(tmp_path / "runs")]
-        assert main([command, *config, *arguments]) == 0
+        assert main([command, *config, *arguments]) == code
         return tmp_path / "zoo" / "qcnn6_006.tones"
 
     return start
@@ -199,3 +200,29 @@ def test_a_parent_of_the_same_recordings_is_asked_for_the_folds_weights(run, cap
     with pytest.raises(AssertionError):
         run("train", *arguments, model=model)
     assert "held-out clips were seen" in capsys.readouterr().err
+
+
+def test_folds_of_other_recordings_are_not_done_before(run, tones, capsys):
+    entry = run("crossval")
+    before = (entry / "results.json").read_bytes()
+    capsys.readouterr()
+    run("crossval")
+    assert capsys.readouterr().out.count("done before") == 2
+    shutil.copy(tones / FILES[0], tones / FILES[0].replace(".", "_again."))
+    run("crossval", code=1)
+    assert "its runs are of 'tones: 2 folds" in capsys.readouterr().err
+    run("crossval", data={"root": str(tones / "nowhere")}, code=1)
+    assert "nowhere is no folder" in capsys.readouterr().err
+    assert (entry / "results.json").read_bytes() == before
+
+
+def test_a_card_names_the_table_and_another_name_for_other_recordings(run, tones, tmp_path):
+    table = tmp_path / "table.csv"
+    rows = [f"{file},{file.split('/')[0]}" for file in FILES]
+    table.write_text("\n".join(["file,label", *rows]))
+    entry = run("crossval", data={"table": str(table)})
+    card = (entry / "README.md").read_text()
+    assert "`qaudio test qcnn6_006.tones --data.root PATH --data.table PATH`" in card
+    assert "--data.root my_sounds --data.name my_sounds --model.source qcnn6_006.tones" in card
+    arguments = ["--data.root", str(tones), "--data.table", str(table)]
+    assert main(["test", str(entry), *arguments]) == 0

@@ -145,6 +145,23 @@ def test_one_fold_needs_no_brackets(recipe, zoo):
     assert scored.runs() == [(1, 2)]
 
 
+@pytest.mark.parametrize(
+    ("option", "own"), [("--folds=2", "--data.fold"), ("--seeds", "--seed_everything")]
+)
+def test_folds_and_seeds_are_crossvals(recipe, zoo, capsys, option, own):
+    assert main(["train", *recipe(), option, *(["[3]"] if "=" not in option else [])]) == 1
+    assert f"is for crossval; train runs one: {own} N" in capsys.readouterr().err
+    assert not zoo.exists()
+
+
+def test_a_folder_that_is_no_entry_is_refused_before_the_training(recipe, zoo, tmp_path, capsys):
+    (zoo / "qcnn6_006.esc10").mkdir(parents=True)
+    (zoo / "qcnn6_006.esc10" / "notes.txt").touch()
+    assert main(["train", *recipe()]) == 1
+    assert "holds files but is no entry" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_done_folds_are_skipped_and_new_ones_added(parent, recipe, capsys):
     before = Predictions.load(parent / "predictions.npz")
     capsys.readouterr()

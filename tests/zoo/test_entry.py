@@ -251,7 +251,39 @@ def test_what_git_and_the_hub_put_into_a_folder_is_no_stray_file(entry):
     (entry / ".git").mkdir()
     (entry / ".git" / "HEAD").write_text("ref: refs/heads/main")
     (entry / ".gitattributes").write_text("*.safetensors filter=lfs")
+    (entry / "folds" / ".DS_Store").touch()  # of a file manager
     qaudio.verify(entry)
+
+
+def test_what_git_keeps_in_an_entry_stays_when_it_is_written_anew(entry):
+    objects = entry / ".git" / "objects"
+    objects.mkdir(parents=True)
+    (objects / "1").write_text("a commit")
+    (objects / "1").chmod(0o444)
+    (entry / ".git" / "link").symlink_to("nowhere")
+    (entry / ".gitattributes").write_text("*.safetensors filter=lfs")
+    (entry / "README.md").write_text("worded otherwise")
+    assert renew_card(entry)
+    qaudio.save(tiny(), entry)
+    assert (objects / "1").read_text() == "a commit"
+    assert (entry / ".git" / "link").readlink() == Path("nowhere")
+    assert (entry / ".gitattributes").read_text() == "*.safetensors filter=lfs"
+    qaudio.verify(entry)
+
+
+def test_files_missing_and_files_added_are_told_apart(entry):
+    (entry / "recipe.yaml").rename(entry / "notes.yaml")
+    with pytest.raises(EntryError, match=r"files missing: recipe\.yaml$"):
+        qaudio.verify(entry)
+    shutil.copy(entry / "notes.yaml", entry / "recipe.yaml")
+    with pytest.raises(EntryError, match=r"config\.json does not list: notes\.yaml$"):
+        qaudio.verify(entry)
+
+
+def test_a_pointer_of_git_lfs_is_named(entry):
+    (entry / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid 1\n")
+    with pytest.raises(EntryError, match=r"model\.safetensors is a pointer of Git LFS: `git lfs"):
+        qaudio.load(entry)
 
 
 def test_other_weights_are_found_by_the_probe(entry):
@@ -335,7 +367,7 @@ def test_missing_weights_are_named(entry):
 
 
 def test_unknown_sources_say_what_exists():
-    with pytest.raises(EntryError, match=r"no entry or folder named 'qcnn10_050\.esc11'"):
+    with pytest.raises(EntryError, match=r"no entry or folder named 'qcnn10_050\.esc11'.*esc10"):
         qaudio.load("qcnn10_050.esc11")
 
 
@@ -344,6 +376,46 @@ def test_saving_over_something_else_is_refused(tmp_path):
     with pytest.raises(EntryError, match="holds files but is no entry"):
         qaudio.save(tiny(), tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+    with pytest.raises(EntryError, match=r"thesis\.txt: is a file, not a folder"):
+        qaudio.save(tiny(), tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    "config", ['{"model_type": "wav2vec2"}', '{"files": {}}', '{"schema_version": 1}', "[]", "{"]
+)
+def test_a_config_of_something_else_makes_no_entry(tmp_path, config):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "config.json").write_text(config)
+    with pytest.raises(EntryError, match="holds files but is no entry"):
+        qaudio.save(tiny(), theirs)
+    assert (theirs / "config.json").read_text() == config
+
+
+def test_an_entry_with_files_of_others_is_not_replaced(entry):
+    (entry / "notes").mkdir()
+    (entry / "notes" / "a.txt").write_text("mine")
+    (entry / "README.md").write_text("worded otherwise")
+    for write in (lambda: qaudio.save(tiny(), entry), lambda: renew_card(entry)):
+        with pytest.raises(EntryError, match=r"not the entry's \(notes/a\.txt\): move them"):
+            write()
+    assert (entry / "notes" / "a.txt").read_text() == "mine"
+
+
+def test_what_could_not_be_read_again_is_not_saved(tmp_path):
+    model = tiny()
+    model.labels = ["one", "two"]
+    with pytest.raises(EntryError, match="would not be read again: 3 classes, 2 labels"):
+        qaudio.save(model, tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_of_another_precision_are_saved_as_they_load(tmp_path, dtype):
+    saved = qaudio.save(tiny().to(dtype), tmp_path / "new")
+    qaudio.verify(saved)
+    assert qaudio.load(saved).classifier.weight.dtype == torch.float32
 
 
 def test_a_failed_save_leaves_the_old_entry_and_no_litter(entry, monkeypatch):

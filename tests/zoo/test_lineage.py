@@ -83,8 +83,16 @@ def test_the_cards_fold_will_do_without_a_file_of_its_own(parent, tmp_path):
 
 
 def test_another_protocol_on_the_same_recordings_is_refused(parent):
-    with pytest.raises(LeakError, match="held-out clips were seen"):
+    with pytest.raises(LeakError, match=r"held-out clips were seen$"):
         load_for_split(parent, split(protocol="random halves"), 0)
+
+
+def test_other_recordings_of_the_same_name_are_to_be_named(parent):
+    results = json.loads((parent / "results.json").read_text())
+    results["protocol"] = f"{results['dataset']}: 2 folds, split 0123abcd"
+    (parent / "results.json").write_text(json.dumps(results))
+    with pytest.raises(LeakError, match=r"Then name them: --data\.name NAME"):
+        load_for_split(parent, split(protocol="other folds"), 0)
 
 
 def test_other_recordings_take_the_main_weights(parent):
