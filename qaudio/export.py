@@ -81,8 +81,8 @@ def export_onnx(
 
     Raises:
         ExportError: for a network that does not export, or whose logits in onnxruntime differ
-            from PyTorch's by more than 1e-4 of their range. No file is left then.
-        AudioError: for a sound that cannot be used to calibrate.
+            from PyTorch's by more than 1e-4 of their range, or too few sounds that calibrate. No
+            file is left then.
     """
     from qaudio import __version__
 
@@ -181,17 +181,21 @@ def _joined(front: onnx.ModelProto | None, network: onnx.ModelProto) -> onnx.Mod
 def _clips(folder: str | os.PathLike, model: AudioModel) -> list[Tensor]:
     """Sounds of a folder, (1, T) at the model's rate, of at most 10 s."""
     paths = audio.sound_files(folder)
-    if len(paths) < CHECKED_EVERY:
-        raise ExportError(
-            f"{folder}: {len(paths)} sound files; int8 needs some that it is calibrated on and "
-            f"others to check it, {CHECKED_EVERY} at least and a hundred to be good"
-        )
-    paths = paths[:: -(-len(paths) // CALIBRATION_CLIPS)]
+    paths = paths[:: max(1, -(-len(paths) // CALIBRATION_CLIPS))]
     seconds = min(model.eval_seconds or CALIBRATION_SECONDS, CALIBRATION_SECONDS)
     clips = []
     for path in tqdm(paths, unit="clip", delay=2, leave=False, disable=None):
-        samples = audio.load(path, model.sample_rate)[: round(seconds * model.sample_rate)]
+        try:
+            samples = audio.load(path, model.sample_rate)[: round(seconds * model.sample_rate)]
+        except audio.AudioError as error:
+            warnings.warn(f"left out: {error}", stacklevel=3)
+            continue
         clips.append(pad_to(torch.from_numpy(samples), model.min_samples).unsqueeze(0))
+    if len(clips) < CHECKED_EVERY:
+        raise ExportError(
+            f"{folder}: {len(clips)} usable sound files; int8 needs some that it is calibrated on "
+            f"and others to check it, {CHECKED_EVERY} at least and a hundred to be good"
+        )
     return clips
 
 

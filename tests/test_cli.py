@@ -387,7 +387,8 @@ def test_prune_writes_an_entry_that_verifies(run, tiny_entry, tmp_path, tiny_mod
         (["--ratio", 0.5, "--criterion", "zzz"], "criterion"),
         (["--ratio", 0.5, "--layers", "zzz"], "zzz"),
         (["--ratio", 0.5, "--multiple-of", 3], "multiple_of"),
-        (["--target-params", -3], "target_params -3 cannot be met"),
+        (["--target-params", 3], "target_params 3 cannot be met"),
+        (["--target-params", "1M"], "target_params 1e+06 cannot be met"),
     ],
     ids=str,
 )

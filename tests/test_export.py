@@ -82,6 +82,21 @@ def test_without_its_front_end(tiny_model, tmp_path):
     assert metadata(path)["input"] == "features"
 
 
+def test_sounds_that_cannot_calibrate_are_named_and_left_out(tiny_model, sound_folder, tmp_path):
+    (sound_folder / "3.wav").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"left out: .*3\.wav"):
+        path = export_onnx(tiny_model, tmp_path / "int8.onnx", calibrate=sound_folder).path
+    assert metadata(path)["int8"]["calibrated_on"] == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_exports_as_float32(tiny_model, tmp_path, dtype):
+    model = copy.deepcopy(tiny_model).to(dtype)
+    path = export_onnx(model, tmp_path / "model.onnx").path
+    with torch.no_grad():
+        assert close(run(path, waveform=sounds(2, 9000)), model.float()(sounds(2, 9000)))
+
+
 def test_int8_is_near_and_says_how_near(tiny_model, sound_folder, tiny_export, tmp_path):
     path = export_onnx(tiny_model, tmp_path / "int8.onnx", calibrate=sound_folder).path
     told = metadata(path)["int8"]
@@ -227,7 +242,7 @@ def test_a_network_without_a_graph_is_refused_in_one_line(tiny_model, tmp_path):
     ("name", "settings", "said"),
     [
         ("model.pt", {}, "must end in .onnx"),
-        ("model.onnx", {"calibrate": "nothing"}, "0 sound files"),
+        ("model.onnx", {"calibrate": "nothing"}, "0 usable sound files"),
         ("model.onnx", {"calibrate": "nothing", "form": "products"}, "not as products"),
     ],
 )

@@ -8,6 +8,7 @@ import warnings
 from qaudio.commands.common import (
     Commands,
     add_out,
+    amount,
     check_out,
     positive,
     replacing,
@@ -48,13 +49,13 @@ def register(command: Commands) -> None:
     sub.add_argument("--ratio", type=float, help="share of the filters to remove")
     sub.add_argument(
         "--target-macs",
-        type=float,
-        help="share (≤ 1) or number of MACs of a 10 s clip to keep, met within 2 %%",
+        type=amount,
+        help="share (≤ 1) or number (300M) of MACs of a 10 s clip to keep, met within 2 %%",
     )
     sub.add_argument(
         "--target-params",
-        type=float,
-        help="share (≤ 1) or number of parameters to keep, met within 2 %%",
+        type=amount,
+        help="share (≤ 1) or number (100k) of parameters to keep, met within 2 %%",
     )
     sub.add_argument(
         "--target-latency", type=float,

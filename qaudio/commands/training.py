@@ -43,6 +43,8 @@ def run(name: str, arguments: list[str]) -> int:
     warnings.filterwarnings("ignore", message=".*across ranks is zero.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # As `--model.freeze` wants it.
+    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
     from qaudio.training.run import main
 

@@ -185,21 +185,26 @@ def _parse(
             path = Path(folder) / "recipe.yaml"
             path.write_text(yaml.safe_dump(config), encoding="utf-8")
             arguments = [f"--config={path}", *arguments]
-        return TrainingCLI(
-            Classifier,
-            AudioDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=0,
-            trainer_defaults={"logger": False},
-            run=False,
-            args=arguments,
-            parser_kwargs={
-                "prog": f"qaudio {command}",
-                "usage": f"qaudio {command} --config RECIPE [--SETTING VALUE ...]",
-            },
-        )
+        try:
+            return TrainingCLI(
+                Classifier,
+                AudioDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                seed_everything_default=0,
+                trainer_defaults={"logger": False},
+                run=False,
+                args=arguments,
+                parser_kwargs={
+                    "prog": f"qaudio {command}",
+                    "usage": f"qaudio {command} --config RECIPE [--SETTING VALUE ...]",
+                },
+            )
+        except ValueError as error:
+            # jsonargparse buries what a constructor refuses in a list of all its settings.
+            buried = str(error).startswith("Does not validate") and error.__cause__
+            raise buried or error from None
 
 
 def _check_recordings(cli: TrainingCLI, writer: EntryWriter) -> None:

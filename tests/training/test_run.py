@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 import subprocess
@@ -131,6 +132,23 @@ def test_a_training_without_a_recipe_or_with_a_wrong_one_is_told_briefly(recipe,
         main(["crossval", *recipe(), "--model.lr=abc"])
     told = capsys.readouterr().err.splitlines()
     assert len(told) < 15 and told[0].startswith("usage: qaudio crossval --config RECIPE")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (["--data.batch_size", "0"], "batch_size must be at least 1, not 0"),
+        (["--data.crop", "end"], "crop"),
+        (["--model.source", "other"], "give exactly one of arch (from scratch) and source"),
+        (["--data", "qaudio.AudioFolder", "--data.table", "none.csv"], "none.csv not found: "),
+    ],
+)
+def test_what_a_constructor_refuses_is_said_without_its_settings(recipe, capsys, setting, said):
+    with contextlib.suppress(SystemExit):
+        assert main(["train", *recipe(), *setting]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Namespace" not in error
 
 
 def test_lightnings_adverts_are_not_shown(recipe, capfd, caplog):
