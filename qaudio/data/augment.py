@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+# A function, not a class above the others: a recipe would then have to name the class it means.
+def _check(settings: Any, **limits: tuple[float, float]) -> None:
+    """Raise ValueError for a setting outside its limits; None is within all."""
+    for name, (low, high) in limits.items():
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            kind = type(settings).__name__
+            raise ValueError(f"{kind}: {name} must be {low:g} to {high:g}, not {value}")
 
 
 @dataclass
@@ -21,7 +31,7 @@ class WaveformAugment:
         roll: rotate either way by up to half this share of the length (1.0: anywhere). For sounds
             without order; use small values for speech.
         gain_db: change level by up to ± this many dB.
-        speed: play up to this share faster or slower (0.1: ±10 %), pitch and all.
+        speed: play up to this share faster or slower (0.1: ±10 %; at most 0.9), pitch and all.
         noise_db: add white noise at a level drawn from −80 dB to this, relative to full scale;
             None: no noise.
         flip: change the sign of every second clip.
@@ -32,6 +42,9 @@ class WaveformAugment:
     speed: float = 0.0
     noise_db: float | None = None
     flip: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self, roll=(0, 1), gain_db=(0, 100), speed=(0, 0.9), noise_db=(-80, 0))
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Augmented copy of (T,) float32; its length changes with `speed`."""
@@ -72,6 +85,9 @@ class SpecAugment:
     mel_masks: int = 2
     mel_width: float = 0.12
 
+    def __post_init__(self) -> None:
+        _check(self, time_masks=(0, 1000), time_width=(0, 1), mel_masks=(0, 1000), mel_width=(0, 1))
+
     def __call__(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Masked copy of features (B, channels, frames, n_mels)."""
         batch, _, frames, mels = features.shape
@@ -103,6 +119,9 @@ class Mixup:
 
     alpha: float = 0.0
     probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self, alpha=(0, 1000), probability=(0, 1))
 
     def __call__(
         self, features: Tensor, targets: Tensor, generator: torch.Generator

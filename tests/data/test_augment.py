@@ -254,3 +254,21 @@ def test_global_seed_is_lightnings(monkeypatch):
     assert global_seed() == 17
     monkeypatch.delenv("PL_GLOBAL_SEED")
     assert global_seed() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        (WaveformAugment, {"speed": 1.0}, "speed must be 0 to 0.9, not 1.0"),
+        (WaveformAugment, {"roll": 1.5}, "roll must be 0 to 1"),
+        (WaveformAugment, {"gain_db": -1.0}, "gain_db must be 0 to 100"),
+        (WaveformAugment, {"noise_db": float("nan")}, "noise_db must be -80 to 0"),
+        (SpecAugment, {"time_masks": -1}, "time_masks must be 0 to 1000"),
+        (SpecAugment, {"mel_width": 1.1}, "mel_width must be 0 to 1"),
+        (Mixup, {"alpha": -0.1}, "alpha must be 0"),
+        (Mixup, {"probability": 2.0}, "probability must be 0 to 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(kind, settings, said):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: {said}"):
+        kind(**settings)
