@@ -207,7 +207,7 @@ class AudioDataModule(LightningDataModule):
             return
         name = self.split.benchmark  # refuses a fold that does not exist before decoding
         self._clips, self.left_out, self._lengths, self._lengths_rate = [], [], {}, rate
-        usable = self._cached() if self.packed is None else self._unpacked(self.packed)
+        usable = self._cached(rate) if self.packed is None else self._unpacked(self.packed, rate)
         if self.left_out:
             more = len(self.left_out) - NAMED
             told = self.left_out[:NAMED] + ([f"and {more} more"] if more > 0 else [])
@@ -220,7 +220,7 @@ class AudioDataModule(LightningDataModule):
                     f"{name}: no usable {role} clips under {self.root}; expected {self.layout}"
                 )
 
-    def _unpacked(self, packed: PackedClips) -> list[Clip]:
+    def _unpacked(self, packed: PackedClips, target: int) -> list[Clip]:
         """The clips that were packed; raises DataError for those of another split."""
         for fact in FACTS:
             if packed.facts[fact] != getattr(self, fact):
@@ -229,17 +229,17 @@ class AudioDataModule(LightningDataModule):
                     f"{getattr(self, fact)!r}: pack it with the same settings"
                 )
         self.labels, self.left_out = packed.facts["labels"], list(packed.facts["left_out"])
-        target, clips = self._rate(), []
+        clips = []
         for clip, frames, rate in packed.clips():
             self._lengths[clip.id] = resampled_length(frames, rate, target)
             clips.append(clip)
         return clips
 
-    def _cached(self) -> list[Clip]:
+    def _cached(self, rate: int) -> list[Clip]:
         """The clips that can be decoded, all of them decoded once."""
         name = self.split.benchmark
         clips, self.labels = self.read_clips()
-        rate, usable = self._rate(), []
+        usable = []
         for clip in tqdm(
             clips, f"decoding {name}", unit="clip", delay=2, leave=False, disable=None
         ):

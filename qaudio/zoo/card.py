@@ -18,7 +18,7 @@ from qaudio.zoo.confusion import pictured
 from qaudio.zoo.results import Predictions, confused_with, of_a_folder, scores_by_class
 from qaudio.zoo.tables import interval, percent, points, spread
 
-FORMAT = 4  # of the card's text, in config.json; a change of the text is a new one
+FORMAT = 5  # of the card's text, in config.json; a change of the text is a new one
 FOLDED = 20  # a table of more classes than that is folded away
 
 
