@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from qaudio.models.base import AudioModel, evaluating
+from qaudio.models.base import AudioModel, check_model, evaluating
 from qaudio.timing import in_processor_time, seconds_of
 
 WARMUP, REPEATS = 3, 15
@@ -89,9 +89,7 @@ def cost(model: AudioModel, *, seconds: float = 10.0, latency: bool = False) -> 
         ValueError: for a clip of no length.
         TypeError: for something else than a model.
     """
-    if not isinstance(model, AudioModel):
-        kind = type(model).__name__
-        raise TypeError(f"model must be a network, as qaudio.load('ENTRY') gives, not a {kind}")
+    check_model(model)
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, not {seconds}")
     # An optimized model counts as what it was made from; its latency is its own.

@@ -25,7 +25,7 @@ from qaudio.compress.allocate import (
 )
 from qaudio.compress.importance import CRITERIA, Batches, scores
 from qaudio.compress.latency import LatencyMeter, of_widths, towards_latency
-from qaudio.models.base import AudioModel, ChannelGroup
+from qaudio.models.base import AudioModel, ChannelGroup, check_model
 from qaudio.quaternion import QConv2d, QLinear
 
 
@@ -119,7 +119,7 @@ def plan(
             data that are not finite.
         TypeError: for something else than a model.
     """
-    _check_model(model)
+    check_model(model)
     targets = {
         "target_macs": target_macs,
         "target_params": target_params,
@@ -221,7 +221,7 @@ def prune(model: AudioModel, plan_or_none: Plan | None = None, **request: Any) -
         ValueError: when the plan does not fit the model, or as `plan` does.
         TypeError: for something else than a model or a plan.
     """
-    _check_model(model)
+    check_model(model)
     if not isinstance(plan_or_none, Plan | None):
         raise TypeError(
             f"prune takes a Plan or named arguments, such as ratio=0.5, not {plan_or_none!r}"
@@ -257,12 +257,6 @@ def slice_tensors(model: AudioModel, plan: Plan, tensors: dict[str, Tensor]) -> 
     for name, kept in plan.kept.items():
         _slice(model, cut, groups[name], torch.tensor(kept))
     return cut
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, AudioModel):
-        kind = type(model).__name__
-        raise TypeError(f"what is pruned is a model, as qaudio.load('ENTRY') gives, not a {kind}")
 
 
 def select_groups(model: AudioModel, layers: str | Sequence[str]) -> list[ChannelGroup]:

@@ -87,8 +87,8 @@ def _unpack(path: Path, top: str, out: Path) -> None:
                     os.fsync(copy.fileno())  # before the folder has its name, and the archive goes
         if not any(out.iterdir()):
             raise DataError(
-                f"{path} holds no files in a folder {top}: it is not what was expected; deleted, "
-                "it is downloaded anew"
+                f"{path} holds no files in a folder {top}: delete it and its .json, and it is "
+                "downloaded anew"
             )
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is no whole zip file ({error}): delete it and its .json") from None

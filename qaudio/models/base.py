@@ -206,6 +206,13 @@ def check_classes(num_classes: int) -> None:
         raise ValueError(f"num_classes must be at most {MOST_CLASSES}, not {num_classes}")
 
 
+def check_model(model: Any) -> None:
+    """Raise TypeError for something else than a model, such as an entry's name."""
+    if not isinstance(model, AudioModel):
+        kind = type(model).__name__
+        raise TypeError(f"expected is a model, as qaudio.load('ENTRY') gives, not a {kind}")
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model in eval mode for a while, then each of its modules in the mode it was in."""
