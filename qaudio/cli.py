@@ -40,8 +40,8 @@ def _guarded(run: Callable[[], int]) -> int:
         code = run()
         sys.stdout.flush()  # here, where a reader that went away is no error
         return code
-    except KeyboardInterrupt:
-        print("qaudio: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"qaudio: interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader went away (`qaudio list | head`); keep the interpreter from saying so again.
@@ -59,6 +59,8 @@ def _guarded(run: Callable[[], int]) -> int:
         known = ("AudioError", "DataError", "DownloadError", "MisconfigurationException")
         if type(error).__name__ in known:
             return say_failed(error)
+        if type(error).__name__ == "OutOfMemoryError":
+            return say_failed(f"{error}: give a smaller --data.batch_size")
         raise
 
 

@@ -26,8 +26,8 @@ def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
     clock = time.process_time if in_processor_time(device) else time.perf_counter
     start = clock()
     call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return clock() - start
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import qaudio
 from qaudio import cli
@@ -137,6 +138,16 @@ def test_an_interrupt_is_no_traceback(run, monkeypatch):
     result = run("list")
     assert result.code == 1
     assert result.err == "qaudio: interrupted\n"
+
+
+def test_too_little_memory_is_no_traceback(run, monkeypatch):
+    def full(options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(browse, "_list", full)
+    result = run("list")
+    assert result.code == 1
+    assert result.err == "qaudio: CUDA out of memory: give a smaller --data.batch_size\n"
 
 
 # list and info.
@@ -442,7 +453,8 @@ def test_a_name_that_is_an_entry_in_another_folder_is_pointed_to(
 def test_prune_does_not_replace_a_folder_that_is_no_entry(run, tiny_entry, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    result = run("prune", tiny_entry, "--ratio", 0.5, "--out", tmp_path / "thesis")
+    options = ["--ratio", 0.5, "--min-channels", 4, "--out", tmp_path / "thesis"]
+    result = run("prune", tiny_entry, *options)
     assert result.code == 1
     (line,) = lines_of(result)
     assert "no entry" in line

@@ -45,3 +45,12 @@ def test_the_shortest_run_counts_and_hopeless_calls_are_run_once(threads):
     assert 0.001 <= times["quick"] < 0.004
     assert times["slow"] >= 0.02 > HOPELESS * 0.004
     assert (len(runs["quick"]), len(runs["slow"])) == (1 + ROUNDS, 2)  # the first compiles
+
+
+def test_what_runs_beside_the_processor_is_waited_for(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    for device in ("cuda:0", "mps"):
+        seconds_of(lambda: None, torch.device(device))
+    seconds_of(lambda: None, CPU)
+    assert waited == [torch.device("cuda:0"), torch.device("mps")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import traceback
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -69,10 +70,12 @@ def _study(options: argparse.Namespace) -> int:
             ]
             try:
                 failed += training.run("crossval", arguments)
-            except (EntryError, DataError, ValueError, OSError, SystemExit) as error:
-                # The other cells go on.
+            except (Exception, SystemExit) as error:  # the other cells go on
                 failed += 1
-                say_failed(EntryError(f"{benchmark} {cell.name}: {error}"))
+                if not isinstance(error, (EntryError, DataError, ValueError, OSError, SystemExit)):
+                    traceback.print_exc()
+                said = "its settings are refused" if isinstance(error, SystemExit) else error
+                say_failed(EntryError(f"{benchmark} {cell.name}: {said}"))
     if not options.list:
         _write_documents(study, Path(options.zoo))
     return 1 if failed else 0

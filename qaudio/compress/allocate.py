@@ -24,6 +24,7 @@ Meter = Callable[[Widths], float]
 
 REFERENCE_SECONDS = 10.0  # clip length at which MACs and latency are budgeted
 TOLERANCE = 0.02  # of a target; missed by more, it is said
+RATIO_TOLERANCE = 0.05  # of the channels, for a ratio
 
 
 def allowed_widths(width: int, multiple_of: int, min_channels: int) -> list[int]:
@@ -71,6 +72,28 @@ def globally(
         }
 
     return allocate
+
+
+def at_ratio(ratio: float, widths: Widths, by: Allocation) -> Widths:
+    """Widths of the chosen layers without a share of their channels.
+
+    Warns where floors and multiples leave it away from the share by more than 5 points.
+
+    Args:
+        ratio: the share to remove.
+        widths: of the unpruned net.
+        by: the allocation.
+    """
+    chosen = by(ratio)
+    before, after = sum(widths[name] for name in chosen), sum(chosen.values())
+    removed = 1 - after / before
+    if abs(removed - ratio) > RATIO_TOLERANCE:
+        warnings.warn(
+            f"ratio {ratio:g} is missed, {removed:.2f} of the channels go: a smaller multiple_of "
+            "or min_channels, or other layers, may come nearer",
+            stacklevel=3,
+        )
+    return chosen
 
 
 def _nearest(choices: list[int], wanted: float) -> int:

@@ -8,8 +8,9 @@ producers (residual sums), their layers' scores are averaged.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from qaudio.models.base import AudioModel, ChannelGroup, evaluating
 from qaudio.quaternion import QConv2d, QLinear
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+# Waveforms (B, T) and labels, (B,) or (B, C): in pairs, or as a DataModule's loader gives them.
+Batches = Iterable[tuple[Tensor, Tensor] | Mapping[str, Any]]
 TINY = 1e-30
 
 
@@ -122,7 +124,10 @@ def taylor(model: AudioModel, groups: Sequence[ChannelGroup], data: Batches) -> 
     """
     layers = [layer for group in groups for layer in group.producers]
     totals: dict[str, Tensor] = {}
-    for waveform, label in data:
+    for batch in data:
+        waveform, label = (
+            (batch["waveform"], batch["label"]) if isinstance(batch, Mapping) else batch
+        )
         gradients = loss_gradients(model, waveform, label, [f"{layer}.weight" for layer in layers])
         for layer, gradient in zip(layers, gradients, strict=True):
             product = filters(model, layer) * filters(model, layer, gradient)

@@ -19,6 +19,7 @@ from qaudio.compress.allocate import (
     MacMeter,
     ParamMeter,
     allowed_widths,
+    at_ratio,
     globally,
     towards,
     uniform,
@@ -108,11 +109,11 @@ def plan(
         multiple_of: kept channels (real) come in multiples of this.
         min_channels: fewest channels (real) that a layer keeps, or all it has where that is less.
         data: batches of waveforms (B, T) at the model's rate and labels, (B,) or (B, C), for
-            criterion "taylor".
+            criterion "taylor"; a DataModule's `train_dataloader()` or `first_batches()`.
         seed: for criterion "random".
 
-    Warns where no widths that are allowed come within 2 % of a target, or 10 % of a latency, and
-    where a target is the whole.
+    Warns where no widths that are allowed come within 2 % of a target, or 10 % of a latency, or
+    remove a share within 5 points of the ratio, and where a target is the whole.
 
     Raises:
         ValueError: for a request that cannot be met (says what would be allowed), or weights or
@@ -120,6 +121,10 @@ def plan(
         TypeError: for something else than a model.
     """
     check_model(model)
+    ratio, target_macs, target_params, target_latency = (
+        value if value is None or isinstance(value, int) else float(value)  # NumPy's, a tensor
+        for value in (ratio, target_macs, target_params, target_latency)
+    )
     targets = {
         "target_macs": target_macs,
         "target_params": target_params,
@@ -146,7 +151,7 @@ def plan(
     by = uniform(widths, allowed) if allocation == "uniform" else globally(widths, allowed, ranked)
     macs = MacMeter(model)
     if ratio is not None:
-        chosen = by(ratio)
+        chosen = at_ratio(ratio, widths, by)
     elif target_latency is not None:
         chosen = towards_latency(LatencyMeter(model), target_latency, widths, allowed, by, macs)
     else:

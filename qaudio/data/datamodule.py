@@ -177,6 +177,8 @@ class AudioDataModule(LightningDataModule):
         """The split that this module trains and scores on."""
         if not 1 <= self.fold <= self.folds:
             raise DataError(f"fold must be 1 to {self.folds} for {self.protocol}, not {self.fold}")
+        if self.folds == 2 and self.holdout == "validation":
+            raise DataError("of two folds, one tested and one validated, none is left to train on")
         protocol = self.protocol + self.split_note
         return Split(
             self.benchmark, self.dataset, protocol, self.fold, self.folds, self.scored_fold
@@ -288,24 +290,34 @@ class AudioDataModule(LightningDataModule):
         return [(clip, (segment,)) for clip, segments in items for segment in segments]
 
     def class_weights(self) -> Tensor:
-        """Weights of the classes for the loss, (C,): inverse to the number of training clips.
+        """Weights of the classes for the loss, (C,): inverse to how much of each is trained on.
 
-        The mean over training clips is 1.
+        That is the number of training clips, or of their segments where clips are cut. The mean
+        over an epoch is 1.
 
         Raises:
-            DataError: for a multi-label benchmark, or a class without training clips.
+            DataError: for a multi-label benchmark, classes that are balanced already, or one
+                without training clips.
         """
         if self.task == "multilabel":
-            raise DataError(f"{self.benchmark}: class weights need one label a clip: use balanced")
-        clips = self._select("training")
-        counts = np.bincount([clip.classes[0] for clip in clips], minlength=len(self.labels))
+            raise DataError(
+                f"{self.benchmark}: class weights need one label a clip: switch them off "
+                "(--model.class_weights false); --data.balanced true draws every class as often"
+            )
+        if self.balanced:
+            raise DataError(
+                "balanced draws every class equally often already: switch either it or the class "
+                "weights off (--data.balanced false, --model.class_weights false)"
+            )
+        items = self._items("training")
+        counts = np.bincount([clip.classes[0] for clip, _ in items], minlength=len(self.labels))
         if not counts.all():
             empty = self.labels[int(np.argmin(counts))]
             raise DataError(
                 f"{self.benchmark}: class {empty!r} has no training clips to weight: give it more "
                 "clips than one, or switch weights off (--model.class_weights false)"
             )
-        return torch.from_numpy(len(clips) / (len(counts) * counts)).float()
+        return torch.from_numpy(len(items) / (len(counts) * counts)).float()
 
     @property
     def pads(self) -> bool:

@@ -16,6 +16,7 @@ from qaudio.data.dataset import Clip
 from qaudio.data.packed import FACTS
 from qaudio.data.splits import grouped_folds
 from qaudio.text import UNSHOWN, shown
+from qaudio.zoo.benchmarks import DATASETS
 
 PARTS = {
     "train": TRAINING, "training": TRAINING, "test": TEST, "val": VALIDATION, "valid": VALIDATION,
@@ -43,7 +44,7 @@ class AudioFolder(AudioDataModule):
         root: folder of the recordings.
         table: CSV or Parquet file (Parquet needs pyarrow).
         name: of the set, as entry names and cards have it (`qcnn10_050.NAME`). A parent trained
-            on a set of the same name counts as having seen these recordings.
+            on a set of the same name counts as having seen these recordings. Not a benchmark's.
         group_pattern: regular expression whose first group, found in a file's path below root (or
             below the folder of all files, where a table names some outside), is the group of a
             file that no table gives one, such as "(speaker[0-9]+)".
@@ -67,6 +68,11 @@ class AudioFolder(AudioDataModule):
         **settings: Any,
     ):
         super().__init__(root, **settings)
+        if name in DATASETS:
+            raise ValueError(
+                f"name {name!r} is a benchmark's, and cards would say that these are its "
+                "recordings: give them another"
+            )
         if folds < 2:
             raise ValueError(f"folds must be at least 2, not {folds}")
         try:

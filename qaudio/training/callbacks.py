@@ -43,6 +43,10 @@ class StepwisePruning(Callback):
         if trainer.world_size > 1:
             raise ValueError("pruning in steps runs on one device: give --trainer.devices 1")
         epochs = trainer.max_epochs or 0
+        if epochs < 0:
+            raise ValueError(
+                "pruning in steps needs --trainer.max_epochs, to spread its steps over"
+            )
         if epochs * self.share < self.steps:
             raise ValueError(
                 f"{self.steps} steps do not fit into {self.share:g} of {epochs} epochs: at least "
@@ -50,15 +54,19 @@ class StepwisePruning(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        before = self._epoch(trainer, self.steps - 1) * per_epoch
+        if 0 <= trainer.max_steps <= before:
+            raise ValueError(
+                f"max_steps {trainer.max_steps} ends the training before its last pruning step, "
+                f"which comes after {before}: give --trainer.max_steps -1, or fewer epochs"
+            )
         if self.whole is None:
             data = self._batches(trainer, pl_module)
             self.whole = plan(pl_module.net, **self.request, data=data, seed=global_seed())
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        epochs = trainer.max_epochs or 0
-        if self.done == self.steps or trainer.current_epoch < int(
-            self.done * self.share * epochs / self.steps
-        ):
+        if self.done == self.steps or trainer.current_epoch < self._epoch(trainer, self.done):
             return
         assert self.whole is not None
         self.done += 1
@@ -74,6 +82,10 @@ class StepwisePruning(Callback):
             module.adopt(prune(module.net, chosen))
         for optimizer in trainer.optimizers:
             follow(optimizer, before, pl_module.net, chosen)
+
+    def _epoch(self, trainer: Trainer, step: int) -> int:
+        """The epoch, from 0, at whose start a step, from 0, is due."""
+        return int(step * self.share * (trainer.max_epochs or 0) / self.steps)
 
     def _widths(self, whole: Plan, present: dict[str, int]) -> dict[str, int]:
         """Widths of the pruned layers after the step that is due."""

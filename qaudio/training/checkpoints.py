@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from qaudio.paths import replacing
+from qaudio.zoo.catalog import EntryError
 
 LAST = "last.ckpt"
 
@@ -27,7 +29,7 @@ def last_checkpoint(folder: Path) -> ModelCheckpoint:
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Replaces a checkpoint in one step.
+    """Replaces a checkpoint in one step, and tells what is none.
 
     Lightning's own copies it from the folder of temporary files, bit by bit where that is another
     disk, and takes a folder that cannot be written for one that was.
@@ -42,3 +44,14 @@ class WholeCheckpoints(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write(content.getbuffer())
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint; raises EntryError where the file is none."""
+        try:
+            found = super().load_checkpoint(path, *args, **kwargs)
+        except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError) as error:
+            said = f" ({str(error).splitlines()[0]})" if str(error) else ""
+            raise EntryError(f"{path} is no checkpoint of Lightning's{said}") from None
+        if "state_dict" not in found:
+            raise EntryError(f"{path} is no checkpoint of Lightning's: it holds no state_dict")
+        return found

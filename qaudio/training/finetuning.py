@@ -30,7 +30,8 @@ def apply(net: nn.Module, freeze: Freeze, epoch: int, thaw_every: int) -> None:
     """Freeze and thaw the stages of a network in training, as an epoch (from 0) wants it.
 
     A function of the epoch, so that a resumed run goes on as it was. What is frozen keeps its
-    BatchNorm statistics and drops nothing.
+    BatchNorm statistics and drops nothing inside; dropout of the network's own, between stages,
+    goes on.
     """
     parts = stages(net)
     frozen = parts[: len(parts) - learning(len(parts), freeze, epoch, thaw_every)]

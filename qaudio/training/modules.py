@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from qaudio.data.augment import Mixup, SpecAugment, global_seed, item_seed, one_hot
-from qaudio.data.datamodule import Split
+from qaudio.data.datamodule import AudioDataModule, Split
 from qaudio.frontend import FrontendConfig
-from qaudio.models.base import AudioModel
+from qaudio.models.base import AudioModel, Task
 from qaudio.models.registry import create_model, from_config
 from qaudio.training import finetuning
 from qaudio.training.callbacks import averaged
@@ -23,6 +25,9 @@ from qaudio.training.finetuning import Freeze
 from qaudio.training.metrics import ClipMean, clip_metric
 from qaudio.zoo.catalog import entry_name, found_in, locate, read_config
 from qaudio.zoo.lineage import load_for_split
+
+Optimizer = Literal["adamw", "adam"]
+Schedule = Literal["cosine", "one_cycle", "constant"]
 
 
 class Classifier(LightningModule):
@@ -41,12 +46,17 @@ class Classifier(LightningModule):
         schedule: "cosine" (linear warm-up, half cosine), "one_cycle" (torch's) or "constant".
         warmup: share of the steps that warm up.
         label_smoothing: of cross-entropy.
-        class_weights: weight the classes in the loss, inversely to their training clips.
+        class_weights: weight the classes in the loss, inversely to their training clips
+            (segments, where they are cut).
         mixup, spec_augment: on the front-end's output in training; None: off.
         block_dropout, head_dropout: rates in training; None: the architecture's.
         freeze: "backbone" trains the classifier alone; "gradual" begins so and thaws the next stage
-            before it every `thaw_every` epochs. Frozen parts keep their BatchNorm statistics.
+            before it every `thaw_every` epochs. Frozen stages keep their BatchNorm statistics and
+            drop nothing inside; the dropout between stages, of the two rates above, goes on.
         thaw_every: epochs, with freeze "gradual".
+
+    Raises:
+        ValueError: for arguments out of range, or that contradict one another.
     """
 
     def __init__(
@@ -55,11 +65,11 @@ class Classifier(LightningModule):
         source: str | None = None,
         *,
         frontend: dict[str, Any] | None = None,
-        task: Literal["multiclass", "multilabel"] = "multiclass",
-        optimizer: Literal["adamw", "adam"] = "adamw",
+        task: Task = "multiclass",
+        optimizer: Optimizer = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.01,
-        schedule: Literal["cosine", "one_cycle", "constant"] = "cosine",
+        schedule: Schedule = "cosine",
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
         class_weights: bool = False,
@@ -75,6 +85,27 @@ class Classifier(LightningModule):
             raise ValueError("give exactly one of arch (from scratch) and source (an entry)")
         if source is not None and frontend is not None:
             raise ValueError("frontend goes with arch only: a source entry brings its own")
+        for name, given, known in (
+            ("task", task, Task),
+            ("optimizer", optimizer, Optimizer),
+            ("schedule", schedule, Schedule),
+            ("freeze", freeze, Freeze),
+        ):
+            if given not in get_args(known):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(known))}, not {given!r}"
+                )
+        for name, rate in (
+            ("warmup", warmup),
+            ("label_smoothing", label_smoothing),
+            ("block_dropout", block_dropout),
+            ("head_dropout", head_dropout),
+        ):
+            if rate is not None and not 0 <= rate <= 1:
+                raise ValueError(f"{name} is a share, 0 to 1, not {rate}")
+        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0, not {value}")
         self.arch, self.source, self.frontend, self.task = arch, source, frontend, task
         self.optimizer_name, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.schedule, self.warmup, self.label_smoothing = schedule, warmup, label_smoothing
@@ -87,6 +118,7 @@ class Classifier(LightningModule):
         self.block_dropout, self.head_dropout = block_dropout, head_dropout
         self.frozen, self.thaw_every = freeze, thaw_every
         self.net: AudioModel
+        self._split: Split | None = None  # that `net` was built for
         self.loss_weights: Tensor | None = None
         self.scored: list[dict[str, Any]] = []
 
@@ -132,9 +164,27 @@ class Classifier(LightningModule):
         return net
 
     def setup(self, stage: str | None = None) -> None:
-        if hasattr(self, "net"):
+        built = hasattr(self, "net")
+        if built and self.trainer.state.fn != TrainerFn.FITTING:
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, AudioDataModule):
+            raise TypeError(
+                f"{type(self).__name__} takes classes and rate from a DataModule: "
+                "trainer.fit(model, datamodule=qaudio.AudioFolder(...)), or a benchmark's"
+            )
+        if built:
+            if data.split != self._split:
+                raise ValueError(
+                    f"this {type(self).__name__}'s network was made for another split, and may "
+                    "have seen what is held out here: make a new one for each"
+                )
+            return
+        if any(isinstance(c, StochasticWeightAveraging) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
+            raise ValueError(
+                "StochasticWeightAveraging copies the network before there is one, and averages "
+                "nothing: take Lightning's WeightAveraging or EMAWeightAveraging"
+            )
         if data.task != self.task:
             raise ValueError(
                 f"{data.split.benchmark} is {data.task}, but model.task is {self.task}: give "
@@ -143,6 +193,7 @@ class Classifier(LightningModule):
         net = self.build(data.labels, data.split)
         net.eval_seconds, net.padded = data.seconds, data.pads
         self.adopt(net)
+        self._split = data.split
         self.metric, self.val_loss = clip_metric(self.task, len(data.labels)), ClipMean()
         if self.class_weights:
             self.loss_weights = data.class_weights()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from qaudio.training.callbacks import take_averages
 from qaudio.training.checkpoints import LAST, WholeCheckpoints, last_checkpoint
 from qaudio.training.modules import Classifier
 from qaudio.training.recipe import Recipe
-from qaudio.training.writer import EntryWriter, Run, write_validation
+from qaudio.training.writer import EntryWriter, Run, read_validation, write_validation
 from qaudio.zoo.catalog import EntryError, locate, read_config, read_results
 from qaudio.zoo.results import Predictions, summarise
 
@@ -55,6 +54,10 @@ VOLATILE = (
 )
 
 
+# What says which runs in crossval, and its like for one run.
+RUNS_OF = (("--folds", "--data.fold"), ("--seeds", "--seed_everything"))
+
+
 class TrainingCLI(LightningCLI):
     """LightningCLI with the entry writer and the folds and seeds of a cross-validation."""
 
@@ -81,11 +84,16 @@ def main(subcommand: str, arguments: list[str]) -> int:
         return test_entry(arguments[0], arguments[1:])
     if subcommand == "crossval":
         return crossval(arguments)
-    for name, own in (("--folds", "--data.fold"), ("--seeds", "--seed_everything")):
-        if any(argument.split("=")[0] == name for argument in arguments):
+    for name, own in RUNS_OF:
+        if _given(arguments, name):
             raise EntryError(f"{name} is for crossval; {subcommand} runs one: {own} N")
     cli = _parse(arguments, command=subcommand)
-    if subcommand == "train":
+    if subcommand in ("train", "fit") and cli.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        cli.model.look_in(Path(cli.config.writer.folder))
+        with fast_bf16(cli.trainer):
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+        print("fast_dev_run: it trains; nothing is kept")
+    elif subcommand == "train":
         _refuse_checkpoint(cli)
         if cli.datamodule.holdout == "validation":
             _validated(cli)
@@ -95,7 +103,10 @@ def main(subcommand: str, arguments: list[str]) -> int:
                 _publish(_writer(cli))
     elif subcommand == "fit":
         seconds = _fit(cli)
-        print(f"{seconds:.0f} s; weights in {_run_folder(cli) / LAST}")
+        print(
+            f"{seconds:.0f} s; checkpoint in {_run_folder(cli) / LAST}; `qaudio train` with the "
+            "same arguments scores it and writes the entry"
+        )
     else:
         if subcommand == "test":
             cli.datamodule.refuse_unless_testing()
@@ -108,16 +119,27 @@ def main(subcommand: str, arguments: list[str]) -> int:
 
 def crossval(arguments: list[str]) -> int:
     """Every fold × seed that the entry lacks; then its results."""
+    for name, own in RUNS_OF:
+        if _given(arguments, own):
+            raise EntryError(f"{own} is for train; crossval takes {name} [1,2]")
     first = _parse(arguments, command="crossval")
     _refuse_checkpoint(first)
+    if first.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        raise EntryError("fast_dev_run is for train and fit: crossval writes what is to be kept")
     recipe = _recipe(first, arguments, "crossval")
-    folds = _listed(first.config.folds) or list(range(1, first.datamodule.folds + 1))
+    every = range(1, first.datamodule.folds + 1)
+    folds = _listed(first.config.folds) or list(every)
+    if not set(folds) <= set(every):
+        raise EntryError(f"--folds {folds}: {first.datamodule.protocol} has {len(every)}")
     validating = first.datamodule.holdout == "validation"
     writer = _writer(first)
-    done = set() if validating else writer.done(recipe)
-    if done and not first.datamodule.published:
+    path = Path(first.config.runs) / f"{writer.entry}.validation.json"
+    rows = []
+    if validating and first.datamodule.published:  # others' recordings may have changed since
+        rows = read_validation(path, recipe.sha256[:12])
+    done = {(row["seed"], row["fold"]) for row in rows} if validating else writer.done(recipe)
+    if done and not validating and not first.datamodule.published:
         _check_recordings(first, writer)
-    path, rows = Path(first.config.runs) / f"{writer.entry}.validation.json", []
     for seed in _listed(first.config.seeds):
         for fold in folds:
             if (seed, fold) in done:
@@ -172,6 +194,10 @@ def test_entry(source: str, arguments: list[str]) -> int:
     return 0 if score == recorded else 1
 
 
+def _given(arguments: list[str], name: str) -> bool:
+    return any(argument.split("=")[0] == name for argument in arguments)
+
+
 def _listed(value: list[int] | int | None) -> list[int]:
     return [value] if isinstance(value, int) else value or []
 
@@ -213,6 +239,22 @@ def _check_recordings(cli: TrainingCLI, writer: EntryWriter) -> None:
     cli.datamodule.sample_rate = cli.datamodule.sample_rate or cli.model.sample_rate
     cli.datamodule.setup()
     writer.check_split(cli.datamodule.split)
+
+
+def _check_trainer(cli: TrainingCLI) -> None:
+    """Refuse what Lightning would end a training for, when it comes to it."""
+    if cli.trainer.overfit_batches:  # type: ignore[attr-defined]
+        raise EntryError(
+            "overfit_batches is not for these loaders, which order their clips themselves: "
+            "give --trainer.limit_train_batches"
+        )
+    for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]
+        monitored = str(getattr(callback, "monitor", None))
+        if monitored.startswith("val_") and cli.datamodule.holdout == "test":
+            raise EntryError(
+                f"{type(callback).__name__} looks at {monitored}, but under --data.holdout test "
+                "nothing is validated: monitor train_loss, or give --data.holdout validation"
+            )
 
 
 def _refuse_checkpoint(cli: TrainingCLI) -> None:
@@ -324,6 +366,7 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
         EntryError: when that checkpoint was made by other settings, the writer refuses the run, or
             it ended before its last pruning step.
     """
+    _check_trainer(cli)
     cli.model.look_in(Path(cli.config.writer.folder))
     folder = _run_folder(cli)
     last, made_by, recipe = folder / LAST, folder / "recipe.yaml", _recipe(cli, [], "fit")
@@ -359,8 +402,7 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the one into the other
         kept = f"the same command goes on from {last}" if last.is_file() else "no epoch was ended"
-        print(f"qaudio: interrupted: {kept}", file=sys.stderr)
-        raise
+        raise KeyboardInterrupt(kept) from None
     take_averages(cli.trainer, cli.model)
     if cli.model.net.widths != cli.model.final_widths:
         raise EntryError(
@@ -385,6 +427,7 @@ def _train(cli: TrainingCLI, recipe: Recipe) -> None:
         predictions=Predictions.of_run(split.fold, seed, **_score(cli)),
         wall_seconds=seconds,
         precision=str(cli.trainer.precision),
+        device=cli.trainer.strategy.root_device,
         parent=cli.model.parent,
         sources=cli.model.sources,
     )
@@ -427,7 +470,9 @@ def _validated(cli: TrainingCLI, path: Path | None = None) -> list[dict[str, Any
 
 
 def _scoring_trainer(cli: TrainingCLI) -> Trainer:
-    """A silent Trainer in float32 on one device."""
+    """A silent Trainer in float32, which the network is cast to, on one device of the training."""
+    cli.model.float()
+    device = cli.trainer.strategy.root_device
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -435,7 +480,7 @@ def _scoring_trainer(cli: TrainingCLI) -> Trainer:
         return Trainer(
             precision="32-true",
             accelerator=cli.trainer.accelerator,
-            devices=1,
+            devices=1 if device.index is None or device.type == "cpu" else [device.index],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

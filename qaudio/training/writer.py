@@ -54,6 +54,7 @@ class Run:
         predictions: of the held-out fold.
         wall_seconds: of training.
         precision: of training, as Lightning names it.
+        device: that it was trained on.
         parent: name of the entry it comes from and how ("pruned from"); None from scratch.
         sources: every entry that it learnt from, by name or folder.
     """
@@ -64,6 +65,7 @@ class Run:
     predictions: Predictions
     wall_seconds: float
     precision: str
+    device: torch.device
     parent: tuple[str, str] | None
     sources: list[str]
 
@@ -278,7 +280,7 @@ class EntryWriter:
             "training": {
                 "wall_seconds": round(sum(walls.values()), 1),
                 "wall_seconds_of": walls,
-                "device": device_name(next(run.net.parameters()).device),
+                "device": device_name(run.device),
                 "precision": run.precision,
             },
             "versions": {"python": platform.python_version()}
@@ -375,14 +377,19 @@ class EntryWriter:
         )  # fmt: skip
 
 
+def read_validation(path: Path, recipe: str) -> list[dict[str, Any]]:
+    """Scores on validation folds by a recipe, of this hash; those of others are left out."""
+    rows = read_json(path)["validation"] if path.is_file() else []
+    return [row for row in rows if row.get("recipe") == recipe]
+
+
 def write_validation(path: Path, row: dict[str, Any]) -> list[dict[str, Any]]:
     """Add a score on a validation fold, for choosing recipes; never part of an entry.
 
     Returns:
         The file's scores, one for each seed and fold; those of another recipe are dropped.
     """
-    rows = read_json(path)["validation"] if path.is_file() else []
-    rows = [one for one in rows if one.get("recipe") == row["recipe"]]
+    rows = read_validation(path, row["recipe"])
     rows = [one for one in rows if (one["seed"], one["fold"]) != (row["seed"], row["fold"])]
     rows = sorted([*rows, row], key=lambda one: (one["seed"], one["fold"]))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from qaudio.models.registry import FAMILIES
+
 _ESC = """@inproceedings{piczak2015esc,
   title     = {{ESC}: Dataset for Environmental Sound Classification},
   author    = {Piczak, K. J.},
@@ -175,7 +177,6 @@ KINDS = {
         "citation": TIMM,
     },
 }
-FAMILIES = ("cnn6", "cnn10", "cnn14", "resnet38")  # PANNs' architectures
 
 
 def about(benchmark: str) -> dict[str, str]:

@@ -138,6 +138,8 @@ def test_taylor_is_the_mean_over_batches() -> None:
     assert len(data) > 1
     found = scores(model, [group], "taylor", data=data)[LAYER]
     torch.testing.assert_close(found, total / total.max())
+    as_loaded = [{"id": ["x"] * 4, "waveform": wave, "label": label} for wave, label in data]
+    assert torch.equal(scores(model, [group], "taylor", data=as_loaded)[LAYER], found)
 
 
 def test_random_ranks_by_chance_alone() -> None:

@@ -2,7 +2,9 @@ import copy
 import dataclasses
 import json
 import time
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -382,6 +384,24 @@ def test_widths_are_the_ratios_rounding(ratio, widths) -> None:
     assert tuple(after[name] for name in CONVS[::2]) == widths
     assert tuple(after[name] for name in CONVS[1::2]) == widths
     assert after["fc1"] == model.widths["fc1"]
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_a_ratio_that_floors_keep_from_being_met_is_said(allocation) -> None:
+    model = small_model("qcnn10_025")
+    with pytest.warns(UserWarning, match="ratio 0.5 is missed, 0.00 of the channels go") as said:
+        plan(model, ratio=0.5, min_channels=128, allocation=allocation)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan(model, ratio=0.75, allocation=allocation)
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), torch.tensor(0.5), np.float64(0.5)])
+def test_numbers_of_other_libraries_are_numbers(number) -> None:
+    model = small_model("qcnn10_025")
+    chosen = plan(model, ratio=number)
+    assert chosen == plan(model, ratio=0.5) == Plan.from_json(chosen.to_json())
 
 
 @pytest.mark.parametrize(

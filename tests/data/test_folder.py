@@ -127,6 +127,22 @@ def test_class_weights_are_inverse_to_the_training_clips(sound_tree, tree):
     counts = Counter(name.split("/")[0] for name in ids(data.train_dataloader()))
     assert counts == {"no": 8, "yes": 16}
     assert data.class_weights().tolist() == [1.5, 0.75]
+    with pytest.raises(DataError, match="draws every class equally often already"):
+        small(tree, balanced=True).class_weights()
+
+
+def test_class_weights_count_the_segments_that_train(tree, write_sound):
+    for path in (tree / "no").iterdir():
+        path.unlink()  # a link
+        write_sound(path, seconds=1.0)
+    data = small(tree, seconds=0.25, segment_hop=0.25)
+    data.setup()
+    counts = Counter(name.split("/")[0] for name in ids(data.train_dataloader()))
+    assert counts["no"] > 1.5 * counts["yes"]
+    weights = data.class_weights()
+    assert weights[0] * counts["no"] == pytest.approx(weights[1] * counts["yes"])
+    mean = (weights[0] * counts["no"] + weights[1] * counts["yes"]) / counts.total()
+    assert mean == pytest.approx(1)
 
 
 # Tables.
@@ -189,7 +205,7 @@ def test_columns_of_classes_are_multi_label(tree, table):
         for name, label in zip(batch["id"], batch["label"].tolist(), strict=True):
             n = FILES.index(name)
             assert label == [int(n % 2 == 0), int(n % 3 == 0)]
-    with pytest.raises(DataError, match="use balanced"):
+    with pytest.raises(DataError, match="class weights need one label a clip"):
         data.class_weights()
 
 
@@ -314,3 +330,14 @@ def test_files_need_no_names_that_are_text_but_classes_do(tree):
     with pytest.raises(DataError, match=r"class 'ye.*udcff' is no plain text") as caught:
         small(tree).setup()
     str(caught.value).encode("utf-8")
+
+
+@pytest.mark.parametrize("name", ["ravdess", "gtzan_sample"])
+def test_the_name_of_a_benchmark_is_refused(tree, name):
+    with pytest.raises(ValueError, match=f"name '{name}' is a benchmark's"):
+        small(tree, name=name)
+
+
+def test_of_two_folds_none_is_left_beside_a_validation_fold(tree):
+    with pytest.raises(DataError, match="none is left to train on"):
+        small(tree, folds=2, holdout="validation").setup()

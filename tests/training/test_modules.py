@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 
 import qaudio
 from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
@@ -211,3 +211,44 @@ def test_warmup_cosine_rises_falls_and_ends_at_zero():
     assert max(factors) == factors[9] == 1.0
     assert all(np.diff(factors[10:]) <= 0)
     assert factors[100] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"optimizer": "sgd"}, "optimizer must be one of adamw, adam, not 'sgd'"),
+        ({"schedule": "step"}, "schedule must be one of cosine, one_cycle, constant"),
+        ({"task": "regression"}, "task must be one of multiclass, multilabel"),
+        ({"freeze": "all"}, "freeze must be one of none, backbone, gradual"),
+        ({"warmup": 5}, "warmup is a share, 0 to 1, not 5"),
+        ({"label_smoothing": 2.0}, "label_smoothing is a share"),
+        ({"head_dropout": -0.1}, "head_dropout is a share"),
+        ({"block_dropout": 20}, "block_dropout is a share"),
+        ({"lr": -1.0}, "lr must be at least 0"),
+        ({"weight_decay": float("nan")}, "weight_decay must be at least 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, said):
+    with pytest.raises(ValueError, match=said):
+        classifier(**setting)
+
+
+def test_a_module_is_not_trained_on_two_splits(esc50_tree):
+    module = classifier()
+    trainer(1).fit(module, data(esc50_tree, fold=1))
+    trainer(1).fit(module, data(esc50_tree, fold=1))  # on it goes
+    for other in ({"fold": 2}, {"fold": 1, "holdout": "validation"}):
+        with pytest.raises(ValueError, match="network was made for another split"):
+            trainer(1).fit(module, data(esc50_tree, **other))
+
+
+def test_loaders_without_a_datamodule_are_refused(esc50_tree):
+    loader = [{"waveform": torch.zeros(2, 4000), "label": torch.zeros(2)}]
+    with pytest.raises(TypeError, match="takes classes and rate from a DataModule"):
+        trainer(1).fit(classifier(), train_dataloaders=loader)
+
+
+def test_averaging_that_would_average_nothing_is_refused(esc50_tree):
+    averaging = StochasticWeightAveraging(swa_lrs=0.01)
+    with pytest.raises(ValueError, match="take Lightning's WeightAveraging or EMAWeightAveraging"):
+        trainer(2, callbacks=[averaging]).fit(classifier(), data(esc50_tree))

@@ -169,7 +169,88 @@ def test_one_fold_needs_no_brackets(recipe, zoo):
 def test_folds_and_seeds_are_crossvals(recipe, zoo, capsys, option, own):
     assert main(["train", *recipe(), option, *(["[3]"] if "=" not in option else [])]) == 1
     assert f"is for crossval; train runs one: {own} N" in capsys.readouterr().err
+    assert main(["crossval", *recipe(), own, "1"]) == 1
+    told = f"{own} is for train; crossval takes {option.split('=')[0]} [1,2]"
+    assert told in capsys.readouterr().err
     assert not zoo.exists()
+
+
+def test_a_fold_that_there_is_not_is_refused_before_the_others_train(recipe, tmp_path, capsys):
+    assert main(["crossval", *recipe(), "--folds", "[1,9]"]) == 1
+    assert "--folds [1, 9]: ESC-50 official 5 folds has 5" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_trial_of_one_step_writes_nothing(recipe, zoo, tmp_path, capsys):
+    trial = "--trainer.fast_dev_run=true"
+    for command in ("train", "fit"):
+        assert main([command, *recipe(), trial]) == 0
+        assert "nothing is kept" in capsys.readouterr().out
+    assert main(["crossval", *recipe(), trial]) == 1
+    assert "fast_dev_run is for train and fit" in capsys.readouterr().err
+    assert not zoo.exists() and not (tmp_path / "runs").exists()
+    assert main(["train", *recipe()]) == 0  # not stopped by what a trial left
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [
+        ({"overfit_batches": 1}, "give --trainer.limit_train_batches"),
+        (
+            {"callbacks": [{"class_path": "EarlyStopping", "init_args": {"monitor": "val_loss"}}]},
+            "EarlyStopping looks at val_loss, but under --data.holdout test nothing is validated",
+        ),
+    ],
+)
+def test_trainers_that_would_fail_midway_are_refused(recipe, tmp_path, capsys, trainer, said):
+    assert main(["train", *recipe(trainer=trainer)]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("content", [b"no checkpoint", b"", None])
+def test_a_checkpoint_that_is_none_is_named(recipe, tmp_path, capsys, content):
+    other = tmp_path / "other.ckpt"
+    other.write_bytes(content) if content is not None else torch.save({"a": 1}, other)
+    assert main(["fit", *recipe(), f"--ckpt_path={other}"]) == 1
+    assert f"{other} is no checkpoint of Lightning's" in capsys.readouterr().err
+
+
+def test_validation_folds_that_are_done_are_not_trained_again(recipe, tmp_path, capsys):
+    arguments = ["crossval", *recipe(), "--data.holdout=validation"]
+    assert main([*arguments, "--folds=1"]) == 0
+    first = json.loads((tmp_path / "runs" / "qcnn6_006.esc10.validation.json").read_text())
+    capsys.readouterr()
+    assert main([*arguments, "--folds=[1,2]"]) == 0
+    printed = capsys.readouterr().out
+    assert "seed 0 fold 1: done before" in printed and "mean over 2 validation folds" in printed
+    both = json.loads((tmp_path / "runs" / "qcnn6_006.esc10.validation.json").read_text())
+    assert both["validation"][0] == first["validation"][0] and len(both["validation"]) == 2
+    assert main([*arguments, "--folds=1", "--model.lr=0.02"]) == 0  # another recipe, another score
+    assert "done before" not in capsys.readouterr().out
+
+
+def test_weights_are_scored_in_float32_whatever_they_were_trained_in(recipe, zoo, esc50_tree):
+    assert main(["crossval", *recipe(), "--folds=1", "--trainer.precision=bf16-true"]) == 0
+    entry = zoo / "qcnn6_006.esc10"
+    results = results_of(entry)
+    assert results["training"]["precision"] == "bf16-true"
+    assert results["cost"]["bytes"] > 3.9 * results["cost"]["params"]
+    assert qaudio.load(entry).classifier.weight.dtype == torch.float32
+    assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 0
+
+
+def test_the_device_of_the_training_is_recorded(recipe, zoo, monkeypatch):
+    """Lightning moves a network to the CPU once it is trained, so that it is not asked."""
+    asked = []
+    monkeypatch.setattr(
+        "qaudio.training.writer.device_name", lambda device: asked.append(device) or "a device"
+    )
+    root = "lightning.pytorch.strategies.SingleDeviceStrategy.root_device"
+    monkeypatch.setattr(root, torch.device("cpu", 0))  # not the CPU's own name
+    assert main(["crossval", *recipe(), "--folds=1"]) == 0
+    assert asked == [torch.device("cpu", 0)]
+    assert results_of(zoo / "qcnn6_006.esc10")["training"]["device"] == "a device"
 
 
 def test_a_folder_that_is_no_entry_is_refused_before_the_training(recipe, zoo, tmp_path, capsys):
@@ -254,19 +335,35 @@ def test_an_interrupted_training_says_how_it_goes_on(recipe, tmp_path, capsys, m
     last = tmp_path / "runs" / "qcnn6_006.esc10" / "seed0_fold1" / "last.ckpt"
     with monkeypatch.context() as patch:
         patch.setattr(qaudio.Classifier, "training_step", interrupted)
-        with pytest.raises(SystemExit):
-            main(["train", *recipe()])
+        assert main(["train", *recipe()]) == 1
     assert f"qaudio: interrupted: the same command goes on from {last}" in capsys.readouterr().err
     assert main(["train", *recipe()]) == 0
 
 
 def test_a_net_that_is_not_pruned_to_the_end_is_not_scored(parent, recipe, zoo, capsys):
     steps = pruned(parent, steps=2, steps_share=1.0)
-    arguments = [*recipe("child.esc10", steps), "--trainer.max_epochs=4", "--folds", "[1]"]
+    stop = {"monitor": "train_loss", "stopping_threshold": 1e9}
+    early = {"callbacks": [{"class_path": "EarlyStopping", "init_args": stop}]}
+    arguments = [*recipe("child.esc10", steps, trainer=early | {"max_epochs": 4}), "--folds=1"]
     capsys.readouterr()
-    assert main(["crossval", *arguments, "--trainer.max_steps=2"]) == 1
+    assert main(["crossval", *arguments]) == 1
     assert "training ended before its last pruning step" in capsys.readouterr().err
     assert not (zoo / "child.esc10").exists()
+
+
+def test_steps_that_the_training_does_not_reach_are_refused_as_it_begins(
+    parent, recipe, tmp_path, capsys
+):
+    steps = pruned(parent, steps=2, steps_share=1.0)
+    arguments = ["crossval", *recipe("child.esc10", steps), "--trainer.max_epochs=4", "--folds=1"]
+    capsys.readouterr()
+    # Three batches an epoch: the second step comes after six.
+    assert main([*arguments, "--trainer.max_steps=6"]) == 1
+    told = capsys.readouterr().err
+    assert "max_steps 6 ends the training before its last pruning step, which comes after 6" in told
+    assert not (tmp_path / "runs" / "child.esc10" / "seed0_fold1" / "last.ckpt").exists()
+    assert main([*arguments, "--trainer.max_epochs=-1", "--trainer.max_steps=20"]) == 1
+    assert "pruning in steps needs --trainer.max_epochs" in capsys.readouterr().err
 
 
 def test_a_diverged_training_is_no_result(recipe, zoo, capsys):

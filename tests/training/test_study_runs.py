@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import qaudio
 from qaudio.cli import main
 from qaudio.training.run import _parse
 from qaudio.zoo.results import Predictions
@@ -61,6 +62,41 @@ def test_what_is_missing_is_trained_and_the_tables_are_made(study, tmp_path, cap
     assert main([*study[:-1], "[1,2]"]) == 0
     assert Predictions.load(cell / "predictions.npz").runs() == [(0, 1), (0, 2)]
     assert main(["verify", str(cell)]) == 0
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Make the training of the first cell raise something."""
+
+    def make(error):
+        step, calls = qaudio.Classifier.training_step, []
+
+        def fails(module, *batch):
+            if not calls:
+                calls.append(module)
+                raise error
+            return step(module, *batch)
+
+        monkeypatch.setattr(qaudio.Classifier, "training_step", fails)
+
+    return make
+
+
+def test_an_interrupted_study_trains_no_other_cell(study, failing, capsys):
+    failing(KeyboardInterrupt())
+    assert main(study) == 1
+    told = capsys.readouterr()
+    assert "qaudio: interrupted: no epoch was ended" in told.err
+    assert "esc10 taught" not in told.out
+
+
+def test_one_cell_that_fails_does_not_end_a_study(study, failing, tmp_path, capsys):
+    failing(RuntimeError("out of something"))
+    assert main(study) == 1
+    told = capsys.readouterr()
+    assert "qaudio: esc10 net: out of something" in told.err and "Traceback" in told.err
+    assert "esc10 taught: to train" in told.out
+    assert (tmp_path / "zoo" / "study" / "differences.svg").is_file()
 
 
 @pytest.mark.slow
