@@ -97,6 +97,14 @@ def test_half_precision_exports_as_float32(tiny_model, tmp_path, dtype):
         assert close(run(path, waveform=sounds(2, 9000)), model.float()(sounds(2, 9000)))
 
 
+def test_int8_of_several_labels_is_compared_label_by_label(tiny_model, sound_folder, tmp_path):
+    model = copy.deepcopy(tiny_model)
+    model.task = "multilabel"
+    told = metadata(export_onnx(model, tmp_path / "int8.onnx", calibrate=sound_folder).path)
+    assert 0.5 < told["int8"]["label_agreement"] <= 1
+    assert "top1_agreement" not in told["int8"]
+
+
 def test_int8_is_near_and_says_how_near(tiny_model, sound_folder, tiny_export, tmp_path):
     path = export_onnx(tiny_model, tmp_path / "int8.onnx", calibrate=sound_folder).path
     told = metadata(path)["int8"]

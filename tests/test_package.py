@@ -181,3 +181,12 @@ def test_tests_cannot_leave_the_machine():
         socket.create_connection(("192.0.2.1", 80), timeout=1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname(), timeout=5).close()
+
+
+@pytest.mark.parametrize("name", ["zoo/x.esc10/README.md", "tests/zoo/schema1/config.json"])
+def test_git_leaves_the_line_ends_of_entries(name):
+    """They are checked by the sha256 of their files, which other line ends would change."""
+    done = subprocess.run(
+        ["git", "check-attr", "text", "--", name], cwd=ROOT.parent, capture_output=True, text=True
+    )
+    assert done.stdout == f"{name}: text: unset\n"

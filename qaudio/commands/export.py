@@ -52,9 +52,14 @@ def _export(options: argparse.Namespace) -> int:
         f"{check['largest_difference']:.1e} of PyTorch's, as a share of their range"
     )
     if int8:
+        same = int8.get("top1_agreement")
+        agreement = (
+            f"{int8['label_agreement']:.1%} of all labels, at .5, as by fp32"
+            if same is None
+            else f"{same:.1%} top-1 agreement with fp32"
+        )
         print(
             f"int8: calibrated on {int8['calibrated_on']} clips; on {int8['checked_on']} others "
-            f"{int8['top1_agreement']:.1%} top-1 agreement with fp32, logits within "
-            f"{int8['largest_difference']:.1%} of their range"
+            f"{agreement}, logits within {int8['largest_difference']:.1%} of their range"
         )
     return 0

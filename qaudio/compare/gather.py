@@ -241,7 +241,7 @@ def _grouped(members: list[Member]) -> list[Group]:
 
 
 def _paired(one: Member, other: Member) -> dict[str, Any] | None:
-    if one.predictions is None or other.predictions is None or one.metric != "accuracy":
+    if one.predictions is None or other.predictions is None:
         return None
     try:
         return paired_difference(one.predictions, other.predictions)

@@ -263,9 +263,8 @@ function comparePair(group, one, two, verdict, holder) {
     verdict.textContent = `Paired difference, first less second: ${known.text} points, 95 % interval `
       + `in brackets, on ${known.clips} clips that both were scored on: ${sure}.`;
   } else {
-    verdict.textContent = "No paired difference: " + (group.metric === "accuracy"
-      ? "the two were not scored on the same clips, or keep no predictions."
-      : `it is computed for accuracy, not for ${group.metric}.`);
+    verdict.textContent = "No paired difference: the two were not scored on the same clips, or "
+      + "keep no predictions.";
   }
   const costs = table(holder, "Scores and costs; the ratio is the first to the second", ["", a.name, b.name, "ratio"]);
   group.facts.forEach((fact, n) => {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -179,18 +182,30 @@ def device_name(device: torch.device) -> str:
     """A device in words, with the number of threads where it is a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    if device.type == "cpu":
+        return f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{_processor()}, {device.type.upper()}"
 
 
 def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [
-                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
-            ]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+    """The processor's name as its system gives it: on Linux, macOS, Windows, or a small board."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line for line in lines if line.startswith("model name")).split(":")[1].strip()
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        if found:
+            return found
+    with contextlib.suppress(ImportError, OSError):
+        import winreg
+
+        key = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, key) as opened:  # type: ignore[attr-defined]
+            return str(winreg.QueryValueEx(opened, "ProcessorNameString")[0]).strip()  # type: ignore[attr-defined]
+    with contextlib.suppress(OSError):  # "Raspberry Pi 5 Model B Rev 1.0"
+        return Path("/proc/device-tree/model").read_text(encoding="utf-8").strip("\0\n")
+    return platform.processor() or platform.machine()
 
 
 def _milliseconds(

@@ -27,7 +27,8 @@ TINY = 1e-30
 def filters(model: AudioModel, layer: str, values: Tensor | None = None) -> Tensor:
     """Weights of a layer by filter: (components, filters, inputs, taps); components is 4 or 1.
 
-    Of half precision in float32, so that sums rank by the weights and not by their rounding.
+    On the CPU, for not every device has float64; of half precision in float32, so that sums rank
+    by the weights and not by their rounding.
 
     Args:
         model: that holds the layer.
@@ -37,6 +38,7 @@ def filters(model: AudioModel, layer: str, values: Tensor | None = None) -> Tens
     module = model.get_submodule(layer)
     weight: Tensor = module.weight.detach() if values is None else values  # type: ignore[operator]
     components = 4 if isinstance(module, (QConv2d, QLinear)) else 1
+    weight = weight.cpu()
     weight = weight if weight.dtype == torch.float64 else weight.float()
     return weight.reshape(components, weight.shape[0] // components, weight.shape[1], -1)
 
@@ -106,7 +108,7 @@ def bn_scale(model: AudioModel, group: ChannelGroup) -> Tensor:
         raise ValueError(f"bn_scale: {group.name} has no BatchNorm")
     planes = 4 if model.quaternion else 1
     gammas = [model.get_submodule(norm).weight.detach() for norm in group.norms]  # type: ignore[operator]
-    return _mean([_normalised(gamma.float().abs().reshape(planes, -1)) for gamma in gammas])
+    return _mean([_normalised(gamma.cpu().float().abs().reshape(planes, -1)) for gamma in gammas])
 
 
 def taylor(model: AudioModel, groups: Sequence[ChannelGroup], data: Batches) -> dict[str, Tensor]:

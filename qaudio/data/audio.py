@@ -259,6 +259,13 @@ class AudioCache:
         digest = hashlib.sha256(os.fsencode(f"{key}|{sample_rate}")).hexdigest()
         return self.folder / digest[:2] / f"{digest[2:32]}.npy"
 
+    def has(self, path: str | os.PathLike, sample_rate: int) -> bool:
+        """Whether a file was decoded before, or is none to decode."""
+        try:
+            return self.entry(path, sample_rate).is_file()
+        except AudioError:
+            return True
+
     def get(self, path: str | os.PathLike, sample_rate: int) -> np.ndarray:
         """Samples of a file at a rate, (T,) float32, read-only; decodes at the first call."""
         entry = self.entry(path, sample_rate)

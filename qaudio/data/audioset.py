@@ -126,6 +126,8 @@ class AudioSet(AudioDataModule):
     def _files(self) -> dict[str, list[tuple[float | None, Path]]]:
         """Start time and path of the files of each YouTube id."""
         files: dict[str, list[tuple[float | None, Path]]] = {}
+        if self.audio != self.root / "audio" and not self.audio.is_dir():
+            raise DataError(f"{self.audio} is no folder: audio names that of the sound files")
         for name, path in sounds_by_name(self.audio).items():
             match = NAME.fullmatch(name)
             if match is None:

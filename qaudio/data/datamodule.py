@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import warnings
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -35,6 +37,7 @@ from qaudio.resampling import resampled_length
 
 # Folds of the clips of a benchmark with one fixed split instead of a cross-validation.
 TRAINING, TEST, VALIDATION = 0, 1, 2
+ROOM_AFTER = 200  # clips, what all of them need is compared with the room on the disk
 NAMED = 10  # at most so many of the clips that cannot be used are named in the warning
 
 
@@ -87,7 +90,8 @@ class AudioDataModule(LightningDataModule):
         segment_hop: seconds from segment to segment: clips are cut, after they were split, into
             segments of `seconds`, which train one by one; a scored clip's logits are the mean over
             its segments. None: one crop of each clip.
-        balanced: draw every class equally often in training.
+        balanced: draw every class equally often in training, and clips of none as if they were
+            one more.
         batch_size: clips, or segments, of each process.
         augment: changes of single waveforms in training.
         seed: of order and augmentation; None: that of `seed_everything`.
@@ -242,15 +246,33 @@ class AudioDataModule(LightningDataModule):
         name = self.split.benchmark
         clips, self.labels = self.read_clips()
         usable = []
-        for clip in tqdm(
-            clips, f"decoding {name}", unit="clip", delay=2, leave=False, disable=None
+        for n, clip in enumerate(
+            tqdm(clips, f"decoding {name}", unit="clip", delay=2, leave=False, disable=None)
         ):
+            if n == ROOM_AFTER:
+                self._check_room(clips, rate)
             try:
                 self._lengths[clip.id] = len(self.cache.get(clip.path, rate))
                 usable.append(clip)
             except AudioError as error:
                 self.left_out.append(str(error))
         return usable
+
+    def _check_room(self, clips: list[Clip], rate: int) -> None:
+        """Raise DataError where the disk has no room for what is still to be decoded."""
+        sample = clips[:: max(1, len(clips) // ROOM_AFTER)]
+        missing = sum(not self.cache.has(clip.path, rate) for clip in sample) / len(sample)
+        mean = 4 * sum(self._lengths.values()) / max(1, len(self._lengths))  # bytes
+        needed = mean * missing * len(clips)
+        there = missing and self.cache.folder.is_dir()
+        free = shutil.disk_usage(self.cache.folder).free if there else math.inf
+        if needed > free:
+            raise DataError(
+                f"{self.benchmark}: decoded, {len(clips)} clips need about {needed / 1e9:.3g} GB "
+                f"more in {self.cache.folder}, where {free / 1e9:.3g} GB are free: give "
+                "--data.cache_dir on a larger disk, or pack them (`qaudio pack`) and give "
+                "--data.packed"
+            )
 
     def _rate(self) -> int:
         """Hz of the clips; raises DataError where the model in training hears another rate."""
@@ -350,9 +372,9 @@ class AudioDataModule(LightningDataModule):
         return [(batch["waveform"], batch["label"]) for batch in batches]
 
     def _items_by_class(self, items: list[Item]) -> list[np.ndarray]:
-        members: list[list[int]] = [[] for _ in self.labels]
+        members: list[list[int]] = [[] for _ in (*self.labels, "none")]
         for n, (clip, _) in enumerate(items):
-            for index in clip.classes:
+            for index in clip.classes or (-1,):
                 members[index].append(n)
         return [np.array(own, int) for own in members]
 

@@ -16,13 +16,14 @@ from qaudio.data.dataset import Clip
 from qaudio.data.packed import FACTS
 from qaudio.data.splits import grouped_folds
 from qaudio.text import UNSHOWN, shown
-from qaudio.zoo.benchmarks import DATASETS
 
 PARTS = {
     "train": TRAINING, "training": TRAINING, "test": TEST, "val": VALIDATION, "valid": VALIDATION,
     "validation": VALIDATION, "dev": VALIDATION,
 }  # fmt: skip
 SPECIAL = ("file", "label", "split", "group")
+BENCHMARKS = ("audioset", "esc10", "esc50", "gtzan", "gtzan_sample", "ravdess")
+UNUSABLE = re.compile(r'[/\\:*?"<>|\x00-\x1f]|^\.|\.$|^$')  # in a folder's name, on some system
 
 
 class AudioFolder(AudioDataModule):
@@ -68,7 +69,11 @@ class AudioFolder(AudioDataModule):
         **settings: Any,
     ):
         super().__init__(root, **settings)
-        if name in DATASETS:
+        if UNUSABLE.search(name):
+            raise ValueError(
+                f"name {name!r} becomes part of an entry's name: letters, digits, - and _ serve"
+            )
+        if name in BENCHMARKS:
             raise ValueError(
                 f"name {name!r} is a benchmark's, and cards would say that these are its "
                 "recordings: give them another"

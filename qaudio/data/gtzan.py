@@ -113,7 +113,8 @@ class GTZAN(AudioDataModule):
 
     def _genres(self) -> Path:
         """The folder of the genres' folders."""
-        for folder in (self.root / "genres", self.root / "genres_original", self.root):
+        kaggle = self.root / "Data" / "genres_original"
+        for folder in (self.root / "genres", self.root / "genres_original", kaggle, self.root):
             if any((folder / genre).is_dir() for genre in GENRES):
                 return folder
         raise DataError(

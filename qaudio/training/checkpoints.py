@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Callback, Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -15,6 +17,7 @@ from qaudio.paths import replacing
 from qaudio.zoo.catalog import EntryError
 
 LAST = "last.ckpt"
+EVERY = 1200.0  # seconds, within an epoch
 
 
 def last_checkpoint(folder: Path) -> ModelCheckpoint:
@@ -26,6 +29,34 @@ def last_checkpoint(folder: Path) -> ModelCheckpoint:
         enable_version_counter=False,
         save_on_train_epoch_end=True,  # not after validations, of which there may be none
     )
+
+
+class WithinEpoch(Callback):
+    """Renews folder/last.ckpt in epochs that take longer than `EVERY`: little is lost of them.
+
+    From there a run goes on with the clips that are left of the epoch, but with other draws of
+    dropout than it would have had: only from an epoch's end it is the run that was not interrupted.
+
+    Args:
+        folder: of `last_checkpoint`.
+    """
+
+    def __init__(self, folder: Path):
+        self.path, self.since = folder / LAST, 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.since = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # gradients are in no checkpoint
+        # One of several processes decides for all, or they would wait for one another.
+        due = time.monotonic() - self.since >= EVERY
+        if trainer.strategy.reduce_boolean_decision(due, all=False):
+            trainer.save_checkpoint(self.path)
+            self.since = time.monotonic()
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -45,7 +45,7 @@ class Classifier(LightningModule):
         weight_decay: of AdamW; biases and norms are left out.
         schedule: "cosine" (linear warm-up, half cosine), "one_cycle" (torch's) or "constant".
         warmup: share of the steps that warm up.
-        label_smoothing: of cross-entropy.
+        label_smoothing: of cross-entropy, so with "multiclass" only.
         class_weights: weight the classes in the loss, inversely to their training clips
             (segments, where they are cut).
         mixup, spec_augment: on the front-end's output in training; None: off.
@@ -103,6 +103,8 @@ class Classifier(LightningModule):
         ):
             if rate is not None and not 0 <= rate <= 1:
                 raise ValueError(f"{name} is a share, 0 to 1, not {rate}")
+        if label_smoothing and task == "multilabel":
+            raise ValueError("label_smoothing is for one label a clip: leave it 0 with multilabel")
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be at least 0, not {value}")

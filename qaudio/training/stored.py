@@ -37,7 +37,8 @@ class StoredAnswers:
         for name, tensor in sorted(model.state_dict().items()):
             values = tensor.cpu().contiguous().flatten().view(torch.uint8)  # numpy has no bfloat16
             digest.update(name.encode() + values.numpy().tobytes())
-        self.path = Path(folder) / f"{model.architecture}-{digest.hexdigest()[:16]}-{kind}"
+        architecture = model.architecture.replace(":", "-")  # in no file's name under Windows
+        self.path = Path(folder) / f"{architecture}-{digest.hexdigest()[:16]}-{kind}"
         self.path = self.path.with_name(self.path.name + ".safetensors")
         self.rows: dict[bytes, Tensor] = {}
         self.fresh = 0
@@ -45,7 +46,8 @@ class StoredAnswers:
             try:
                 stored = load_file(self.path)
                 keys = [bytes(row) for row in stored["waveform"].numpy()]
-                self.rows = dict(zip(keys, stored["answer"], strict=True))
+                # A copy: Windows replaces no file that is mapped, and `save` will.
+                self.rows = dict(zip(keys, stored["answer"].clone(), strict=True))
             except (SafetensorError, KeyError, ValueError, TypeError) as error:
                 raise ValueError(
                     f"{self.path}: not readable as a teacher's answers ({error}); delete it and "

@@ -307,10 +307,9 @@ class EntryWriter:
             key: round(results["cost"][key] / theirs["cost"][key], 4) for key in ("params", "macs")
         }
         parent.pop("difference", None)
-        if results["result"]["metric"] == "accuracy":
-            before = Predictions.load(folder / "predictions.npz")
-            with contextlib.suppress(ValueError):  # of other clips, as where a file was unreadable
-                parent["difference"] = paired_difference(predictions, before)
+        before = Predictions.load(folder / "predictions.npz")
+        with contextlib.suppress(ValueError):  # of other clips, as where a file was unreadable
+            parent["difference"] = paired_difference(predictions, before)
 
     def _count_complete(
         self, split: Split, recipe: Recipe, seeds: list[int], complete: bool

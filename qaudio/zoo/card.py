@@ -18,7 +18,7 @@ from qaudio.zoo.confusion import pictured
 from qaudio.zoo.results import Predictions, confused_with, of_a_folder, scores_by_class
 from qaudio.zoo.tables import interval, percent, points, spread
 
-FORMAT = 5  # of the card's text, in config.json; a change of the text is a new one
+FORMAT = 6  # of the card's text, in config.json; a change of the text is a new one
 FOLDED = 20  # a table of more classes than that is folded away
 
 
@@ -235,6 +235,13 @@ def _results(
         f"Epoch: {results['epoch_choice']}. Complete runs of this benchmark scored on its test "
         f"folds so far, over all recipes and entries: {results['complete_runs_scored']}.",
     ]
+    if "classes" in result:  # of mAP
+        text.insert(
+            1,
+            "Several classes may apply to a clip. mAP is the mean over classes of average "
+            f"precision, of those with a positive clip: {result['classes']} of "
+            f"{config['num_classes']} have one.",
+        )
     if not results["complete"]:
         text.insert(0, "**Not complete: some folds are still to be trained.**")
     parent = results["parent"]

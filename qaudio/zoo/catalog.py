@@ -43,6 +43,12 @@ def zoo_folder() -> Path:
     return PACKAGE / "zoo" / "entries"
 
 
+def recipes_folder() -> Path:
+    """The folder of shipped recipes: a clone's `recipes/`, or the wheel's `qaudio/recipes`."""
+    clone = zoo_folder() == PACKAGE.parent / "zoo"
+    return (PACKAGE.parent if clone else PACKAGE) / "recipes"
+
+
 def entries() -> dict[str, Path]:
     """Name and folder of every shipped entry, by name."""
     folder = zoo_folder()

@@ -183,11 +183,11 @@ def save(
         if predictions is not None:
             predictions.save(new / "predictions.npz")
         for name, text in (extra or {}).items():
-            (new / name).write_text(text, encoding="utf-8")
+            (new / name).write_text(text, encoding="utf-8", newline="\n")
         if recipe is not None:
-            (new / "recipe.yaml").write_text(recipe, encoding="utf-8")
+            (new / "recipe.yaml").write_text(recipe, encoding="utf-8", newline="\n")
         if results is not None:
-            (new / "results.json").write_text(to_json(results), encoding="utf-8")
+            (new / "results.json").write_text(to_json(results), encoding="utf-8", newline="\n")
             if weights:
                 config["card_format"] = FORMAT
                 generated.write(new, config, results, predictions)
@@ -197,7 +197,7 @@ def save(
             check_config(config)
         except ValueError as error:
             raise EntryError(f"{folder}: would not be read again: {error}") from None
-        (new / "config.json").write_text(to_json(config), encoding="utf-8")
+        (new / "config.json").write_text(to_json(config), encoding="utf-8", newline="\n")
 
     replace_folder(folder, write, keep=NOT_OURS)
     return folder
@@ -296,7 +296,7 @@ def renew_card(source: str | Path) -> bool:
         files = {name: config["files"][name] for name in keep}
         files |= {name: file_hash(new / name) for name in written}
         renewed["files"] = dict(sorted(files.items()))
-        (new / "config.json").write_text(to_json(renewed), encoding="utf-8")
+        (new / "config.json").write_text(to_json(renewed), encoding="utf-8", newline="\n")
 
     replace_folder(folder, write, keep=NOT_OURS)
     return True

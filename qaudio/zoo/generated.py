@@ -18,7 +18,7 @@ def write(
     made = card.documents(config, results, predictions)
     for name, text in made.items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
     if predictions is None or not confusion.pictured(config, results):
         return list(made)
     confusion.draw(predictions, config["labels"], folder / confusion.FILE)

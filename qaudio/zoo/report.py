@@ -12,7 +12,7 @@ FILE = "report.json"
 
 
 def report(predictions: Predictions, labels: list[str] | None) -> dict[str, Any]:
-    """Scores of every class over all clips and runs.
+    """Scores of every class over all clips and runs; average precisions are means over folds.
 
     One label a clip: precision, recall, their harmonic mean f1 and support (clips), as scikit-learn
     defines them; 0 where nothing was given or nothing is there. Several labels a clip: average

@@ -16,7 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from qaudio.zoo import ranks
+
 RESAMPLES = 2000
+RANKED_RESAMPLES = 200  # of mAP, each of which ranks the clips of every class
 MOST_BYTES = 1 << 29  # that predictions.npz may unpack to; AudioSet's evaluation takes 1/10
 # Of predictions.npz: kinds (numpy's letters) and numbers of axes.
 ARRAYS = {
@@ -78,9 +81,9 @@ class Predictions:
             SyntaxError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error,
         ) as error:  # fmt: skip
             raise ValueError(f"{Path(path).name}: not readable as predictions ({error})") from None
-        for name, (kinds, ranks) in ARRAYS.items():
+        for name, (kinds, axes) in ARRAYS.items():
             array = arrays[name]
-            if array.dtype.kind not in kinds or array.ndim not in ranks:
+            if array.dtype.kind not in kinds or array.ndim not in axes:
                 raise ValueError(
                     f"{Path(path).name}: {name} is an array of {array.dtype} and {array.ndim} axes"
                 )
@@ -166,20 +169,20 @@ def mean_average_precision(predictions: Predictions) -> float:
     Raises:
         ValueError: when no class has one.
     """
-    scores = [score for score in average_precisions(predictions) if score is not None]
-    if not scores:
+    if not predictions.label.any():
         raise ValueError("mAP needs at least one class with a positive clip")
-    return float(np.mean(scores))
+    found = ranks.average_precisions(predictions.label, predictions.logits, _once(predictions))
+    return float(ranks.mean_known(found[0], 0))
 
 
 METRICS = {"accuracy": accuracy, "mAP": mean_average_precision}
 
 
 def scores_by_class(predictions: Predictions, metric: str) -> list[float | None]:
-    """Score of every class over all clips and runs; None for a class that no clip has.
+    """Score of every class; None for a class that no clip has.
 
-    Where `metric` is accuracy, the share of a class's clips that were found (its recall); where it
-    is mAP, the class's average precision.
+    Where `metric` is accuracy, the share of a class's clips that were found (its recall) over all
+    clips and runs; where it is mAP, the class's average precision, as `summarise` takes means.
     """
     if metric == "mAP":
         return average_precisions(predictions)
@@ -191,17 +194,21 @@ def scores_by_class(predictions: Predictions, metric: str) -> list[float | None]
 
 
 def average_precisions(predictions: Predictions) -> list[float | None]:
-    import torch
-    from torchmetrics.functional.classification import binary_average_precision
+    """Of every class, the mean over folds of the mean over seeds: each network ranks for itself.
 
-    # By ranks: torchmetrics takes probabilities, and float32 ones of large logits are all 1.
-    ranks = [np.unique(column, return_inverse=True)[1] for column in predictions.logits.T]
-    logits = torch.from_numpy(np.stack(ranks, 1) / len(predictions.logits))
-    labels = torch.from_numpy(predictions.label.astype(np.int64))
-    return [
-        binary_average_precision(logits[:, c], labels[:, c]).item() if labels[:, c].any() else None
-        for c in range(labels.shape[1])
-    ]
+    Of the folds where the class has a positive clip; None where it has none at all.
+    """
+    runs = {}
+    for run in predictions.runs():
+        own = predictions.run(*run)
+        runs[run] = ranks.average_precisions(own.label, own.logits, _once(own))[0]
+    by_fold = np.stack(list(_over_folds(runs).values()))
+    return [None if np.isnan(x) else float(x) for x in ranks.mean_known(by_fold, 0)]
+
+
+def _once(predictions: Predictions) -> np.ndarray:
+    """Every clip drawn once, as `qaudio.zoo.ranks` counts draws."""
+    return np.ones((1, len(predictions.clip)), np.int64)
 
 
 def confused_with(predictions: Predictions) -> list[tuple[int | None, float]]:
@@ -233,12 +240,13 @@ def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
     """The "result" of results.json: mean, spread and interval of a metric.
 
     Each fold's score is the mean over its seeds; `mean` and `std` (n−1) are over folds;
-    `interval95` is a percentile bootstrap of that mean over clips. For mAP, `classes` says how many
-    classes have a positive clip.
+    `interval95` is a percentile bootstrap of that mean over clips; of mAP, which is higher for
+    clips that are drawn twice, without the difference of the draws' mean to the score. For mAP,
+    `classes` says how many classes have a positive clip.
     """
     score = METRICS[metric]
     runs = {run: score(predictions.run(*run)) for run in predictions.runs()}
-    by_fold = _over_folds(runs)
+    by_fold = {fold: float(value) for fold, value in _over_folds(runs).items()}
     values = list(by_fold.values())
     # mAP is a mean over the classes that have a positive clip: how many those are.
     classes = {"classes": int(predictions.label.any(0).sum())} if metric == "mAP" else {}
@@ -257,11 +265,12 @@ def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
 def paired_difference(
     child: Predictions, parent: Predictions, shared: str | None = None
 ) -> dict[str, Any]:
-    """Accuracy of one entry less another's on the folds they share, with its interval.
+    """Score of one entry less another's on the folds they share, with its interval.
 
     As `summarise` has it, the mean over folds of each fold's difference; the interval is over
     clips. A clip counts with the mean over an entry's own seeds, which need not be the other's: a
     network pruned with seed 1 may stem from weights trained with seed 0. `runs` are the child's.
+    The score is accuracy, or mAP where a clip has several labels.
 
     Args:
         child: predictions of the one.
@@ -270,28 +279,47 @@ def paired_difference(
             their ids, as the speaker; `groups` says how many of these there are.
 
     Raises:
-        ValueError: when they share no fold, were scored on other clips in one, or `shared` is not
-            found in a clip's id.
+        ValueError: when they share no fold, were scored on other clips in one or by another
+            metric, or `shared` is not found in a clip's id.
     """
     both = sorted({fold for _, fold in child.runs()} & {fold for _, fold in parent.runs()})
     if not both:
         raise ValueError("the two entries share no fold that both were scored on")
-    names, differences, folds = [], [], []
+    if child.label.ndim != parent.label.ndim:
+        raise ValueError("the two entries were scored by other metrics")
+    names, folds = [], []
     for fold in both:
-        (clips, ours), (others, theirs) = (_correct_by_clip(one, fold) for one in (child, parent))
+        clips, others = (np.unique(one.clip[one.fold == fold]) for one in (child, parent))
         if not np.array_equal(clips, others):
             raise ValueError(f"the two entries were scored on other clips in fold {fold}")
         names.append(clips)
-        differences.append(ours - theirs)
         folds.append(np.full(len(clips), fold))
-    per_clip, weights = np.concatenate(differences), _fold_weights(np.concatenate(folds))
-    groups = None if shared is None else _groups(np.concatenate(names), shared)
+    clips = np.concatenate(names)
+    groups = None if shared is None else _groups(clips, shared)
+    if child.label.ndim == 1:
+        metric, weights = "accuracy", _fold_weights(np.concatenate(folds))
+        ours, theirs = (
+            np.concatenate([_correct_by_clip(one, fold) for fold in both])
+            for one in (child, parent)
+        )
+        mean = float(np.average(ours - theirs, weights=weights))
+        interval = bootstrap_interval(ours - theirs, weights, groups=groups, bounds=(-1, 1))
+    else:
+        metric, owner = "mAP", np.arange(len(clips))
+        if groups is not None:
+            owner = np.unique(groups, return_inverse=True)[1]
+        ours, theirs = (
+            _drawn_maps(one.select(np.isin(one.fold, both)), clips, owner)
+            for one in (child, parent)
+        )
+        mean = float(ours[0] - theirs[0])
+        interval = _centred(ours - theirs, owner.max() + 1, (-1, 1))
     return {
-        "metric": "accuracy",
-        "mean": round(float(np.average(per_clip, weights=weights)), DIGITS),
-        "interval95": bootstrap_interval(per_clip, weights, groups=groups, bounds=(-1, 1)),
+        "metric": metric,
+        "mean": round(mean, DIGITS),
+        "interval95": interval,
         "runs": sum(fold in both for _, fold in child.runs()),
-        "clips": len(per_clip),
+        "clips": len(clips),
         **({} if groups is None else {"groups": len(set(groups))}),
     }
 
@@ -325,11 +353,49 @@ def bootstrap_interval(
     for _ in range(RESAMPLES):
         drawn = rng.integers(count, size=count)
         means.append(weighted[drawn].sum() / weights[drawn].sum())
-    ends = [float(end) for end in np.percentile(means, [2.5, 97.5])]
+    return _ends(np.array(means), count, bounds)
+
+
+def _ends(scores: np.ndarray, count: int, bounds: tuple[float, float]) -> list[float]:
+    """Between which 95 % of the scores of some draws of so many clips lie; see above."""
+    ends = [float(end) for end in np.percentile(scores, [2.5, 97.5])]
     if ends[1] - ends[0] < 10**-DIGITS:
         unlike = Z**2 / (count + Z**2)
         ends = [mean + unlike * (bound - mean) for mean, bound in zip(ends, bounds, strict=True)]
     return [round(end, DIGITS) for end in ends]
+
+
+def _centred(scores: np.ndarray, count: int, bounds: tuple[float, float]) -> list[float]:
+    """`_ends` of draws around the score of all clips, which is the first.
+
+    A positive clip that is drawn twice ranks above more than it would alone: of a class with few
+    positives, nearly every draw's average precision is higher than that of the clips drawn from.
+    """
+    known = scores[1:][~np.isnan(scores[1:])]
+    moved = known - known.mean() + scores[0] if len(known) else scores[:1]
+    return _ends(np.clip(moved, *bounds), count, bounds)
+
+
+def _drawn_maps(predictions: Predictions, clips: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """mAP, the mean over folds, of all clips and then of each draw of them; NaN for one without.
+
+    Args:
+        predictions: of several labels a clip.
+        clips: their ids, sorted within each fold as a whole or altogether, (N,).
+        owner: number of what is drawn in a clip's place, such as its group, (N,).
+    """
+    rng, count = np.random.default_rng(0), owner.max() + 1
+    draws = [rng.integers(count, size=count) for _ in range(RANKED_RESAMPLES)]
+    counts = np.stack([np.bincount(drawn, minlength=count) for drawn in draws])
+    counts = np.concatenate([np.ones((1, count), counts.dtype), counts])
+    place = {clip: n for n, clip in enumerate(clips.tolist())}
+    runs = {}
+    for run in predictions.runs():
+        own = predictions.run(*run)
+        held = owner[[place[clip] for clip in own.clip.tolist()]]
+        found = ranks.average_precisions(own.label, own.logits, counts[:, held])
+        runs[run] = ranks.mean_known(found, 1)
+    return ranks.mean_known(np.stack(list(_over_folds(runs).values())), 0)
 
 
 def _groups(clips: np.ndarray, shared: str) -> np.ndarray:
@@ -352,17 +418,17 @@ def _correct(predictions: Predictions) -> np.ndarray:
     return (predictions.logits.argmax(-1) == predictions.label).astype(np.float64)
 
 
-def _correct_by_clip(predictions: Predictions, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clips of a fold, sorted, and for each the share of the seeds that got it right."""
+def _correct_by_clip(predictions: Predictions, fold: int) -> np.ndarray:
+    """For each clip of a fold, sorted by id, the share of the seeds that got it right."""
     held = predictions.select(predictions.fold == fold)
-    clips, own = np.unique(held.clip, return_inverse=True)
-    return clips, np.bincount(own, _correct(held)) / np.bincount(own)
+    _, own = np.unique(held.clip, return_inverse=True)
+    return np.bincount(own, _correct(held)) / np.bincount(own)
 
 
-def _over_folds(runs: dict[tuple[int, int], float]) -> dict[int, float]:
-    """Each fold's score, the mean over its seeds, of those of the runs (seed, fold)."""
+def _over_folds(runs: dict[tuple[int, int], Any]) -> dict[int, Any]:
+    """Each fold's score or scores, the mean over its seeds, of those of the runs (seed, fold)."""
     return {
-        fold: float(np.mean([value for (_, other), value in runs.items() if other == fold]))
+        fold: np.mean([value for (_, other), value in runs.items() if other == fold], axis=0)
         for fold in sorted({fold for _, fold in runs})
     }
 
@@ -379,25 +445,10 @@ def _fold_weights(folds: np.ndarray) -> np.ndarray:
 
 def _interval(predictions: Predictions, metric: str) -> list[float]:
     """Of the mean over folds."""
+    if metric == "mAP":
+        clips = np.unique(predictions.clip)
+        return _centred(_drawn_maps(predictions, clips, np.arange(len(clips))), len(clips), (0, 1))
     _, first, inverse = np.unique(predictions.clip, return_index=True, return_inverse=True)
     clip_of = np.argsort(np.argsort(first))[inverse]  # numbered as they come
-    first = np.sort(first)
-    if metric == "accuracy":
-        values = np.bincount(clip_of, _correct(predictions)) / np.bincount(clip_of)
-        return bootstrap_interval(values, _fold_weights(predictions.fold[first]))
-    # A rank has a meaning among the logits of one network only.
-    rows: dict[tuple[int, int], np.ndarray] = {}
-    for seed, fold in predictions.runs():
-        rows[seed, fold] = np.full(len(first), -1)
-        held = np.flatnonzero((predictions.seed == seed) & (predictions.fold == fold))
-        rows[seed, fold][clip_of[held]] = held
-    rng, scores = np.random.default_rng(0), []
-    for _ in range(200):
-        drawn, runs = rng.integers(len(first), size=len(first)), {}
-        for run, where in rows.items():
-            sample = predictions.select(where[drawn][where[drawn] >= 0])
-            if sample.label.any():  # of a few clips, a draw may have no positive: no mAP
-                runs[run] = METRICS[metric](sample)
-        if runs:
-            scores.append(np.mean(list(_over_folds(runs).values())))
-    return [round(float(bound), DIGITS) for bound in np.percentile(scores, [2.5, 97.5])]
+    values = np.bincount(clip_of, _correct(predictions)) / np.bincount(clip_of)
+    return bootstrap_interval(values, _fold_weights(predictions.fold[np.sort(first)]))

@@ -1,9 +1,10 @@
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from qaudio.compress.cost import cost, macs_by_layer
+from qaudio.compress.cost import cost, device_name, macs_by_layer
 from qaudio.compress.prune import plan, prune
 from qaudio.models.registry import create_model
 from tests.networks import same_state, small_model
@@ -166,3 +167,23 @@ def test_pruned_networks_have_their_known_cost(
 def test_only_models_have_a_cost(model) -> None:
     with pytest.raises(TypeError, match=r"as qaudio\.load\('ENTRY'\) gives, not a (str|N|L)"):
         cost(model)
+
+
+def test_processors_are_named_as_their_systems_do(monkeypatch) -> None:
+    files: dict[str, str] = {}
+
+    def read(path, **_):
+        if str(path) not in files:
+            raise FileNotFoundError(path)
+        return files[str(path)]
+
+    monkeypatch.setattr("pathlib.Path.read_text", read)
+    run = SimpleNamespace(stdout="Apple M1\n")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: run)
+    assert device_name(torch.device("mps")) == "Apple M1, MPS"
+    assert device_name(torch.device("cpu")) == f"Apple M1, {torch.get_num_threads()} threads"
+    run.stdout = ""
+    files["/proc/device-tree/model"] = "Raspberry Pi 5\0"
+    assert device_name(torch.device("cpu")).startswith("Raspberry Pi 5, ")
+    files["/proc/cpuinfo"] = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz \n"
+    assert device_name(torch.device("cpu")).startswith("Some CPU @ 2 GHz, ")

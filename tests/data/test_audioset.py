@@ -144,6 +144,11 @@ def test_a_copy_without_sound_is_an_error_that_says_what_is_expected(tmp_path):
         small(tmp_path / "empty").setup()
 
 
+def test_a_folder_of_sounds_that_is_none_is_named(tree, tmp_path):
+    with pytest.raises(DataError, match="audioo is no folder: audio names that of the sound files"):
+        AudioSet(str(tree), audio=str(tmp_path / "audioo")).read_clips()
+
+
 def test_missing_lists_are_named(tree):
     with pytest.raises(DataError, match=r"unbalanced_train_segments\.csv not found"):
         AudioSet(str(tree), train="unbalanced").read_clips()

@@ -2,11 +2,13 @@ import csv
 import os
 import shutil
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from qaudio.data.datamodule import DataError
 from qaudio.data.folder import AudioFolder
+from qaudio.zoo.benchmarks import DATASETS
 
 SPEAKERS = range(10)
 FILES = [f"{label}/speaker{s}_{take}.wav" for label in ("no", "yes") for s in SPEAKERS
@@ -209,6 +211,16 @@ def test_columns_of_classes_are_multi_label(tree, table):
         data.class_weights()
 
 
+def test_clips_of_no_class_are_drawn_as_if_they_were_one(tree, table):
+    rows = [(file, int(n % 2 == 0), int(n % 6 in (1, 3))) for n, file in enumerate(FILES)]
+    data = small(tree, table=table(("file", "even", "some"), *rows), balanced=True)
+    data.setup()
+    none = {file for file, even, some in rows if not even and not some}
+    assert len(none) == 6
+    drawn = Counter(name in none for _ in range(4) for name in ids(data.train_dataloader()))
+    assert drawn[True] == pytest.approx(drawn.total() / 3, abs=4)
+
+
 def test_paths_below_root_are_ids_without_the_machines_folders(tree, table):
     rows = [(tree / file, file.split("/")[0]) for file in FILES]
     clips, _ = small(tree, table=table(("file", "label"), *rows)).read_clips()
@@ -332,12 +344,35 @@ def test_files_need_no_names_that_are_text_but_classes_do(tree):
     str(caught.value).encode("utf-8")
 
 
-@pytest.mark.parametrize("name", ["ravdess", "gtzan_sample"])
+@pytest.mark.parametrize("name", DATASETS)
 def test_the_name_of_a_benchmark_is_refused(tree, name):
     with pytest.raises(ValueError, match=f"name '{name}' is a benchmark's"):
         small(tree, name=name)
 
 
+@pytest.mark.parametrize("name", ["a/b", "a\\b", "", ".", "..", "a:b", "a?", "a.", "a\0"])
+def test_a_name_that_is_no_files_is_refused(tree, name):
+    with pytest.raises(ValueError, match="becomes part of an entry's name"):
+        small(tree, name=name)
+    assert small(tree, name="my-sounds_2.1").benchmark == "my-sounds_2.1"
+
+
 def test_of_two_folds_none_is_left_beside_a_validation_fold(tree):
     with pytest.raises(DataError, match="none is left to train on"):
         small(tree, folds=2, holdout="validation").setup()
+
+
+def test_a_disk_without_room_for_what_is_decoded_is_told_at_once(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr("qaudio.data.datamodule.ROOM_AFTER", 4)
+    rooms = []
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=rooms[-1]))
+    settings = {"cache_dir": str(tmp_path / "cache")}
+    each = 4 * 8000  # bytes, of a second at 8 kHz
+    links = len(FILES)
+    rooms.append(1000)
+    with pytest.raises(DataError, match=r"clips need about .* GB more in .*cache, where 1e-06 GB"):
+        small(tree, **settings).setup()
+    rooms.append(each * links)
+    small(tree, **settings).setup()
+    rooms.append(0)
+    small(tree, **settings).setup()  # all is there by now

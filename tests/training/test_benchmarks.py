@@ -154,7 +154,16 @@ def test_a_multi_label_set_with_a_fixed_split_gives_an_entry_scored_by_map(run, 
     assert list(predictions.clip) == [FILES[n] for n in (1, 5, 7, 11)]
     assert predictions.label.tolist() == [[1, 1], [1, 1], [0, 1], [0, 1]]
     assert main(["verify", str(entry)]) == 0
-    assert main(["test", str(entry), f"--data.root={tones}", f"--data.table={path}"]) == 0
+    card = (entry / "README.md").read_text()
+    assert "of those with a positive clip: 2 of 2 have one." in card
+    test = ["test", str(entry), f"--data.root={tones}", f"--data.table={path}"]
+    assert main(test) == 0
+    for off, code in ((9e-5, 0), (2e-4, 1)):  # clips that rounding ranks otherwise, and others
+        wrong = json.loads(json.dumps(results))
+        wrong["result"]["runs"]["seed0_fold1"] += off
+        (entry / "results.json").write_text(json.dumps(wrong))
+        assert main(test) == code
+    (entry / "results.json").write_text(json.dumps(results))
     assert str(tones.parent) not in (entry / "recipe.yaml").read_text()
     run("train", "--data.holdout", "validation", **settings)
 

@@ -222,6 +222,7 @@ def test_warmup_cosine_rises_falls_and_ends_at_zero():
         ({"freeze": "all"}, "freeze must be one of none, backbone, gradual"),
         ({"warmup": 5}, "warmup is a share, 0 to 1, not 5"),
         ({"label_smoothing": 2.0}, "label_smoothing is a share"),
+        ({"label_smoothing": 0.1, "task": "multilabel"}, "label_smoothing is for one label"),
         ({"head_dropout": -0.1}, "head_dropout is a share"),
         ({"block_dropout": 20}, "block_dropout is a share"),
         ({"lr": -1.0}, "lr must be at least 0"),

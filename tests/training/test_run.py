@@ -217,6 +217,53 @@ def test_a_checkpoint_that_is_none_is_named(recipe, tmp_path, capsys, content):
     assert f"{other} is no checkpoint of Lightning's" in capsys.readouterr().err
 
 
+def test_recipes_of_the_package_are_found_from_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "recipes/folder/finetune_multilabel.yaml"
+    for arguments in (["--config", name], [f"--config={name}"]):
+        assert _parse(arguments).model.task == "multilabel"
+    own = tmp_path / name
+    own.parent.mkdir(parents=True)
+    own.write_text((ROOT / name).read_text().replace("lr: 0.001", "lr: 0.5"))
+    assert _parse(["--config", name]).model.lr == 0.5
+    with pytest.raises(SystemExit):
+        _parse(["--config=recipes/none.yaml"])
+
+
+def test_a_long_epoch_is_gone_on_with_where_it_was(recipe, tmp_path, monkeypatch, capsys):
+    class Interrupted(Exception):
+        pass
+
+    last, held, step = None, [], qaudio.Classifier.training_step
+
+    def interrupted(module, batch, index):
+        if index == 2:
+            raise Interrupted
+        return step(module, batch, index)
+
+    dropout = {"head_dropout": 0.0, "block_dropout": 0.0}
+    arguments = recipe(trainer={"max_epochs": 1}, model=None)
+    arguments += [f"--model.{name}={rate}" for name, rate in dropout.items()]
+    monkeypatch.setattr("qaudio.training.checkpoints.EVERY", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(qaudio.Classifier, "training_step", interrupted)
+        with pytest.raises(Interrupted):
+            main(["train", *arguments])
+    last = tmp_path / "runs" / "qcnn6_006.esc10" / "seed0_fold1" / "last.ckpt"
+    assert torch.load(last, weights_only=False)["global_step"] == 2
+    monkeypatch.setattr(
+        qaudio.Classifier, "training_step",
+        lambda module, batch, index: held.append(index) or step(module, batch, index),
+    )  # fmt: skip
+    assert main(["train", *arguments]) == 0
+    assert held == [2]
+    weights = load_file(tmp_path / "zoo" / "qcnn6_006.esc10" / "model.safetensors")
+    shutil.rmtree(tmp_path / "zoo")
+    assert main(["train", *arguments]) == 0
+    whole = load_file(tmp_path / "zoo" / "qcnn6_006.esc10" / "model.safetensors")
+    assert all(torch.equal(weights[name], whole[name]) for name in whole)
+
+
 def test_validation_folds_that_are_done_are_not_trained_again(recipe, tmp_path, capsys):
     arguments = ["crossval", *recipe(), "--data.holdout=validation"]
     assert main([*arguments, "--folds=1"]) == 0

@@ -575,3 +575,15 @@ def test_predictions_that_are_none_are_refused(entry, field):
         rehash(entry, "predictions.npz")
         with pytest.raises(EntryError, match=r"predictions\.npz"):
             qaudio.verify(entry)
+
+
+def test_entries_have_the_same_line_ends_on_every_system(tmp_path, monkeypatch):
+    ends, write = [], Path.write_text
+
+    def watched(path, text, **options):
+        ends.append(options.get("newline"))
+        return write(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", watched)
+    qaudio.save(tiny(), tmp_path / "entry", recipe="a: 1\n", extra={"note.txt": "a\n"})
+    assert ends == ["\n"] * 3  # recipe, note and config

@@ -50,6 +50,7 @@ def test_scores_by_class_are_scikit_learns():
     one = made(skill=1.0)
     expected = recall_score(one.label, one.logits.argmax(-1), average=None)
     assert scores_by_class(one, "accuracy") == pytest.approx(expected)
+    one = one.run(0, 1)
     label = np.eye(5, dtype=int)[one.label]  # a fifth class that no clip has
     logits = np.pad(one.logits, ((0, 0), (0, 1)))
     *found, absent = scores_by_class(
@@ -58,6 +59,23 @@ def test_scores_by_class_are_scikit_learns():
     assert absent is None
     expected = average_precision_score(label[:, :4], one.logits.astype(np.float32), average=None)
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_each_network_ranks_for_itself():
+    """Of two folds, one gives higher logits throughout; the third class is in one of them only."""
+    one, rng = tagged(), np.random.default_rng(5)
+    label = (rng.random((90, 3)) < 0.3) * np.array([1, 1, 0])
+    other = Predictions.of_run(2, 0, [f"b{n}" for n in range(90)], label,
+                               label + rng.normal(7, 1, label.shape))  # fmt: skip
+    both = one.merged(other)
+    each = [[average_precision_score(part.label[:, c], part.logits[:, c]) for c in (0, 1)]
+            for part in (one, other)]  # fmt: skip
+    found = scores_by_class(both, "mAP")
+    assert found[:2] == pytest.approx(np.mean(each, 0), abs=1e-6)
+    assert found[2] == pytest.approx(average_precision_score(one.label[:, 2], one.logits[:, 2]))
+    assert summarise(both, "mAP")["mean"] == pytest.approx(
+        (mean_average_precision(one) + mean_average_precision(other)) / 2, abs=1e-6
+    )
 
 
 def test_mean_average_precision_without_positives_is_refused():
@@ -191,6 +209,43 @@ def test_the_interval_of_map_is_the_spread_of_other_draws():
         drawn.append(average_precision_score(found.label[rows], found.logits[rows]))
     assert (high - low) / (2 * 1.96 * np.std(drawn)) == pytest.approx(1, abs=0.25)
     assert low < summarise(found, "mAP")["mean"] < high
+
+
+def test_the_interval_of_map_holds_it_where_positives_are_few():
+    """Drawn twice, a positive clip ranks above more: of few, every draw's score is the higher."""
+    rng = np.random.default_rng(3)
+    label = (rng.random((600, 60)) < 0.01).astype(np.int64)
+    logits = label + rng.normal(0, 1, label.shape)
+    found = Predictions.of_run(1, 0, [f"{n:04}" for n in range(600)], label, logits)
+    result = summarise(found, "mAP")
+    low, high = result["interval95"]
+    assert low + 0.01 < result["mean"] < high - 0.01
+    drawn = []
+    for _ in range(40):
+        rows = rng.integers(600, size=600)
+        drawn.append(mean_average_precision(found.select(rows)))
+    assert high - low == pytest.approx(4 * np.std(drawn), rel=0.4)
+    assert np.mean(drawn) > high - 0.01  # as it would be without that
+
+
+def test_the_paired_difference_of_map():
+    one, other = tagged(seed=0), tagged(seed=0)
+    other.logits += np.random.default_rng(1).normal(0, 2, other.logits.shape).astype(np.float16)
+    found = paired_difference(one, other)
+    expected = mean_average_precision(one) - mean_average_precision(other)
+    assert found["metric"] == "mAP" and found["mean"] == pytest.approx(expected, abs=1e-6)
+    low, high = found["interval95"]
+    assert 0 < low < found["mean"] < high
+    back = paired_difference(other, one)
+    assert back["interval95"] == pytest.approx([-high, -low], abs=0.02)
+    apart = [np.diff(summarise(part, "mAP")["interval95"])[0] for part in (one, other)]
+    assert high - low < np.hypot(*apart)  # the same clips are drawn for both
+    same = paired_difference(one, one)
+    assert same["mean"] == 0 and same["interval95"][1] == -same["interval95"][0] > 0
+    grouped = paired_difference(one, other, shared=r"^..")
+    assert grouped["groups"] == 3 and grouped["mean"] == found["mean"]
+    with pytest.raises(ValueError, match="other metrics"):
+        paired_difference(one, made(folds=(1,)))
 
 
 def test_average_precision_ranks_logits_however_large():
