@@ -435,6 +435,8 @@ def test_stored_answers_know_the_front_end_and_name_a_broken_file(tmp_path):
     other.load_state_dict(one.state_dict())
     paths = [StoredAnswers(tmp_path, net, "logits").path for net in (one, other)]
     assert paths[0] != paths[1]
+    other.architecture = "timm:mobilenetv3_small_100"
+    assert ":" not in StoredAnswers(tmp_path, other, "logits").path.name  # which Windows refuses
     paths[0].write_bytes(b"broken")
     with pytest.raises(ValueError, match="delete it"):
         StoredAnswers(tmp_path, one, "logits")

@@ -578,12 +578,18 @@ def test_predictions_that_are_none_are_refused(entry, field):
 
 
 def test_entries_have_the_same_line_ends_on_every_system(tmp_path, monkeypatch):
-    ends, write = [], Path.write_text
+    ends, write = {}, Path.write_text
 
     def watched(path, text, **options):
-        ends.append(options.get("newline"))
+        ends[path.name] = options.get("newline")
         return write(path, text, **options)
 
     monkeypatch.setattr(Path, "write_text", watched)
-    qaudio.save(tiny(), tmp_path / "entry", recipe="a: 1\n", extra={"note.txt": "a\n"})
-    assert ends == ["\n"] * 3  # recipe, note and config
+    label = np.arange(6) % 3
+    scored = Predictions.of_run(1, 0, list("abcdef"), label, np.eye(3)[label])
+    qaudio.save(
+        tiny(), tmp_path / "entry", recipe="a: 1\n", extra={"note.txt": "a\n"}, predictions=scored,
+        results=results_of(scored), license="cc-by-4.0",
+    )  # fmt: skip
+    assert ends.keys() == {"recipe.yaml", "note.txt", "results.json", "README.md", "config.json"}
+    assert set(ends.values()) == {"\n"}

@@ -244,6 +244,8 @@ def test_the_paired_difference_of_map():
     assert same["mean"] == 0 and same["interval95"][1] == -same["interval95"][0] > 0
     grouped = paired_difference(one, other, shared=r"^..")
     assert grouped["groups"] == 3 and grouped["mean"] == found["mean"]
+    assert grouped["interval95"] != found["interval95"]
+    assert paired_difference(one, other, shared=".*")["interval95"] == found["interval95"]
     with pytest.raises(ValueError, match="other metrics"):
         paired_difference(one, made(folds=(1,)))
 
