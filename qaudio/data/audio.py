@@ -41,7 +41,8 @@ class AudioInfo:
         return self.frames / self.sample_rate
 
 
-def _open(path: str | os.PathLike) -> soundfile.SoundFile:
+def opened(path: str | os.PathLike) -> soundfile.SoundFile:
+    """A sound file to read from; raises AudioError."""
     name = display_name(path)
     if not os.path.exists(path):
         raise AudioError(f"{name}: no such file")
@@ -78,7 +79,7 @@ def display_name(path: str | os.PathLike) -> str:
 
 def info(path: str | os.PathLike) -> AudioInfo:
     """Header of a sound file; raises AudioError."""
-    with _open(path) as file:
+    with opened(path) as file:
         return AudioInfo(file.frames, file.samplerate, file.channels)
 
 
@@ -89,7 +90,7 @@ def blocks(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], int]:
         AudioError: now, for a file that cannot be opened; from the stream, where it cannot be
             decoded or holds NaN or infinite samples.
     """
-    file = _open(path)
+    file = opened(path)
     return _blocks(file, display_name(path)), file.samplerate
 
 

@@ -228,7 +228,11 @@ class AudioFolder(AudioDataModule):
             raise DataError(f"{path} not found: --data.table must name a CSV or Parquet file")
         rows = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
         if not rows or "file" not in rows[0] or len(rows[0]) < 2:
-            raise DataError(f"{path}: expected a column file, and label or a column for each class")
+            parted = rows and len(rows[0]) == 1 and re.search(r"[;\t]", next(iter(rows[0])))
+            raise DataError(
+                f"{path}: expected a column file, and label or a column for each class"
+                + (f"; columns are parted by commas, not {parted[0]!r}" if parted else "")
+            )
         needed = [
             name for name in rows[0]
             if name in ("file", "label", "split") or (name != "group" and "label" not in rows[0])
@@ -243,7 +247,10 @@ class AudioFolder(AudioDataModule):
                     f"{row['split']!r}"
                 )
             for name in needed:
-                if "label" not in row and name not in SPECIAL and row[name] not in ("0", "1"):
+                if "label" in row or name in SPECIAL:
+                    continue
+                row[name] = re.sub(r"\.0+$", "", row[name])  # as pandas writes some
+                if row[name] not in ("0", "1"):
                     raise DataError(f"{path}: row {line}: {name} must be 0 or 1, not {row[name]!r}")
         seen: set[str] = set()
         ids = self._ids([row["file"] for row in rows])

@@ -23,7 +23,7 @@ import soundfile
 import torch
 from tqdm import tqdm
 
-from qaudio.data.audio import AudioError, decode, display_name, read
+from qaudio.data.audio import AudioError, decode, display_name, opened, read
 from qaudio.data.dataset import Clip
 from qaudio.data.errors import DataError
 from qaudio.frontend import resample
@@ -250,7 +250,7 @@ def _encode(path: Path, sample_rate: int | None) -> tuple[bytes, int, int] | Aud
             assert sample_rate is not None
             samples = resample(torch.from_numpy(samples), rate, sample_rate).numpy()
             return _flac(samples, sample_rate, "PCM_16"), len(samples), sample_rate
-        with soundfile.SoundFile(os.fspath(path)) as file:
+        with opened(path) as file:
             if file.format not in COMPRESSED and file.subtype in ("PCM_16", "PCM_24"):
                 exact = file.read(dtype="int32", always_2d=True)
                 if exact.shape[1] <= 8:

@@ -198,7 +198,9 @@ def test_a_table_that_is_not_in_utf8_says_so(tree, tmp_path, encoding):
 
 
 def test_columns_of_classes_are_multi_label(tree, table):
-    rows = [(file, speaker(file), int(n % 2 == 0), int(n % 3 == 0)) for n, file in enumerate(FILES)]
+    rows = [
+        (file, speaker(file), float(n % 2 == 0), int(n % 3 == 0)) for n, file in enumerate(FILES)
+    ]
     data = small(tree, table=table(("file", "group", "even", "third"), *rows))
     data.setup()
     assert data.labels == ["even", "third"]
@@ -278,6 +280,8 @@ def test_formats_that_are_not_read_are_named(tree):
         ([("file", "label"), ("a.wav", "x"), ("./a.wav", "y")], "row 3: a.wav is listed twice"),
         ([("file", "label", "split"), ("a.wav", "x", "half")], "split must be train, validation"),
         ([("file", "dog"), ("a.wav", "maybe")], "row 2: dog must be 0 or 1, not 'maybe'"),
+        ([("file;label",), ("a.wav;dog",)], "parted by commas, not ';'"),
+        ([("file\tlabel",), ("a.wav\tdog",)], r"parted by commas, not '\\t'"),
     ],
 )
 def test_broken_tables_are_refused_by_row(tree, table, rows, message):

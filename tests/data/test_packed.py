@@ -71,6 +71,15 @@ def test_batches_are_those_of_the_files(sounds, tmp_path, workers):
     assert shards.split == from_files.split
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names of files are text there")
+def test_names_that_are_no_text_are_packed(sounds, tmp_path):
+    one = next((sounds / "low").glob("*.wav"))
+    one.rename(os.fsdecode(os.fsencode(one.parent) + b"/\xff.wav"))
+    facts = pack(folder(sounds), tmp_path / "packed")
+    assert len(facts["clips"]) == 16 and not facts["left_out"]
+    equal(batches(folder("nowhere", packed=str(tmp_path / "packed"))), batches(folder(sounds)))
+
+
 def test_uncompressed_sound_is_packed_smaller_and_the_rest_as_it_is(sounds, tmp_path):
     pack(folder(sounds), tmp_path / "packed")
     clips = PackedClips(str(tmp_path / "packed"))
