@@ -43,8 +43,11 @@ def run(table, processes, task):
             holdout=holdout,
         )  # fmt: skip
 
-    seed_everything(0, verbose=False)
-    module = qaudio.Classifier("qcnn6_006", frontend=FRONTEND, task=task)
+    def classifier():
+        seed_everything(0, verbose=False)
+        return qaudio.Classifier("qcnn6_006", frontend=FRONTEND, task=task)
+
+    module = classifier()
     tester = trainer(processes)
     tester.test(module, data("test"), verbose=False)
     scored = {
@@ -57,7 +60,7 @@ def run(table, processes, task):
     validator = trainer(processes)
     validator.validate(module, data("validation"), verbose=False)
     found |= {name: value.item() for name, value in validator.callback_metrics.items()}
-    ids = Ids()
+    ids, module = Ids(), classifier()  # that one was made for the other split
     fitter = trainer(processes, ids)
     fitter.fit(module, data("validation"))  # hangs where processes take unequal numbers of batches
     weights = sum(weight.detach().sum().item() for weight in module.net.parameters())
