@@ -40,6 +40,7 @@ def run(name: str, arguments: list[str]) -> int:
     # Lightning's advice on loaders and checkpoints does not fit small cached sets.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists.*")
+    warnings.filterwarnings("ignore", message=".*dirpath has changed.*")  # by `validate`, `test`
     warnings.filterwarnings("ignore", message=".*across ranks is zero.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
