@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 
 from qaudio import __version__
 from qaudio.commands import browse, compare, entry, export, hub, pack, predict, study, training
-from qaudio.commands.common import Commands, say_failed
-from qaudio.zoo.catalog import EntryError
+from qaudio.commands.common import Commands, is_told, say_failed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,20 +46,14 @@ def _guarded(run: Callable[[], int]) -> int:
         # The reader went away (`qaudio list | head`); keep the interpreter from saying so again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (EntryError, ValueError, OSError) as error:
-        return say_failed(error)
     except ModuleNotFoundError as error:
         if error.name in ("torch", "onnx", "onnxscript", "onnxruntime"):
             extra = "" if error.name == "torch" else "[onnx]"
             return say_failed(f"this needs {error.name}: pip install 'qaudio{extra}'")
         raise
     except Exception as error:
-        # Known by name: importing them here would load torch for `qaudio list`.
-        known = ("AudioError", "DataError", "DownloadError", "MisconfigurationException")
-        if type(error).__name__ in known:
+        if is_told(error):
             return say_failed(error)
-        if type(error).__name__ == "OutOfMemoryError":
-            return say_failed(f"{error}: give a smaller --data.batch_size")
         raise
 
 

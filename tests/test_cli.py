@@ -147,7 +147,7 @@ def test_too_little_memory_is_no_traceback(run, monkeypatch):
     monkeypatch.setattr(browse, "_list", full)
     result = run("list")
     assert result.code == 1
-    assert result.err == "qaudio: CUDA out of memory: give a smaller --data.batch_size\n"
+    assert result.err == "qaudio: CUDA out of memory\n"
 
 
 # list and info.

@@ -13,6 +13,11 @@ from qaudio import paths
 from qaudio.text import one_line
 from qaudio.zoo.catalog import EntryError
 
+# By name: importing them would load torch for `qaudio list`.
+TOLD = (
+    "AudioError", "DataError", "DownloadError", "MisconfigurationException", "OutOfMemoryError",
+)  # fmt: skip
+
 
 class Commands:
     """Adds subcommands to a parser, all in one form."""
@@ -71,6 +76,11 @@ def usage(command: str, message: str) -> int:
     """Tell of wrong usage; the exit code."""
     print(f"qaudio {command}: {message}; see qaudio {command} --help", file=sys.stderr)
     return 2
+
+
+def is_told(error: Exception) -> bool:
+    """Whether an error's own words say what is wrong: then nobody needs its traceback."""
+    return isinstance(error, EntryError | ValueError | OSError) or type(error).__name__ in TOLD
 
 
 def say_failed(error: Exception | str) -> int:

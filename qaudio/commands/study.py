@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qaudio.commands import training
-from qaudio.commands.common import Commands, numbers, replacing, say_failed, usage
+from qaudio.commands.common import Commands, is_told, numbers, replacing, say_failed, usage
 from qaudio.zoo.catalog import EntryError
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ def register(command: Commands) -> None:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from qaudio.data.errors import DataError
     from qaudio.zoo.study import Study
 
     study = Study(options.config)
@@ -72,7 +71,7 @@ def _study(options: argparse.Namespace) -> int:
                 failed += training.run("crossval", arguments)
             except (Exception, SystemExit) as error:  # the other cells go on
                 failed += 1
-                if not isinstance(error, (EntryError, DataError, ValueError, OSError, SystemExit)):
+                if not isinstance(error, SystemExit) and not is_told(error):
                     traceback.print_exc()
                 said = "its settings are refused" if isinstance(error, SystemExit) else error
                 say_failed(EntryError(f"{benchmark} {cell.name}: {said}"))

@@ -47,9 +47,14 @@ def run(name: str, arguments: list[str]) -> int:
     # As `--model.freeze` wants it.
     warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+    from torch import OutOfMemoryError
+
     from qaudio.training.run import main
 
-    return main(name, arguments)
+    try:
+        return main(name, arguments)
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{error}: give a smaller --data.batch_size") from None
 
 
 def _is_no_advert(record: logging.LogRecord) -> bool:

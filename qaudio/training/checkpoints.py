@@ -35,7 +35,8 @@ class WithinEpoch(Callback):
     """Renews folder/last.ckpt in epochs that take longer than `EVERY`: little is lost of them.
 
     From there a run goes on with the clips that are left of the epoch, but with other draws of
-    dropout than it would have had: only from an epoch's end it is the run that was not interrupted.
+    dropout than it would have had, and that epoch's train_loss is the mean over what was left: only
+    from an epoch's end it is the run that was not interrupted.
 
     Args:
         folder: of `last_checkpoint`.
@@ -43,6 +44,9 @@ class WithinEpoch(Callback):
 
     def __init__(self, folder: Path):
         self.path, self.since = folder / LAST, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.since = time.monotonic()  # of a run that goes on within an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.since = time.monotonic()
@@ -52,6 +56,8 @@ class WithinEpoch(Callback):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # gradients are in no checkpoint
+        if trainer.is_last_batch:
+            return  # what comes at an epoch's end would not come where a run goes on from here
         # One of several processes decides for all, or they would wait for one another.
         due = time.monotonic() - self.since >= EVERY
         if trainer.strategy.reduce_boolean_decision(due, all=False):

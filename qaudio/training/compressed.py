@@ -232,7 +232,7 @@ class DistilledClassifier(PrunedClassifier):
         self.answers = StoredAnswers(self.store_teacher, self._held[0], kind)
 
     def on_train_epoch_end(self) -> None:
-        if self.answers is not None:
+        if self.answers is not None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.answers.save()
 
     def training_loss(

@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from qaudio.data.augment import Mixup, SpecAugment, global_seed, item_seed, one_hot
-from qaudio.data.datamodule import AudioDataModule, Split
+from qaudio.data.datamodule import Split
 from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel, Task
 from qaudio.models.registry import create_model, from_config
@@ -121,6 +121,7 @@ class Classifier(LightningModule):
         self.frozen, self.thaw_every = freeze, thaw_every
         self.net: AudioModel
         self._split: Split | None = None  # that `net` was built for
+        self._trained = False
         self.loss_weights: Tensor | None = None
         self.scored: list[dict[str, Any]] = []
 
@@ -166,22 +167,22 @@ class Classifier(LightningModule):
         return net
 
     def setup(self, stage: str | None = None) -> None:
-        built = hasattr(self, "net")
-        if built and self.trainer.state.fn != TrainerFn.FITTING:
-            return
+        built, fitting = hasattr(self, "net"), self.trainer.state.fn == TrainerFn.FITTING
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, AudioDataModule):
+        known = hasattr(data, "split")
+        if built and not (fitting and known and self._split not in (None, data.split)):
+            return
+        if not known:
             raise TypeError(
                 f"{type(self).__name__} takes classes and rate from a DataModule: "
                 "trainer.fit(model, datamodule=qaudio.AudioFolder(...)), or a benchmark's"
             )
-        if built:
-            if data.split != self._split:
-                raise ValueError(
-                    f"this {type(self).__name__}'s network was made for another split, and may "
-                    "have seen what is held out here: make a new one for each"
-                )
-            return
+        if self._trained:
+            raise ValueError(
+                f"this {type(self).__name__}'s network was trained on another split, or the "
+                "recordings have changed since: it may have seen what is held out here. Make a "
+                "new one for each"
+            )
         if any(isinstance(c, StochasticWeightAveraging) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise ValueError(
                 "StochasticWeightAveraging copies the network before there is one, and averages "
@@ -238,6 +239,11 @@ class Classifier(LightningModule):
         """Logits (clips, C) of a batch; those of a clip's segments are averaged."""
         logits = self.net(batch["waveform"]).float()
         return torch.stack([own.mean(0) for own in logits.split(batch["segments"])])
+
+    def on_train_start(self) -> None:
+        self._trained = True
+        # As the epoch wants it also where a run goes on within one, which starts no epoch.
+        finetuning.apply(self.net, self.frozen, self.current_epoch, self.thaw_every)
 
     def on_train_epoch_start(self) -> None:
         finetuning.apply(self.net, self.frozen, self.current_epoch, self.thaw_every)

@@ -14,7 +14,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning import Trainer
-from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
@@ -104,10 +104,11 @@ def main(subcommand: str, arguments: list[str]) -> int:
                 _publish(_writer(cli))
     elif subcommand == "fit":
         seconds = _fit(cli)
-        print(
-            f"{seconds:.0f} s; checkpoint in {_run_folder(cli) / LAST}; `qaudio train` with the "
-            "same arguments scores it and writes the entry"
-        )
+        print(f"{seconds:.0f} s; checkpoint in {_run_folder(cli) / LAST}")
+        if not cli.config.ckpt_path:  # train refuses one
+            validating = cli.datamodule.holdout == "validation"
+            does = "scores it" if validating else "scores it and writes the entry"
+            print(f"`qaudio train` with the same arguments {does}")
     else:
         if subcommand == "test":
             cli.datamodule.refuse_unless_testing()
@@ -255,18 +256,18 @@ def _check_recordings(cli: TrainingCLI, writer: EntryWriter) -> None:
 
 
 def _check_trainer(cli: TrainingCLI) -> None:
-    """Refuse what Lightning would end a training for, when it comes to it."""
+    """Refuse what Lightning would end a training for, when it comes to it; raises EntryError."""
     if cli.trainer.overfit_batches:  # type: ignore[attr-defined]
         raise EntryError(
             "overfit_batches is not for these loaders, which order their clips themselves: "
             "give --trainer.limit_train_batches"
         )
     for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]
-        monitored = str(getattr(callback, "monitor", None))
-        if monitored.startswith("val_") and cli.datamodule.holdout == "test":
+        stops = isinstance(callback, EarlyStopping) and callback.strict
+        if stops and callback.monitor.startswith("val_") and cli.datamodule.holdout == "test":
             raise EntryError(
-                f"{type(callback).__name__} looks at {monitored}, but under --data.holdout test "
-                "nothing is validated: monitor train_loss, or give --data.holdout validation"
+                f"{type(callback).__name__} looks at {callback.monitor}, but under --data.holdout "
+                "test nothing is validated: monitor train_loss, or give --data.holdout validation"
             )
 
 

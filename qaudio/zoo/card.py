@@ -239,8 +239,8 @@ def _results(
         text.insert(
             1,
             "Several classes may apply to a clip. mAP is the mean over classes of average "
-            f"precision, of those with a positive clip: {result['classes']} of "
-            f"{config['num_classes']} have one.",
+            "precision, in each fold over those with a positive clip there: "
+            f"{result['classes']} of {config['num_classes']} have one in some fold.",
         )
     if not results["complete"]:
         text.insert(0, "**Not complete: some folds are still to be trained.**")

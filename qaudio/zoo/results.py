@@ -10,9 +10,11 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -28,9 +30,10 @@ ARRAYS = {
 }  # fmt: skip
 Z = 1.959964  # of a normal distribution, between -Z and Z of which 95 % lie
 DIGITS = 6  # of every score in results.json: the last ones that all machines agree on
+_MAPS: WeakKeyDictionary[Predictions, dict[Any, np.ndarray]] = WeakKeyDictionary()
 
 
-@dataclass
+@dataclass(eq=False)
 class Predictions:
     """Logits of scored clips, a row each.
 
@@ -279,22 +282,23 @@ def paired_difference(
             their ids, as the speaker; `groups` says how many of these there are.
 
     Raises:
-        ValueError: when they share no fold, were scored on other clips in one or by another
-            metric, or `shared` is not found in a clip's id.
+        ValueError: when they share no fold, were scored on other clips in one, by other labels or
+            another metric, or `shared` is not found in a clip's id.
     """
     both = sorted({fold for _, fold in child.runs()} & {fold for _, fold in parent.runs()})
     if not both:
         raise ValueError("the two entries share no fold that both were scored on")
     if child.label.ndim != parent.label.ndim:
         raise ValueError("the two entries were scored by other metrics")
-    names, folds = [], []
+    folds = []
     for fold in both:
-        clips, others = (np.unique(one.clip[one.fold == fold]) for one in (child, parent))
+        (clips, labels), (others, theirs) = (_of_fold(one, fold) for one in (child, parent))
         if not np.array_equal(clips, others):
             raise ValueError(f"the two entries were scored on other clips in fold {fold}")
-        names.append(clips)
+        if not np.array_equal(labels, theirs):
+            raise ValueError(f"the two entries were scored by other labels in fold {fold}")
         folds.append(np.full(len(clips), fold))
-    clips = np.concatenate(names)
+    clips = _clips_of(child, both)
     groups = None if shared is None else _groups(clips, shared)
     if child.label.ndim == 1:
         metric, weights = "accuracy", _fold_weights(np.concatenate(folds))
@@ -305,15 +309,10 @@ def paired_difference(
         mean = float(np.average(ours - theirs, weights=weights))
         interval = bootstrap_interval(ours - theirs, weights, groups=groups, bounds=(-1, 1))
     else:
-        metric, owner = "mAP", np.arange(len(clips))
-        if groups is not None:
-            owner = np.unique(groups, return_inverse=True)[1]
-        ours, theirs = (
-            _drawn_maps(one.select(np.isin(one.fold, both)), clips, owner)
-            for one in (child, parent)
-        )
+        metric, drawn = "mAP", len(clips if groups is None else set(groups))
+        ours, theirs = (_maps_of(one, tuple(both), shared) for one in (child, parent))
         mean = float(ours[0] - theirs[0])
-        interval = _centred(ours - theirs, owner.max() + 1, (-1, 1))
+        interval = _centred(ours - theirs, drawn, (-1, 1))
     return {
         "metric": metric,
         "mean": round(mean, DIGITS),
@@ -396,6 +395,33 @@ def _drawn_maps(predictions: Predictions, clips: np.ndarray, owner: np.ndarray) 
         found = ranks.average_precisions(own.label, own.logits, counts[:, held])
         runs[run] = ranks.mean_known(found, 1)
     return ranks.mean_known(np.stack(list(_over_folds(runs).values())), 0)
+
+
+def _maps_of(one: Predictions, folds: tuple[int, ...], shared: str | None) -> np.ndarray:
+    """`_drawn_maps` over some folds, of clips or of what `shared` finds in their ids.
+
+    Kept for as long as the predictions are: to compare M entries takes M of them, not one a pair.
+    """
+    kept = _MAPS.setdefault(one, {})
+    if (folds, shared) not in kept:
+        clips = _clips_of(one, folds)
+        owner = np.arange(len(clips))
+        if shared is not None:
+            owner = np.unique(_groups(clips, shared), return_inverse=True)[1]
+        kept[folds, shared] = _drawn_maps(one.select(np.isin(one.fold, folds)), clips, owner)
+    return kept[folds, shared]
+
+
+def _of_fold(predictions: Predictions, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """The clips of a fold, sorted by id, and their labels."""
+    held = predictions.select(predictions.fold == fold)
+    clips, first = np.unique(held.clip, return_index=True)
+    return clips, held.label[first]
+
+
+def _clips_of(predictions: Predictions, folds: Sequence[int]) -> np.ndarray:
+    """The clips of some folds, sorted by id within each."""
+    return np.concatenate([_of_fold(predictions, fold)[0] for fold in folds])
 
 
 def _groups(clips: np.ndarray, shared: str) -> np.ndarray:

@@ -155,7 +155,7 @@ def test_a_multi_label_set_with_a_fixed_split_gives_an_entry_scored_by_map(run, 
     assert predictions.label.tolist() == [[1, 1], [1, 1], [0, 1], [0, 1]]
     assert main(["verify", str(entry)]) == 0
     card = (entry / "README.md").read_text()
-    assert "of those with a positive clip: 2 of 2 have one." in card
+    assert "over those with a positive clip there: 2 of 2 have one in some fold." in card
     test = ["test", str(entry), f"--data.root={tones}", f"--data.table={path}"]
     assert main(test) == 0
     for off, code in ((9e-5, 0), (2e-4, 1)):  # clips that rounding ranks otherwise, and others

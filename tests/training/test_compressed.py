@@ -474,6 +474,12 @@ def test_stored_answers_are_computed_once_and_change_nothing(known, esc50_tree, 
     assert same(again.net, first.net)
 
 
+def test_a_trial_of_one_step_stores_no_answers(known, esc50_tree, tmp_path):
+    module = student(known(network("cnn6_013")), store_teacher=str(tmp_path / "teacher"))
+    fitted(module, data(esc50_tree, seconds=1.0), fast_dev_run=True)
+    assert not (tmp_path / "teacher").exists()
+
+
 def test_stored_answers_follow_the_order_of_the_students_classes(tmp_path):
     waveform, teacher = torch.randn(2, 4000), network("cnn6_013").eval()
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer, seed_everything
+from lightning import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 
 import qaudio
 from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
-from qaudio.training.checkpoints import last_checkpoint
+from qaudio.training.checkpoints import WithinEpoch, last_checkpoint
 from qaudio.training.modules import warmup_cosine
 from tests.networks import FRONTEND
 
@@ -89,6 +89,80 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(esc50_tree, tmp_path):
     second = fresh()
     trainer(2).fit(second, data(esc50_tree), ckpt_path=save.best_model_path, weights_only=False)
     assert torch.equal(weights(second), weights(whole))
+
+
+class Kill(Callback):
+    """Notes what learns at each batch, and ends a run at one of them."""
+
+    def __init__(self, at=None):
+        self.at, self.seen = at, {}
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if (trainer.current_epoch, index) == self.at:
+            raise InterruptedError
+        learns = [part.weight.requires_grad for part in module.net.modules() if norm(part)]
+        trains = [part.training for part in module.net.modules() if norm(part)]
+        self.seen[trainer.current_epoch, index] = learns, trains
+
+
+def norm(part):
+    return isinstance(part, torch.nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize("kind", ["gradual", "steps"])
+def test_the_parts_learn_that_would_have_where_a_run_goes_on_within_an_epoch(
+    kind, esc50_tree, tiny_entry, tmp_path, monkeypatch
+):
+    def made():
+        if kind == "gradual":
+            return qaudio.Classifier(source=str(tiny_entry), freeze="gradual", thaw_every=1)
+        return qaudio.PrunedClassifier(
+            str(tiny_entry), ratio=0.5, min_channels=4, steps=2, freeze="backbone"
+        )
+
+    monkeypatch.setattr(
+        "qaudio.training.modules.load_for_split", lambda source, *_: qaudio.load(source)
+    )
+
+    def run(*callbacks, **settings):
+        trainer(4, callbacks=list(callbacks)).fit(made(), data(esc50_tree), **settings)
+
+    monkeypatch.setattr("qaudio.training.checkpoints.EVERY", 0.0)
+    whole, killed, resumed = Kill(), Kill((2, 2)), Kill()
+    run(whole)
+    with pytest.raises(InterruptedError):
+        run(killed, WithinEpoch(tmp_path))
+    run(resumed, ckpt_path=tmp_path / "last.ckpt", weights_only=False)
+    assert min(resumed.seen) == (2, 2)
+    assert resumed.seen == {at: whole.seen[at] for at in resumed.seen}
+    assert whole.seen[2, 2] != whole.seen[3, 2] or kind == "steps"
+
+
+def test_no_checkpoint_within_an_epoch_is_of_its_last_batch(esc50_tree, tmp_path, monkeypatch):
+    """A run that went on from there would leave out what comes at the epoch's end."""
+    found = []
+
+    class Look(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            saved = torch.load(tmp_path / "last.ckpt", weights_only=False)
+            found.append((saved["global_step"], trainer.global_step))
+
+    monkeypatch.setattr("qaudio.training.checkpoints.EVERY", 0.0)
+    trainer(2, callbacks=[WithinEpoch(tmp_path), Look()]).fit(classifier(), data(esc50_tree))
+    assert found == [(2, 3), (5, 6)]
+
+
+def test_a_run_that_goes_on_within_an_epoch_saves_no_sooner(esc50_tree, tmp_path, monkeypatch):
+    save = ModelCheckpoint(tmp_path, "part", every_n_train_steps=1)
+    with pytest.raises(InterruptedError):
+        trainer(1, enable_checkpointing=True, callbacks=[save, Kill((0, 1))]).fit(
+            classifier(), data(esc50_tree)
+        )
+    monkeypatch.setattr("qaudio.training.checkpoints.time.monotonic", lambda: 1e6)
+    trainer(2, callbacks=[WithinEpoch(tmp_path)]).fit(
+        classifier(), data(esc50_tree), ckpt_path=save.best_model_path, weights_only=False
+    )
+    assert not (tmp_path / "last.ckpt").exists()
 
 
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(esc50_tree, tmp_path):
@@ -239,8 +313,54 @@ def test_a_module_is_not_trained_on_two_splits(esc50_tree):
     trainer(1).fit(module, data(esc50_tree, fold=1))
     trainer(1).fit(module, data(esc50_tree, fold=1))  # on it goes
     for other in ({"fold": 2}, {"fold": 1, "holdout": "validation"}):
-        with pytest.raises(ValueError, match="network was made for another split"):
+        with pytest.raises(ValueError, match="network was trained on another split"):
             trainer(1).fit(module, data(esc50_tree, **other))
+        trainer(1).validate(module, data(esc50_tree, **other), verbose=False)
+    loader = data(esc50_tree, fold=1)
+    loader.trainer = trainer(1)
+    loader.sample_rate = 4000
+    loader.setup()
+    trainer(1).fit(module, train_dataloaders=loader.train_dataloader())  # what it holds, you know
+
+
+def test_a_network_that_was_only_scored_is_made_anew_for_another_split(esc50_tree):
+    for fold, kept in ((1, True), (2, False)):
+        module = classifier()
+        trainer(1).test(module, data(esc50_tree, fold=1), verbose=False)
+        scored = module.net
+        trainer(1).fit(module, data(esc50_tree, fold=fold))
+        assert (module.net is scored) == kept
+
+
+def test_a_network_that_somebody_gave_is_trained_on_any_split(esc50_tree):
+    module = classifier()
+    net = qaudio.create_model("qcnn6_006", num_classes=3, frontend=FRONTEND)
+    module.adopt(net)
+    trainer(1).fit(module, data(esc50_tree))
+    assert module.net is net
+
+
+def test_a_datamodule_of_ones_own_is_one_that_tells_of_its_split(esc50_tree):
+    class Own(LightningDataModule):
+        """Has all of a benchmark's attributes, and is none."""
+
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def setup(self, stage):
+            self.inner.trainer = self.trainer
+            self.inner.setup(stage)
+
+        def train_dataloader(self):
+            return self.inner.train_dataloader()
+
+        def __getattr__(self, name):
+            return getattr(self.__dict__["inner"], name)
+
+    module = classifier()
+    trainer(1).fit(module, Own(data(esc50_tree)))
+    assert module.net.labels == ["dog", "rain", "clock_tick"]
 
 
 def test_loaders_without_a_datamodule_are_refused(esc50_tree):

@@ -191,6 +191,48 @@ def test_a_trial_of_one_step_writes_nothing(recipe, zoo, tmp_path, capsys):
     assert "fast_dev_run is for train and fit" in capsys.readouterr().err
     assert not zoo.exists() and not (tmp_path / "runs").exists()
     assert main(["train", *recipe()]) == 0  # not stopped by what a trial left
+    steps = recipe("less.esc10", pruned(zoo / "qcnn6_006.esc10", steps=2, freeze="backbone"))
+    assert main(["fit", *steps, trial]) == 0  # of which one epoch has no room
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ModelCheckpoint", {"monitor": "val_accuracy"}),
+        ("EarlyStopping", {"monitor": "val_loss", "strict": False}),
+    ],
+)
+def test_recipes_that_were_chosen_on_validation_folds_are_tested_as_they_are(
+    recipe, zoo, tmp_path, name, settings
+):
+    if name == "ModelCheckpoint":
+        settings |= {"dirpath": str(tmp_path / "best")}
+    callback = {"class_path": name, "init_args": settings}
+    assert main(["train", *recipe(trainer={"callbacks": [callback], "max_epochs": 1})]) == 0
+    assert (zoo / "qcnn6_006.esc10" / "results.json").is_file()
+
+
+def test_what_fit_says_comes_next_can_be_done(recipe, tmp_path, capsys):
+    assert main(["fit", *recipe()]) == 0
+    told = "`qaudio train` with the same arguments scores it"
+    assert f"{told} and writes the entry\n" in capsys.readouterr().out
+    assert main(["fit", *recipe(), "--data.holdout=validation"]) == 0
+    assert f"{told}\n" in capsys.readouterr().out
+    last = tmp_path / "runs" / "qcnn6_006.esc10" / "seed0_fold1" / "last.ckpt"
+    assert main(["fit", *recipe(trainer={"max_epochs": 9}), f"--ckpt_path={last}",
+                 f"--runs={tmp_path / 'others'}"]) == 0  # fmt: skip
+    assert "qaudio train" not in capsys.readouterr().out
+
+
+def test_what_to_do_about_too_little_memory_is_said(recipe, monkeypatch, capsys):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(qaudio.Classifier, "training_step", full)
+    assert main(["train", *recipe()]) == 1
+    assert capsys.readouterr().err.endswith(
+        "qaudio: CUDA out of memory: give a smaller --data.batch_size\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,7 +276,7 @@ def test_a_long_epoch_is_gone_on_with_where_it_was(recipe, tmp_path, monkeypatch
     class Interrupted(Exception):
         pass
 
-    last, held, step = None, [], qaudio.Classifier.training_step
+    held, step = [], qaudio.Classifier.training_step
 
     def interrupted(module, batch, index):
         if index == 2:

@@ -7,6 +7,7 @@ import yaml
 
 import qaudio
 from qaudio.cli import main
+from qaudio.data.audio import AudioError
 from qaudio.training.run import _parse
 from qaudio.zoo.results import Predictions
 from qaudio.zoo.study import Study
@@ -97,6 +98,13 @@ def test_one_cell_that_fails_does_not_end_a_study(study, failing, tmp_path, caps
     assert "qaudio: esc10 net: out of something" in told.err and "Traceback" in told.err
     assert "esc10 taught: to train" in told.out
     assert (tmp_path / "zoo" / "study" / "differences.svg").is_file()
+
+
+def test_what_is_told_in_one_line_is_so_in_a_study(study, failing, capsys):
+    failing(AudioError("a.wav is broken"))
+    assert main(study) == 1
+    told = capsys.readouterr().err
+    assert "qaudio: esc10 net: a.wav is broken" in told and "Traceback" not in told
 
 
 @pytest.mark.slow

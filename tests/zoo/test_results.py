@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, average_precision_score, recall_score
 
+from qaudio.zoo import results
 from qaudio.zoo.results import (
     Predictions,
     accuracy,
@@ -248,6 +249,24 @@ def test_the_paired_difference_of_map():
     assert paired_difference(one, other, shared=".*")["interval95"] == found["interval95"]
     with pytest.raises(ValueError, match="other metrics"):
         paired_difference(one, made(folds=(1,)))
+    fewer = Predictions(**vars(one) | {"label": one.label[:, 1:], "logits": one.logits[:, 1:]})
+    with pytest.raises(ValueError, match="scored by other labels in fold 1"):
+        paired_difference(one, fewer)
+
+
+def test_clips_are_drawn_once_for_an_entry_not_for_every_pair(monkeypatch):
+    drawn, entries = [], [tagged(seed=seed) for seed in range(3)]
+    draw = results._drawn_maps
+    monkeypatch.setattr(
+        results, "_drawn_maps", lambda one, *rest: drawn.append(one) or draw(one, *rest)
+    )
+    for one in entries:
+        one.label = entries[0].label
+    found = [paired_difference(one, other) for one in entries for other in entries]
+    assert len(drawn) == 3
+    assert found[1] == paired_difference(*entries[:2])
+    grouped = paired_difference(*entries[:2], shared=r"^..")
+    assert len(drawn) == 5 and grouped["interval95"] != found[1]["interval95"]
 
 
 def test_average_precision_ranks_logits_however_large():
