@@ -56,7 +56,7 @@ class StepwisePruning(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         before = self._epoch(trainer, self.steps - 1) * per_epoch
-        if 0 <= trainer.max_steps <= before and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if 0 <= trainer.max_steps <= before:
             raise ValueError(
                 f"max_steps {trainer.max_steps} ends the training before its last pruning step, "
                 f"which comes after {before}: give --trainer.max_steps -1, or fewer epochs"
