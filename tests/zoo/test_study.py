@@ -115,8 +115,12 @@ def test_the_grid_compares_like_with_like(shipped, benchmark):
     assert cost("cnn_width").macs == pytest.approx(whole.macs, rel=0.02)
     assert cost("cnn_params").params == pytest.approx(whole.params, rel=0.02)
     assert cost("l1_all").macs == pytest.approx(cost("l1_published").macs, rel=0.02)
+    assert cost("unpruned_longer") == whole
     for cell in ("l1_macs25", "kd_pruned", "student"):
         assert cost(cell).macs == pytest.approx(0.25 * whole.macs, rel=0.03)
+    longer = {**configs["l1_published"]["model"]["init_args"], "ratio": 0.0}
+    del longer["layers"]
+    assert configs["unpruned_longer"]["model"]["init_args"] == longer
     for group in ("published", "all", "macs25"):
         same = [
             dict(configs[cell]["model"]["init_args"])
