@@ -18,7 +18,7 @@ from qaudio.zoo.confusion import pictured
 from qaudio.zoo.results import Predictions, confused_with, of_a_folder, scores_by_class
 from qaudio.zoo.tables import interval, percent, points, spread
 
-FORMAT = 6  # of the card's text, in config.json; a change of the text is a new one
+FORMAT = 7  # of the card's text, in config.json; a change of the text is a new one
 FOLDED = 20  # a table of more classes than that is folded away
 
 
@@ -247,10 +247,13 @@ def _results(
     parent = results["parent"]
     if parent and parent.get("difference"):
         difference = parent["difference"]
+        # What was pruned went on training from where its parent stood.
+        more = ", of what was removed and of the epochs after it"
         text.append(
             f"Difference to `{parent['name']}`, paired clip by clip: "
             f"{points(difference['mean'])} points, 95 % interval "
-            f"{points(difference['interval95'][0])} to {points(difference['interval95'][1])}."
+            f"{points(difference['interval95'][0])} to {points(difference['interval95'][1])}"
+            f"{more if parent['how'].startswith('pruned') else ''}."
         )
     text.append("\n".join(["| fold | " + metric + " |", "|---|---|", *rows]))
     if predictions is not None:

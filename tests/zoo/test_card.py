@@ -108,6 +108,16 @@ def test_every_number_shown_changes_the_card(results):
         assert render(CONFIG, changed) != card, path
 
 
+@pytest.mark.parametrize(
+    "how, told", [("pruned from", True), ("pruned and distilled from", True),
+                  ("distilled from", False), ("fine-tuned from theirs, distilled from", False)],
+)  # fmt: skip
+def test_what_a_difference_to_a_parent_is_of(results, how, told):
+    results["parent"]["how"] = how
+    more = ", of what was removed and of the epochs after it" if told else ""
+    assert f"interval -3.1 to +0.5{more}.\n" in render(CONFIG, results)
+
+
 def test_unfinished_results_are_marked_everywhere(results):
     results["complete"] = False
     assert "Not complete" in render(CONFIG, results)
