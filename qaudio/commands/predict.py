@@ -29,9 +29,13 @@ def register(command: Commands) -> None:
         help="onnx: run an exported file, without torch (default: by the model's name)",
     )  # fmt: skip
     sub.add_argument("--top-k", type=positive, default=5, help="classes to show (%(default)s)")
-    sub.add_argument("--window", type=float, help="seconds of each window (10)")
+    sub.add_argument(
+        "--window",
+        type=float,
+        help="seconds of each window (the whole sound up to 30 s, 10 s beyond)",
+    )
     sub.add_argument("--hop", type=float, help="seconds from window to window (half a window)")
-    sub.add_argument("--times", action="store_true", help="add the rows of every window")
+    sub.add_argument("--times", action="store_true", help="add the classes of every window")
     sub.add_argument(
         "--demo", action="store_true", help="make a sound, qaudio-demo.wav, and predict on it"
     )

@@ -11,8 +11,8 @@ TRAINING = {
     "train": "fit one split, test it, write or extend the entry",
     "crossval": "train and test every fold that the entry lacks, then aggregate",
     "fit": "fit only (LightningCLI)",
-    "validate": "score the validation split (LightningCLI)",
-    "test": "score the test split; `qaudio test ENTRY --data.root PATH` checks a recorded score",
+    "validate": "score the validation split after `fit` (LightningCLI)",
+    "test": "score the test split after `fit`; `qaudio test ENTRY --data.root PATH` checks a score",
 }
 
 
@@ -20,9 +20,10 @@ def register(command: Commands) -> None:
     """Add the subcommands of this module."""
     for name, text in TRAINING.items():
         # Only listed here: main() hands these to LightningCLI.
+        data = "data/ESC-50" + " --data.holdout validation" * (name == "validate")
         sub = command(
             name, lambda options: 0, text,
-            f"qaudio {name} --config recipes/esc10/qcnn10_050.yaml --data.root data/ESC-50\n"
+            f"qaudio {name} --config recipes/esc10/qcnn10_050.yaml --data.root {data}\n"
             f"every option: qaudio {name} --config RECIPE --help",
         )  # fmt: skip
         sub.add_argument("--config", help="recipe; any of its settings can be overridden")

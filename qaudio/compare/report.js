@@ -259,7 +259,7 @@ function comparePair(group, one, two, verdict, holder) {
   const known = group.pairs[`${one},${two}`];
   if (known) {
     const sure = known.low > 0 ? "the first is better" : known.high < 0 ? "the second is better"
-      : "no difference is shown";
+      : "which is better stays open";
     verdict.textContent = `Paired difference, first less second: ${known.text} points, 95 % interval `
       + `in brackets, on ${known.clips} clips that both were scored on: ${sure}.`;
   } else {

@@ -15,7 +15,7 @@ WIDTH = 100  # columns of a terminal that the tables fit
 SHORTEST_NAME = 16  # columns
 TO_BEST = (
     "to the best: paired difference on the same clips in points, with its 95 % interval; an "
-    "interval that holds 0 shows no difference"
+    "interval that holds 0 leaves open which is better"
 )
 
 

@@ -458,6 +458,11 @@ class AudioDataModule(LightningDataModule):
         if self.holdout == "validation":
             raise DataError("holdout='validation' leaves the test fold alone; use `validate`")
 
+    def refuse_unless_validating(self) -> None:
+        """Raise DataError under holdout="test", which has no validation fold."""
+        if self.holdout == "test":
+            raise DataError("holdout='test' has no validation fold: give --data.holdout validation")
+
 
 @rank_zero_only
 def _warn(message: str) -> None:

@@ -112,6 +112,8 @@ def main(subcommand: str, arguments: list[str]) -> int:
     else:
         if subcommand == "test":
             cli.datamodule.refuse_unless_testing()
+        else:
+            cli.datamodule.refuse_unless_validating()
         cli.model.look_in(Path(cli.config.writer.folder))
         evaluate = getattr(cli.trainer, subcommand)
         with fast_bf16(cli.trainer):

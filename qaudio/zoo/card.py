@@ -16,7 +16,7 @@ from qaudio.zoo.catalog import HUB_PREFIX
 from qaudio.zoo.confusion import FILE as PICTURE
 from qaudio.zoo.confusion import pictured
 from qaudio.zoo.results import Predictions, confused_with, of_a_folder, scores_by_class
-from qaudio.zoo.tables import interval, percent, points, spread
+from qaudio.zoo.tables import dependence, interval, percent, points, spread
 
 FORMAT = 7  # of the card's text, in config.json; a change of the text is a new one
 FOLDED = 20  # a table of more classes than that is folded away
@@ -201,6 +201,7 @@ def _details(config: dict[str, Any], results: dict[str, Any]) -> str:
 def _usage(results: dict[str, Any]) -> str:
     name = results["entry"]
     own = " --data.name my_sounds" if of_a_folder(results) else ""  # than those it was trained on
+    made = f"{name.partition('.')[0]}.my_sounds"
     return f"""```python
 import qaudio
 
@@ -216,7 +217,8 @@ vectors = model.embed(waveform, sample_rate=44100)
 To fine-tune it on your own recordings, a folder for each class:
 
 ```bash
-qaudio train --config recipes/folder/finetune.yaml --data.root my_sounds{own} --model.source {name}
+qaudio train --config recipes/folder/finetune.yaml --data.root my_sounds{own} \\
+    --model.source {name} --writer.entry {made}
 ```"""
 
 
@@ -233,7 +235,8 @@ def _results(
         f"{interval(result['interval95'])}; {results['protocol']}, {result['clips']} clips, "
         f"seeds {', '.join(map(str, results['seeds']))}.",
         f"Epoch: {results['epoch_choice']}. Complete runs of this benchmark scored on its test "
-        f"folds so far, over all recipes and entries: {results['complete_runs_scored']}.",
+        "folds up to these results, over all recipes and entries: "
+        f"{results['complete_runs_scored']}.",
     ]
     if "classes" in result:  # of mAP
         text.insert(
@@ -255,6 +258,7 @@ def _results(
             f"{points(difference['interval95'][0])} to {points(difference['interval95'][1])}"
             f"{more if parent['how'].startswith('pruned') else ''}."
         )
+    text.append(dependence(results["benchmark"]))
     text.append("\n".join(["| fold | " + metric + " |", "|---|---|", *rows]))
     if predictions is not None:
         text.append(_classes(config, predictions, metric))
@@ -271,7 +275,7 @@ def _results(
         f"again: `qaudio test {results['entry']} {paths}`. Every score above follows from "
         f"`predictions.npz`: `qaudio verify {results['entry']}`."
     )
-    return "\n\n".join(text)
+    return "\n\n".join(filter(None, text))
 
 
 def _classes(config: dict[str, Any], predictions: Predictions, metric: str) -> str:
@@ -324,8 +328,10 @@ def _training(results: dict[str, Any]) -> str:
     libraries = ", ".join(f"{name} {one}" for name, one in results["versions"].items())
     seconds = training["wall_seconds"]
     time = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+    # Elsewhere: where this entry lies, its runs are done.
+    apart = "" if "--writer.folder" in recipe["command"] else " --writer.folder again"
     return (
-        f"```bash\n{recipe['command']}\n```\n\n"
+        f"```bash\n{recipe['command']}{apart}\n```\n\n"
         f"Recipe at commit `{recipe['commit'] or 'not committed'}`, trained with the code of "
         f"commit `{results['git_commit'] or 'unknown'}`; {time} in all for "
         f"{len(results['result']['runs'])} runs on {training['device']}, {training['precision']}. "

@@ -32,6 +32,17 @@ def spread(std: float | None) -> str:
     return "" if std is None else f" ± {100 * std:.1f}"
 
 
+def dependence(benchmark: str) -> str:
+    """What intervals over clips leave out, where a benchmark's clips have something in common."""
+    facts = about(benchmark)
+    if "sharing" not in facts:
+        return ""
+    return (
+        f"Intervals take clips for independent; clips that share {facts['sharing']} are not, so "
+        "intervals are too narrow, if anything."
+    )
+
+
 def missing(complete: bool, runs: int) -> str:
     """A remark on runs that are still to come."""
     return "" if complete else f" ({runs} runs so far)"
@@ -115,7 +126,8 @@ def index(folder: Path | None = None) -> str:
         "# Model cards",
         "Generated from each entry's `results.json` by `qaudio verify --all --write`. Scores are "
         "means over folds ± their standard deviation; intervals are 95 % over clips; beside a "
-        "parent's name stands the paired difference to it in points with its interval.",
+        "parent's name stands the paired difference to it in points with its interval: of what was "
+        "pruned and of the epochs after it, or to the teacher.",
     ]
     for title, members in _by_protocol(folder).items():
         licences = [read_json(path / "config.json")["license"] or "not stated" for path in members]
@@ -124,20 +136,22 @@ def index(folder: Path | None = None) -> str:
         }
         parts.append(f"## {title}")
         parts.append(table(list(members.values()), "zoo/", licences))
+        parts.append(_dependence(members))
         if devices:
             parts.append(
                 "Latency, batch 1, front-end included, and after `qaudio.optimize`: "
                 f"{'; '.join(sorted(devices))}."
             )
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def readme_tables(folder: Path | None = None) -> str:
     """The README's tables: every entry with results, each protocol apart."""
     groups = _by_protocol(folder).items()
-    return "\n\n".join(
-        f"{title}:\n\n{table(list(members.values()), 'zoo/')}" for title, members in groups
-    )
+    parts: list[str] = []
+    for title, members in groups:
+        parts += [f"{title}:", table(list(members.values()), "zoo/"), _dependence(members)]
+    return "\n\n".join(filter(None, parts))
 
 
 def with_generated(text: str, what: str, made: str) -> str:
@@ -154,6 +168,11 @@ def with_generated(text: str, what: str, made: str) -> str:
     if not (found and also_found):
         raise EntryError(f"the document lacks the markers {start} and {end}")
     return f"{before}{start}\n{made}\n{end}{after}"
+
+
+def _dependence(members: dict[Path, dict[str, Any]]) -> str:
+    """`dependence` of entries of one protocol."""
+    return dependence(next(iter(members.values()))["benchmark"])
 
 
 def _by_protocol(folder: Path | None) -> dict[str, dict[Path, dict[str, Any]]]:

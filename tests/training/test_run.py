@@ -692,3 +692,5 @@ def test_fit_then_validate_scores_what_was_fitted(recipe, tmp_path, capsys):
     assert list(run.glob("log/*/metrics.csv"))
     assert main(["validate", *arguments]) == 0
     assert "val_accuracy" in capsys.readouterr().out
+    assert main(["validate", *recipe()]) == 1
+    assert "give --data.holdout validation" in capsys.readouterr().err

@@ -118,6 +118,29 @@ def test_what_a_difference_to_a_parent_is_of(results, how, told):
     assert f"interval -3.1 to +0.5{more}.\n" in render(CONFIG, results)
 
 
+def test_commands_keep_apart_from_what_is_there(results):
+    text = render(CONFIG, results)
+    assert f"{results['recipe']['command']} --writer.folder again\n```" in text
+    own = "--model.source qcnn10_050.esc10_pruned50 --writer.entry qcnn10_050.my_sounds\n```"
+    assert own in text
+    results["recipe"]["command"] += " --writer.folder mine"
+    assert "--writer.folder again" not in render(CONFIG, results)
+
+
+@pytest.mark.parametrize(
+    "benchmark, shared", [("esc10", "source recordings"), ("ravdess", "speakers"), ("gtzan", None)]
+)
+def test_intervals_say_what_clips_share(results, tmp_path, benchmark, shared):
+    results["benchmark"] = benchmark
+    (tmp_path / "one.made").mkdir()
+    (tmp_path / "one.made" / "config.json").write_text('{"license": null}')
+    (tmp_path / "one.made" / "results.json").write_text(json.dumps(results))
+    for text in (render(CONFIG, results), index(tmp_path), readme_tables(tmp_path)):
+        said = re.findall("clips that share (.*) are not, so", text)
+        assert said == ([shared] if shared else [])
+        assert "\n\n\n" not in text
+
+
 def test_unfinished_results_are_marked_everywhere(results):
     results["complete"] = False
     assert "Not complete" in render(CONFIG, results)
