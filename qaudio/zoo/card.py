@@ -201,7 +201,7 @@ def _details(config: dict[str, Any], results: dict[str, Any]) -> str:
 def _usage(results: dict[str, Any]) -> str:
     name = results["entry"]
     own = " --data.name my_sounds" if of_a_folder(results) else ""  # than those it was trained on
-    made = f"{name.partition('.')[0]}.my_sounds"
+    start = f"--model.source {name} --writer.entry {name.partition('.')[0]}.my_sounds"
     return f"""```python
 import qaudio
 
@@ -217,8 +217,7 @@ vectors = model.embed(waveform, sample_rate=44100)
 To fine-tune it on your own recordings, a folder for each class:
 
 ```bash
-qaudio train --config recipes/folder/finetune.yaml --data.root my_sounds{own} \\
-    --model.source {name} --writer.entry {made}
+qaudio train --config recipes/folder/finetune.yaml --data.root my_sounds{own} {start}
 ```"""
 
 
