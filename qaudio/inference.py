@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
-import platform
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -17,15 +12,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from qaudio import __version__
+from qaudio.fastest import Layer, Unit, fastest_forms, fastest_linear
 from qaudio.models.base import AudioModel, MelNorm, evaluating
 from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
 from qaudio.models.resnet import BasicBlock, ResNet
-from qaudio.paths import cache_folder, replacing
-from qaudio.quaternion.fast import SplitLinear, Stage, can_compile, forms, worth_measuring
+from qaudio.quaternion.fast import Stage, can_compile, forms, worth_measuring
 from qaudio.quaternion.layers import QConv2d, QLinear
-from qaudio.timing import shortest_seconds
+from qaudio.timing import KnownTimes
 
 TOLERANCE = 1e-4  # of the logits' range, in float32
 
@@ -157,17 +151,6 @@ def optimize(
     return optimized
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """A convolution and what may be fused with it."""
-
-    name: str
-    layer: nn.Conv2d | QConv2d
-    norm_name: str | None
-    norm: nn.BatchNorm2d | None
-    ends: dict[str, Any] = field(default_factory=dict)  # relu, pool, shortcut, as Stage takes them
-
-
 def _optimized(
     original: AudioModel, sound: Tensor, dtype: torch.dtype, compile: bool, fold: bool
 ) -> OptimizedModel:
@@ -182,11 +165,17 @@ def _optimized(
     }
     split = any("products" in found for found in names.values())
     fused = compile and split and can_compile()
-    memory, stages, choices = _Memory(original.classifier.weight.device), {}, {}
-    for unit in tqdm(units, "optimize", unit="layer", delay=2, leave=False, disable=None):
-        choices[unit.name], stages[unit.name] = _stage(
-            unit, names[unit.name], shapes[unit.name], dtype, fused, memory
-        )
+    known_times = KnownTimes(original.classifier.weight.device)
+    layers = [
+        Layer(unit, names[unit.name], shapes[unit.name], dtype, fused, known_times)
+        for unit in units
+    ]
+    for layer in tqdm(layers, "optimize", unit="layer", delay=2, leave=False, disable=None):
+        layer.seconds()
+    choices: dict[str, str] = {}
+    for path in _paths(layers) if known else [[layer] for layer in layers]:
+        choices |= fastest_forms(path, torch.contiguous_format if known else torch.channels_last)
+    stages = {layer.unit.name: layer.stage(choices[layer.unit.name]) for layer in layers}
     for name, layer in list(network.named_modules()):
         if isinstance(layer, MelNorm):
             given = torch.float32 if known else dtype
@@ -198,11 +187,11 @@ def _optimized(
         network.to(dtype=dtype)
     for name, layer in list(network.named_modules()):
         if isinstance(layer, QLinear):
-            choices[name], linear = _linear(layer, shapes[name], memory)
+            choices[name], linear = fastest_linear(layer, shapes[name], known_times)
             network.set_submodule(name, linear)
         elif isinstance(layer, nn.Dropout):  # may stand between two stages that pass tuples
             network.set_submodule(name, nn.Identity())
-    memory.write()
+    known_times.write()
     return OptimizedModel(original, network, choices)
 
 
@@ -241,7 +230,7 @@ def _is_known(network: AudioModel) -> bool:
     )
 
 
-def _known_units(network: AudioModel) -> Iterator[_Unit]:
+def _known_units(network: AudioModel) -> Iterator[Unit]:
     """The convolutions of this package's blocks."""
     for name, block in network.named_modules():
         if isinstance(block, ConvBlock):
@@ -255,9 +244,16 @@ def _known_units(network: AudioModel) -> Iterator[_Unit]:
                 yield _unit(network, f"{name}.downsample.1", f"{name}.downsample.2")
 
 
+def _paths(layers: list[Layer]) -> Iterator[list[Layer]]:
+    """Of this package's networks, layers that each take what the one before it gives."""
+    beside = [".downsample." in layer.unit.name for layer in layers]
+    yield [layer for layer, aside in zip(layers, beside, strict=True) if not aside]
+    yield from ([layer] for layer, aside in zip(layers, beside, strict=True) if aside)
+
+
 def _unknown_units(
     network: AudioModel, shapes: dict[str, tuple[int, ...]], norms: dict[str, str]
-) -> Iterator[_Unit]:
+) -> Iterator[Unit]:
     """Convolutions of a network of any structure; subclasses may compute something else."""
     for name, layer in network.named_modules():
         plain = type(layer) is nn.Conv2d and layer.padding_mode == "zeros"
@@ -266,47 +262,9 @@ def _unknown_units(
             yield _unit(network, name, norms.get(name))
 
 
-def _unit(network: AudioModel, name: str, norm_name: str | None, **ends: Any) -> _Unit:
+def _unit(network: AudioModel, name: str, norm_name: str | None, **ends: Any) -> Unit:
     norm = network.get_submodule(norm_name) if norm_name else None
-    return _Unit(name, network.get_submodule(name), norm_name, norm, ends)  # type: ignore[arg-type]
-
-
-def _stage(
-    unit: _Unit,
-    names: list[str],
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    fused: bool,
-    memory: _Memory,
-) -> tuple[str, Stage]:
-    """The fastest of some forms of a convolution on inputs of a shape."""
-
-    def build(form: str) -> Stage:
-        return Stage(
-            unit.layer, unit.norm, form, shape, dtype=dtype, fused=fused, **unit.ends
-        )  # fmt: skip
-
-    examples = [torch.randn(shape, device=unit.layer.weight.device, dtype=dtype)]
-    if unit.ends.get("shortcut"):
-        examples.append(unit.layer(examples[0].float()).to(dtype))
-
-    def laid_out(stage: Stage) -> list[Tensor]:
-        # As from a layer before it of the same form.
-        return [example.contiguous(memory_format=stage.layout) for example in examples]
-
-    key = f"{unit.layer} {unit.ends} {list(shape)} {dtype} {'fused' if fused else 'eager'}"
-    return memory.fastest(key, names, build, laid_out)
-
-
-def _linear(layer: QLinear, shape: tuple[int, ...], memory: _Memory) -> tuple[str, nn.Module]:
-    """The fastest form of a quaternion linear layer."""
-
-    def build(form: str) -> nn.Module:
-        return layer if form == "matrix" else SplitLinear(layer)
-
-    choices = ["matrix", "split"] if len(shape) == 2 else ["matrix"]
-    x = torch.randn(shape, device=layer.weight.device)
-    return memory.fastest(f"{layer} {list(shape)}", choices, build, lambda _: [x])
+    return Unit(name, network.get_submodule(name), norm_name, norm, ends)  # type: ignore[arg-type]
 
 
 class _Residual(nn.Module):
@@ -363,9 +321,7 @@ def _rebuild_blocks(network: AudioModel, stages: dict[str, Stage]) -> None:
             stage.spreads = stage.form in ("products", "grouped") and following.form == "products"
 
 
-def _replace_convolutions(
-    network: AudioModel, units: list[_Unit], stages: dict[str, Stage]
-) -> None:
+def _replace_convolutions(network: AudioModel, units: list[Unit], stages: dict[str, Stage]) -> None:
     """Put stages in the place of convolutions, and of the norms that they hold."""
     for unit in units:
         network.set_submodule(unit.name, stages[unit.name])
@@ -390,56 +346,3 @@ def _difference(expected: list[Tensor], found: list[Tensor]) -> float:
     scale = a.max() - a.min()
     scale = scale if scale > 0 else a.abs().max().clamp(min=torch.finfo(a.dtype).tiny)
     return float((a - b).abs().max() / scale)
-
-
-class _Memory:
-    """Which form was the fastest: by machine, then by layer and shape, in a JSON file."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.path = cache_folder() / "fastest_forms.json"
-        self.machine = (
-            f"{platform.node()}, {torch.backends.cpu.get_cpu_capability()}, "
-            f"{torch.get_num_threads()} threads, torch {torch.__version__}, qaudio {__version__}"
-        )
-        self.known = self._read().get(self.machine, {})
-        self.new: dict[str, str] = {}
-
-    def _read(self) -> dict[str, dict[str, str]]:
-        """The file's content; nothing where it is missing or spoilt."""
-        try:
-            stored = json.loads(self.path.read_text(encoding="utf-8"))
-            return {str(machine): dict(choices) for machine, choices in stored.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            return {}
-
-    def fastest(
-        self,
-        key: str,
-        names: list[str],
-        build: Callable[[str], Any],
-        inputs: Callable[[Any], list[Tensor]],
-    ) -> tuple[str, Any]:
-        """Name and module of the form that takes the shortest time on the inputs made for it."""
-        key = f"{self.device} {key}: {', '.join(names)}"  # a form that is new is tried
-        known = names[0] if len(names) == 1 else self.known.get(key)
-        if known in names:
-            return known, build(known)
-        built = {name: build(name) for name in names}
-        with torch.inference_mode():
-            calls = {name: partial(module, *inputs(module)) for name, module in built.items()}
-            times = shortest_seconds(calls, self.device)
-        best = min(times, key=times.__getitem__)
-        self.known[key] = self.new[key] = best
-        return best, built[best]
-
-    def write(self) -> None:
-        """Add what was measured to the file; a folder that cannot be written is no obstacle."""
-        if not self.new:
-            return
-        stored = self._read()
-        stored[self.machine] = stored.get(self.machine, {}) | self.new
-        with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as file:
-                file.write(json.dumps(stored, indent=1, sort_keys=True).encode())

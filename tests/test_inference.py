@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import qaudio
-from qaudio import inference
+from qaudio import inference, timing
 from qaudio.frontend import FrontendConfig
 from qaudio.inference import TOLERANCE, OptimizedModel
 from qaudio.models.base import AudioModel
@@ -124,53 +124,46 @@ def test_without_a_compiler_one_warning_and_the_eager_forms(only, monkeypatch, t
         eager(model, compile=True)
 
 
-@pytest.fixture
-def memory(tmp_path, monkeypatch):
+def test_choices_are_remembered_for_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("QAUDIO_CACHE", str(tmp_path))
-    return tmp_path / "fastest_forms.json"
-
-
-def test_choices_are_remembered_for_this_machine(memory, monkeypatch):
     model = small_model("qcnn6_025")
     measured = eager(model).choices
-    stored = json.loads(memory.read_text())
-    ((machine, choices),) = stored.items()
-    assert sorted(choices.values()) == sorted(measured.values())
-    others = {"packed": "products", "matrix": "products", "products": "matrix", "grouped": "matrix"}
-    turned = {key: others[form] if "QConv2d" in key else form for key, form in choices.items()}
-    memory.write_text(json.dumps({machine: turned, "elsewhere": {"a layer": "matrix"}}))
-    monkeypatch.setattr(inference, "shortest_seconds", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(timing, "shortest_seconds", lambda *_: pytest.fail("measured again"))
+    assert eager(model).choices == measured
+    (path,) = tmp_path.glob("*.json")
+    stored = json.loads(path.read_text())
+    turned = {
+        machine: {
+            key: {form: 1 / seconds for form, seconds in times.items()}
+            for key, times in layers.items()
+        }
+        for machine, layers in stored.items()
+    }
+    path.write_text(json.dumps(turned))
     used = eager(model)
-    assert sorted(used.choices.values()) == sorted(turned.values())
+    assert all(used.choices[name] != form for name, form in measured.items())
     assert difference(model, used) < TOLERANCE
 
 
-@pytest.mark.parametrize(
-    "content", ["{cut off", "[]", '{"a machine": 3}', '{"a": {"b": 1}}', "\x00"]
-)
-def test_a_spoilt_memory_is_measured_anew(memory, content):
-    memory.write_text(content)
-    model = small_model("qcnn6_025")
-    assert difference(model, eager(model)) < TOLERANCE
-    assert any(
-        "QConv2d" in key for known in json.loads(memory.read_text()).values() for key in known
-    )
+@pytest.mark.parametrize("arch", ["qcnn10_006", "qresnet38_006"])
+def test_layers_that_follow_each_other_are_chosen_together(arch, monkeypatch):
+    paths: list[list[str]] = []
 
+    def noted(path, layout):
+        assert layout == torch.contiguous_format  # the front-end's
+        paths.append([layer.unit.name for layer in path])
+        return {layer.unit.name: layer.names[0] for layer in path}
 
-def test_a_form_that_a_machine_lacks_is_not_taken_from_memory(memory):
-    model = small_model("cnn6_025")
+    monkeypatch.setattr(inference, "fastest_forms", noted)
+    model = small_model(arch)
     eager(model)
-    stored = json.loads(memory.read_text())
-    ((machine, choices),) = stored.items()
-    memory.write_text(json.dumps({machine: dict.fromkeys(choices, "by magic")}))
-    assert "by magic" not in eager(model).choices.values()
-
-
-def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("QAUDIO_CACHE", str(tmp_path / "file" / "below"))
-    model = small_model("cnn6_025")
-    assert difference(model, eager(model)) < TOLERANCE
+    inputs: list[str] = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, QConv2d):
+            layer.register_forward_hook(lambda *_, name=name: inputs.append(name))
+    model(noise(1, 8000))
+    along = [name for name in inputs if "downsample" not in name]
+    assert paths == [along, *([name] for name in inputs if "downsample" in name)]
 
 
 def test_bfloat16_states_its_error():

@@ -238,8 +238,7 @@ class Stage(nn.Module):
         super().__init__()
         self.form, self.relu, self.pool, self.fused = form, relu, pool, fused
         self.spreads = False
-        # Planes for what runs along rows; channels last is the others' faster layout.
-        self.layout = torch.contiguous_format if form == "tiled" else torch.channels_last
+        self.layout = layout_of(form)
         batch, channels, *size = shape
         scale, shift = scale_and_shift(layer, norm)
         if form == "tiled":
@@ -349,6 +348,11 @@ def forms(
         if compile and tiled.fits(layer, dtype) and tiled.kernel() is not None:
             found.append("tiled")
     return found
+
+
+def layout_of(form: str) -> torch.memory_format:
+    """Of what a form takes and gives: planes where it runs along rows, else channels last."""
+    return torch.contiguous_format if form == "tiled" else torch.channels_last
 
 
 def worth_measuring(layer: nn.Conv2d | QConv2d, names: list[str]) -> list[str]:
