@@ -79,11 +79,14 @@ class Layer:
 
 
 def fastest_forms(path: list[Layer], layout: torch.memory_format) -> dict[str, str]:
-    """The forms, by layer, that take the least time, changes of the layout between them included.
+    """The forms that take the least time together, changes of the layout between them included.
 
     Args:
         path: layers that follow each other.
         layout: of the first one's input.
+
+    Returns:
+        The form of each layer, by its name, in the path's order.
     """
     # By layout of a layer's result, the quickest way to it: seconds, and the forms on it.
     ways: dict[torch.memory_format, tuple[float, list[str]]] = {layout: (0.0, [])}
@@ -103,7 +106,16 @@ def fastest_forms(path: list[Layer], layout: torch.memory_format) -> dict[str, s
 def fastest_linear(
     layer: QLinear, shape: tuple[int, ...], known: KnownTimes
 ) -> tuple[str, nn.Module]:
-    """The faster form of a quaternion linear layer."""
+    """The faster form of a quaternion linear layer.
+
+    Args:
+        layer: left as it is.
+        shape: of its input; only (batch, in_features) has a choice of forms.
+        known: where times are looked up and kept.
+
+    Returns:
+        The form's name, "matrix" or "split", and the module; for "matrix" the layer itself.
+    """
     if len(shape) != 2:
         return "matrix", layer
     forms: dict[str, nn.Module] = {"matrix": layer, "split": SplitLinear(layer)}

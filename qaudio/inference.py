@@ -171,10 +171,14 @@ def _optimized(
         for unit in units
     ]
     for layer in tqdm(layers, "optimize", unit="layer", delay=2, leave=False, disable=None):
-        layer.seconds()
+        layer.seconds()  # measured here, where it is seen to go on; looked up below
+    if known:
+        paths, layout = list(_paths(layers)), torch.contiguous_format  # as the front-end gives it
+    else:
+        paths, layout = [[layer] for layer in layers], torch.channels_last  # as most forms give it
     choices: dict[str, str] = {}
-    for path in _paths(layers) if known else [[layer] for layer in layers]:
-        choices |= fastest_forms(path, torch.contiguous_format if known else torch.channels_last)
+    for path in paths:
+        choices |= fastest_forms(path, layout)
     stages = {layer.unit.name: layer.stage(choices[layer.unit.name]) for layer in layers}
     for name, layer in list(network.named_modules()):
         if isinstance(layer, MelNorm):

@@ -85,12 +85,15 @@ class KnownTimes:
     def of(
         self, key: str, names: Iterable[str], calls: Callable[[], Mapping[str, Callable[[], Any]]]
     ) -> dict[str, float]:
-        """Seconds of each of some forms, measured together where one of them is not known.
+        """Seconds that each of some forms takes, measured together where one is not known.
 
         Args:
             key: what has the forms: a layer and the shape of its input, in words.
             names: of the forms.
-            calls: makes what is measured, by name.
+            calls: makes what is measured, by name; at least what `names` names.
+
+        Returns:
+            Seconds by name, in the order of `names`.
         """
         key, names = f"{self.device} {key}", list(names)
         if not set(names) <= set(self.known.get(key, {})):
