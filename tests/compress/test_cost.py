@@ -77,15 +77,16 @@ def test_model_is_left_as_it_is(training) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "method"), [(1, "median of 15, processor time"), (2, "median of 15")]
+    ("count", "words", "method"),
+    [(1, "1 thread", "median of 15, processor time"), (2, "2 threads", "median of 15")],
 )
 def test_latency_includes_the_front_end_and_says_how_it_was_measured(
-    count, method, threads
+    count, words, method, threads
 ) -> None:
     threads(count)
     latency = cost(tiny("qcnn6"), seconds=1.0, latency=True).latency
     assert 0 < latency.frontend_milliseconds < latency.milliseconds
-    assert f"{count} threads" in latency.device
+    assert latency.device.endswith(f", {words}")
     assert latency.method == method
 
 
@@ -180,8 +181,9 @@ def test_processors_are_named_as_their_systems_do(monkeypatch) -> None:
     monkeypatch.setattr("pathlib.Path.read_text", read)
     run = SimpleNamespace(stdout="Apple M1\n")
     monkeypatch.setattr("subprocess.run", lambda *_, **__: run)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
     assert device_name(torch.device("mps")) == "Apple M1, MPS"
-    assert device_name(torch.device("cpu")) == f"Apple M1, {torch.get_num_threads()} threads"
+    assert device_name(torch.device("cpu")) == "Apple M1, 4 threads"
     run.stdout = ""
     files["/proc/device-tree/model"] = "Raspberry Pi 5\0"
     assert device_name(torch.device("cpu")).startswith("Raspberry Pi 5, ")
