@@ -38,6 +38,8 @@ _HOMES = {
     "RAVDESS": "qaudio.data.ravdess",
     "AudioSet": "qaudio.data.audioset",
     "AudioFolder": "qaudio.data.folder",
+    "AudioPool": "qaudio.data.pool",
+    "Mixing": "qaudio.data.pool",
     "Classifier": "qaudio.training.modules",
     "PrunedClassifier": "qaudio.training.compressed",
     "DistilledClassifier": "qaudio.training.compressed",
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from qaudio.data.esc50 import ESC50
     from qaudio.data.folder import AudioFolder
     from qaudio.data.gtzan import GTZAN
+    from qaudio.data.pool import AudioPool, Mixing
     from qaudio.data.ravdess import RAVDESS
     from qaudio.export import export_onnx
     from qaudio.frontend import FrontendConfig

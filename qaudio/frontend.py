@@ -12,13 +12,22 @@ from torch import Tensor, nn
 
 from qaudio.resampling import whole_ratio
 
-Kind = Literal["logmel", "delta", "published"]
+Kind = Literal["logmel", "delta", "published", "efficientat"]
+MelScale = Literal["slaney", "kaldi"]
 
 LOG_FLOOR = 1e-10  # power below which the logarithm is clamped: -100 dB
 BLOCK_FRAMES = 336  # transformed at once, of all clips of a batch together
 # Largest settings, so that no config asks for memory without end.
 MOST = {"sample_rate": 10_000_000, "n_fft": 65536, "hop_length": 65536, "n_mels": 1024}
 MOST_VALUES = 1_000_000  # mel bins × frames a second; PANNs' front-end has 6400
+# What a kind changes of the defaults, where a dict of settings leaves them out: those of
+# EfficientAT's code (Schmid et al., ICASSP 2023).
+KIND_SETTINGS: dict[str, dict[str, Any]] = {
+    "efficientat": {
+        "n_mels": 128, "f_min": 0.0, "f_max": 15000.0, "win_length": 800, "preemphasis": 0.97,
+        "mel_scale": "kaldi", "log_offset": 1e-5, "shift": 4.5, "scale": 5.0,
+    },
+}  # fmt: skip
 MEL_BANDS = 4  # groups of mel bins, each multiplied with the FFT bins that it reaches only
 
 
@@ -32,12 +41,20 @@ class FrontendConfig:
         kind: "logmel", one channel; "delta", log-mel and its first three deltas along time;
             "published", as QPANN's code has it: deltas of the power spectrum along *frequency*,
             mel and log on all four. Only there to load the published checkpoint: over a third of
-            its delta values sit at the clamp, because negative deltas are logged.
+            its delta values sit at the clamp, because negative deltas are logged; "efficientat",
+            one channel, whose other settings `from_dict` fills in as EfficientAT's code has them.
         sample_rate: Hz.
-        n_fft: window and FFT length in samples (Hann window).
+        n_fft: FFT length in samples, and the window's (Hann) unless `win_length` is given.
         hop_length: samples.
-        n_mels: mel bins (Slaney scale and norm).
+        n_mels: mel bins.
         f_min, f_max: Hz.
+        win_length: samples of a symmetric Hann window, centred in the FFT; None: a periodic one of
+            `n_fft` samples.
+        preemphasis: coefficient c of x[n] − c·x[n−1], which takes the first sample away; 0: none.
+        mel_scale: "slaney" (Slaney's scale, triangles of equal area) or "kaldi" (Kaldi's scale,
+            triangles of equal height on it).
+        log_offset: natural logarithm of power + this; None: decibels, clamped at −100.
+        shift, scale: the logarithm x becomes (x + shift) / scale.
 
     Raises:
         ValueError: for a setting out of range; says which.
@@ -50,6 +67,12 @@ class FrontendConfig:
     n_mels: int = 64
     f_min: float = 50.0
     f_max: float = 14000.0
+    win_length: int | None = None
+    preemphasis: float = 0.0
+    mel_scale: MelScale = "slaney"
+    log_offset: float | None = None
+    shift: float = 0.0
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -60,6 +83,18 @@ class FrontendConfig:
                 raise ValueError(f"frontend {name} must be a positive integer, not {value!r}")
             if value > MOST[name]:
                 raise ValueError(f"frontend {name} must be at most {MOST[name]}, not {value}")
+        window = self.win_length
+        if window is not None and not (type(window) is int and 2 <= window <= self.n_fft):
+            raise ValueError(f"frontend win_length must be 2 to n_fft ({self.n_fft}), not {window}")
+        if self.mel_scale not in get_args(MelScale):
+            raise ValueError(
+                f"frontend mel_scale must be one of {get_args(MelScale)}, not {self.mel_scale!r}"
+            )
+        _check_number("preemphasis", self.preemphasis, 0, 1)
+        _check_number("shift", self.shift, -1e6, 1e6)
+        _check_number("scale", self.scale, 1e-6, 1e6)
+        if self.log_offset is not None:
+            _check_number("log_offset", self.log_offset, 1e-30, 1e30)
         if self.n_mels * self.sample_rate > MOST_VALUES * self.hop_length:
             raise ValueError(
                 f"frontend of {self.n_mels} mel bins every {self.hop_length} samples at "
@@ -77,14 +112,35 @@ class FrontendConfig:
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> "FrontendConfig":
-        """Build from a plain dict; raises ValueError naming unknown settings."""
+        """Build from a plain dict, whose gaps are filled by the kind's settings.
+
+        Raises:
+            ValueError: for unknown settings, by name, and as the class.
+        """
         unknown = set(settings) - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"unknown frontend settings: {', '.join(sorted(unknown))}")
-        return cls(**settings)
+        return cls(**{**KIND_SETTINGS.get(str(settings.get("kind")), {}), **settings})
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain JSON; of the settings of `LATER` those that are not at their default."""
+        given = asdict(self)
+        filled = KIND_SETTINGS.get(self.kind, {})
+        for field in fields(self):
+            later = field.name in LATER and field.name not in filled
+            if later and given[field.name] == field.default:
+                del given[field.name]
+        return given
+
+
+# Settings that the first entries' configs do not have.
+LATER = ("win_length", "preemphasis", "mel_scale", "log_offset", "shift", "scale")
+
+
+def _check_number(name: str, value: Any, low: float, high: float) -> None:
+    """Raise ValueError unless a setting is a number within limits."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"frontend {name} must be {low:g} to {high:g}, not {value!r}")
 
 
 class Frontend(nn.Module):
@@ -92,14 +148,14 @@ class Frontend(nn.Module):
 
     Shape:
         (B, T) at `config.sample_rate` -> (B, channels, frames, n_mels) in dB (deltas: dB per
-        frame), frames = T // hop_length + 1, or of T − 1 where n_fft is odd. T must exceed
-        n_fft/2 (reflect padding).
+        frame) unless the settings say otherwise, frames = T // hop_length + 1, or of T − 1 with
+        pre-emphasis or where n_fft is odd. T must exceed n_fft/2 (reflect padding).
     """
 
     def __init__(self, config: FrontendConfig):
         super().__init__()
         self.config = config
-        self.channels = 1 if config.kind == "logmel" else 4
+        self.channels = 4 if config.kind in ("delta", "published") else 1
         # Log-mels and deltas differ in scale tenfold, so `delta` wants a norm for each of its
         # channels; the published checkpoint shares one over its four.
         self.norm_features = config.n_mels * (4 if config.kind == "delta" else 1)
@@ -114,7 +170,11 @@ class Frontend(nn.Module):
             band = group[start:stop].contiguous().to(torch.get_default_device())
             self.register_buffer(f"mel_band{n}", band, persistent=False)
         # Made on the CPU: for the meta device torch would import its compiler, a second's work.
-        window = torch.hann_window(config.n_fft, device="cpu").to(torch.get_default_device())
+        size = config.win_length or config.n_fft
+        window = torch.hann_window(size, periodic=config.win_length is None, device="cpu")
+        before = (config.n_fft - size) // 2
+        window = F.pad(window, (before, config.n_fft - size - before))
+        window = window.to(torch.get_default_device())
         self.register_buffer("window", window, persistent=False)
         self.window: Tensor
 
@@ -139,6 +199,8 @@ class Frontend(nn.Module):
     def _log_mels(self, waveform: Tensor) -> Tensor:
         """Log-mels of (B, T): (B, 1, frames, n_mels), or 4 channels of the `published` kind."""
         size, half = self.config.n_fft, self.config.n_fft // 2
+        if self.config.preemphasis:
+            waveform = waveform[:, 1:] - self.config.preemphasis * waveform[:, :-1]
         if waveform.shape[-1] <= half:
             raise ValueError(
                 f"the front-end needs more than {half} samples, not {waveform.shape[-1]}"
@@ -159,7 +221,18 @@ class Frontend(nn.Module):
                 parts.append(self._mels(torch.stack(_with_deltas(power, dim=2), dim=1)))
             else:
                 parts.append(self._mels(power).unsqueeze(1))
-        return 10 * torch.log10(torch.clamp(torch.cat(parts, dim=2), min=LOG_FLOOR))
+        return self.logarithm(torch.cat(parts, dim=2))
+
+    def logarithm(self, mels: Tensor) -> Tensor:
+        """Mel powers on the scale that the network takes."""
+        config = self.config
+        if config.log_offset is None:
+            found = 10 * torch.log10(torch.clamp(mels, min=LOG_FLOOR))
+        else:
+            found = torch.log(mels + config.log_offset)
+        if config.shift == 0 and config.scale == 1:
+            return found
+        return (found + config.shift) / config.scale
 
     def _mels(self, power: Tensor) -> Tensor:
         """Mel bins of powers (..., n_fft // 2 + 1)."""
@@ -171,7 +244,13 @@ class Frontend(nn.Module):
 
 
 def mel_bank(config: FrontendConfig) -> Tensor:
-    """Triangles on Slaney's mel scale, of equal area: (n_fft // 2 + 1, n_mels)."""
+    """Triangles on the config's mel scale: (n_fft // 2 + 1, n_mels)."""
+    if config.mel_scale == "kaldi":
+        bank, _ = torchaudio.compliance.kaldi.get_mel_banks(
+            config.n_mels, config.n_fft, float(config.sample_rate), config.f_min, config.f_max,
+            100.0, -500.0, 1.0,  # limits of a warp by vocal tract length, and none of it
+        )  # fmt: skip
+        return F.pad(bank.T, (0, 0, 0, config.n_fft // 2 + 1 - bank.shape[1])).contiguous()
     return torchaudio.functional.melscale_fbanks(
         n_freqs=config.n_fft // 2 + 1,
         f_min=config.f_min,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qaudio.frontend import LOG_FLOOR, Frontend, mel_bank
+from qaudio.frontend import Frontend, mel_bank
 from qaudio.models.base import AudioModel, MelNorm
 from qaudio.quaternion import QConv2d, QLinear
 from qaudio.quaternion.algebra import gather, product_weights, spread
@@ -36,7 +36,7 @@ class NetworkGraph(nn.Module):
                 setattr(model.get_submodule(parent), child, plain)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.model.classifier(self.model.embed_features(features))
+        return self.model.classify(self.model.embed_features(features))
 
 
 class _ProductConv2d(nn.Module):
@@ -118,6 +118,7 @@ class FrontendGraph(nn.Module):
     def __init__(self, frontend: Frontend):
         super().__init__()
         self.config = config = frontend.config
+        self.logarithm = frontend.logarithm
         size = config.n_fft
         self.n1 = next(d for d in range(math.isqrt(size), 0, -1) if size % d == 0)
         self.n2 = size // self.n1
@@ -153,9 +154,9 @@ class FrontendGraph(nn.Module):
         if self.config.kind == "published":  # deltas along frequency, of the power
             along = power.index_select(1, self.order).transpose(1, 2)  # (B, frames, bins)
             kept = torch.stack(_with_deltas(along), dim=1)
-            return _decibels(kept @ self.bank.index_select(1, self.order).T)
-        log_mel = _decibels(self.bank @ power)  # (B, n_mels, frames)
-        order = [log_mel] if self.config.kind == "logmel" else _with_deltas(log_mel)
+            return self.logarithm(kept @ self.bank.index_select(1, self.order).T)
+        log_mel = self.logarithm(self.bank @ power)  # (B, n_mels, frames)
+        order = _with_deltas(log_mel) if self.config.kind == "delta" else [log_mel]
         batch, mels, frames = log_mel.shape
         rows = torch.stack(order, dim=2).reshape(batch, mels * len(order), frames)
         return rows.transpose(1, 2).reshape(batch, frames, mels, len(order)).permute(0, 3, 1, 2)
@@ -163,6 +164,8 @@ class FrontendGraph(nn.Module):
     def power(self, waveform: Tensor) -> Tensor:
         """Power spectra (B, bins in the steps' order, frames)."""
         size, hop = self.config.n_fft, self.config.hop_length
+        if self.config.preemphasis:
+            waveform = waveform[:, 1:] - self.config.preemphasis * waveform[:, :-1]
         batch, half = waveform.shape[0], size // 2
         frames = (waveform.shape[1] + 2 * half - size) // hop + 1
         pieces = -(-size // hop)  # of a hop each that a frame reaches over
@@ -175,10 +178,6 @@ class FrontendGraph(nn.Module):
         x = self.second @ x.reshape(batch, self.n1 // 2 + 1, 2 * self.n2, frames)
         squares = (x * x).reshape(batch, self.n1 // 2 + 1, 2, -1, frames)
         return squares.sum(dim=2).reshape(batch, -1, frames)
-
-
-def _decibels(power: Tensor) -> Tensor:
-    return 10 * torch.log10(torch.clamp(power, min=LOG_FLOOR))
 
 
 def _with_deltas(x: Tensor) -> list[Tensor]:

@@ -44,6 +44,8 @@ class OptimizedModel(AudioModel):
         )
         self.frontend = copy.deepcopy(original.frontend)
         self.classifier = copy.deepcopy(original.classifier).requires_grad_(False)
+        self.hidden = copy.deepcopy(original.hidden).requires_grad_(False)
+        self.num_features = original.num_features
         self.network = network
         # Layers that stayed as they were may be bfloat16; the norm and the stages cast inside.
         casts = any(isinstance(layer, _Scaled) for layer in network.modules())

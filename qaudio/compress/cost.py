@@ -230,4 +230,4 @@ class _Network(nn.Module):
         self.model = model
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.model.classifier(self.model.embed_features(features))
+        return self.model.classify(self.model.embed_features(features))

@@ -65,3 +65,11 @@ def features(student: Tensor, teacher: Tensor) -> Tensor:
     """
     apart = F.normalize(student, dim=-1) - F.normalize(teacher.detach(), dim=-1)
     return apart.square().sum(dim=-1).mean()
+
+
+def cosine(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 − cos(s, t) of embeddings (B, D), averaged over clips: half of `features`.
+
+    The best of the losses of embeddings that S-SONDO compares.
+    """
+    return 1 - F.cosine_similarity(student, teacher.detach(), dim=-1).mean()

@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import soundfile
@@ -245,10 +246,12 @@ class AudioCache:
 
     Args:
         folder: None: `cache_folder()/audio`.
+        bits: 32 keeps samples as float32; 16 as int16 of full scale 32767, at half the size.
     """
 
-    def __init__(self, folder: str | os.PathLike | None = None):
+    def __init__(self, folder: str | os.PathLike | None = None, bits: Literal[16, 32] = 32):
         self.folder = Path(folder) if folder else cache_folder() / "audio"
+        self.bits = bits
 
     def entry(self, path: str | os.PathLike, sample_rate: int) -> Path:
         """The cache's file for a sound file at a rate; raises AudioError if that is missing."""
@@ -257,7 +260,8 @@ class AudioCache:
         except OSError:
             raise AudioError(f"{display_name(path)}: no such file") from None
         key = f"{CACHE_VERSION}|{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
-        digest = hashlib.sha256(os.fsencode(f"{key}|{sample_rate}")).hexdigest()
+        form = "" if self.bits == 32 else f"|{self.bits}"
+        digest = hashlib.sha256(os.fsencode(f"{key}|{sample_rate}{form}")).hexdigest()
         return self.folder / digest[:2] / f"{digest[2:32]}.npy"
 
     def has(self, path: str | os.PathLike, sample_rate: int) -> bool:
@@ -268,13 +272,15 @@ class AudioCache:
             return True
 
     def get(self, path: str | os.PathLike, sample_rate: int) -> np.ndarray:
-        """Samples of a file at a rate, (T,) float32, read-only; decodes at the first call."""
+        """Samples of a file at a rate, (T,), read-only; decodes at the first call."""
         entry = self.entry(path, sample_rate)
         try:
             return np.load(entry, mmap_mode="r")
         except (OSError, ValueError, EOFError):
             pass  # not there, or not whole: written anew
         samples = load(path, sample_rate)
+        if self.bits == 16:
+            samples = np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)
         entry.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()  # into a file, numpy hides what a disk says
         np.save(content, samples)

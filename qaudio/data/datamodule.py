@@ -382,19 +382,14 @@ class AudioDataModule(LightningDataModule):
         train, trainer = role == "training", self.trainer
         items = self._items(role)
         seed = global_seed() if self.seed is None else self.seed
-        dataset = ClipDataset(
-            items, len(self.labels), self.packed or self.cache, self._rate(), self.seconds, seed,
-            self.augment, train, self.crop,
-        )  # fmt: skip
-        classes = self._items_by_class(items) if train and self.balanced else None
         ranks, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
         if len(items) < ranks:
             raise DataError(f"{len(items)} {role} items cannot be shared by {ranks} processes")
-        sampler = EpochSampler(len(items), seed, train, classes, ranks=ranks, rank=rank, even=even)
+        sampler = self.make_sampler(items, seed, train, ranks=ranks, rank=rank, even=even)
         # A scored clip fills as many rows of a batch as it has segments.
         rows = max(len(segments) for _, segments in items)
         return ResumableLoader(
-            dataset,
+            self.make_dataset(items, seed, train),
             batch_size=1 if self.seconds is None else max(1, self.batch_size // rows),
             sampler=sampler,
             collate_fn=collate,
@@ -406,6 +401,18 @@ class AudioDataModule(LightningDataModule):
             # A last batch of one clip has no variance for BatchNorm to divide by.
             drop_last=train and len(sampler) > 1 and len(sampler) % self.batch_size == 1,
         )
+
+    def make_dataset(self, items: list[Item], seed: int, train: bool) -> ClipDataset:
+        """The data set of a loader."""
+        return ClipDataset(
+            items, len(self.labels), self.packed or self.cache, self._rate(), self.seconds, seed,
+            self.augment, train, self.crop,
+        )  # fmt: skip
+
+    def make_sampler(self, items: list[Item], seed: int, train: bool, **share: Any) -> EpochSampler:
+        """The order of a loader; `share` is that of a process, as `EpochSampler` takes it."""
+        classes = self._items_by_class(items) if train and self.balanced else None
+        return EpochSampler(len(items), seed, train, classes, **share)
 
     def train_dataloader(self) -> DataLoader:
         loader = self._loader("training")

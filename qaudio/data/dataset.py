@@ -185,7 +185,7 @@ class ClipDataset(Dataset):
         else:
             label = torch.zeros(self.classes, dtype=torch.uint8)
             label[list(clip.label)] = 1
-        rows = [self._prepared(np.array(samples[segment]), rng) for segment in segments]
+        rows = [self._prepared(as_float(samples[segment]), rng) for segment in segments]
         return {
             "waveform": torch.from_numpy(np.stack(rows)),
             "label": label,
@@ -201,6 +201,13 @@ class ClipDataset(Dataset):
         if self.samples is not None:
             waveform = fit_length(waveform, self.samples, rng, self.crop)
         return np.asarray(waveform, np.float32)
+
+
+def as_float(samples: np.ndarray) -> np.ndarray:
+    """A copy of samples of a cache, as float32 in −1…1."""
+    if samples.dtype == np.int16:
+        return samples.astype(np.float32) / np.float32(32767)
+    return np.array(samples)
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -42,7 +42,9 @@ class AudioModel(nn.Module):
 
     Subclasses implement `embed_features`, which applies `self.head_dropout` to the embedding, set
     `self.classifier` (an `nn.Linear` on the embedding), `self.min_frames`, and `self.block_dropout`
-    where their blocks have one, and implement `channel_groups` where they can be pruned.
+    where their blocks have one, and implement `channel_groups` where they can be pruned. Where
+    layers come between embedding and classifier they are `self.hidden`, and `self.num_features`
+    says how wide the embedding is.
 
     Attributes:
         labels: class names, or None.
@@ -73,10 +75,21 @@ class AudioModel(nn.Module):
         self.quaternion = quaternion
         self.frontend = Frontend(frontend)
         self.head_dropout = nn.Dropout(0.0)
+        self.hidden: nn.Module = nn.Identity()
+        self._num_features: int | None = None
         self.labels: list[str] | None = None
         self.task: Task = "multiclass"
         self.eval_seconds: float | None = None
         self.padded = False
+
+    @property
+    def num_features(self) -> int:
+        """Size of the embedding."""
+        return self._num_features or self.classifier.in_features
+
+    @num_features.setter
+    def num_features(self, size: int) -> None:
+        self._num_features = size
 
     @property
     def sample_rate(self) -> int:
@@ -114,7 +127,11 @@ class AudioModel(nn.Module):
             ValueError: for another number of dimensions, or no samples.
             TypeError: for something else than a tensor.
         """
-        return self.classifier(self.embed(waveform, sample_rate))
+        return self.classify(self.embed(waveform, sample_rate))
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Logits (B, num_classes) of embeddings (B, num_features)."""
+        return self.classifier(self.hidden(embedding))
 
     def embed(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:
         """Embeddings (B, D) of waveforms; arguments as `forward`."""

@@ -25,9 +25,14 @@ IMAGE_NETWORKS = (
     "timm:mobilenetv3_large_100",
     "timm:mobilenetv3_small_100",
 )
+# EfficientAT's; the number is the width multiplier times ten.
+MOBILENETS = tuple(
+    f"mn{width}" for width in ("01", "02", "04", "05", "06", "08", "10", "20", "30", "40")
+)
 ARCHITECTURES = (
     *sorted([*FAMILIES, *(f"q{family}" for family in FAMILIES)]),
     *TRANSFORMERS,
+    *MOBILENETS,
     *IMAGE_NETWORKS,
 )
 _NAME = re.compile(rf"(?P<q>q?)(?P<family>{'|'.join(FAMILIES)})(?:_(?P<width>\d{{3}}))?")
@@ -110,11 +115,11 @@ def create_model(
     Args:
         arch: one of `ARCHITECTURES`; a CNN with an optional width in percent ("qcnn10_050"), a
             transformer with an optional stride of its 16×16 patches, which then overlap
-            ("ast_tiny_s10"), any of timm's image networks ("timm:mobilenetv3_small_100"), or one
-            that `register` added.
+            ("ast_tiny_s10"), EfficientAT's mn01 to mn40, any of timm's image networks
+            ("timm:mobilenetv3_small_100"), or one that `register` added.
         num_classes: outputs.
         frontend: settings, whole or in part; those left out are PANNs', and the kind is "logmel"
-            for real nets and "delta" for quaternion ones.
+            for real nets, "delta" for quaternion ones and "efficientat" for mn*.
         widths: output channels by layer name, for pruned nets; None for the unpruned net.
 
     Raises:
@@ -128,10 +133,10 @@ def create_model(
     own_kind = _registered.get(arch)
     if own_kind is not None:
         quaternion = own_kind.quaternion
-    elif not (image or transformer):
+    elif not (image or transformer or arch in MOBILENETS):
         family, quaternion, multiplier = parse_architecture(arch)
     check_classes(num_classes)
-    kind = "delta" if quaternion else "logmel"
+    kind = "delta" if quaternion else "efficientat" if arch in MOBILENETS else "logmel"
     if frontend is None:
         frontend = FrontendConfig.from_dict({"kind": kind})
     elif isinstance(frontend, dict):
@@ -149,6 +154,11 @@ def create_model(
 
         given({})
         return ImageBackbone(arch, num_classes, frontend)
+    if arch in MOBILENETS:
+        from qaudio.models.mobilenet import MobileNet
+
+        given({})
+        return MobileNet(arch, int(arch[2:]) / 10, num_classes, frontend)
     if transformer:
         from qaudio.models import transformer as ast
 

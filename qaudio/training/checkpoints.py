@@ -17,7 +17,7 @@ from qaudio.paths import replacing
 from qaudio.zoo.catalog import EntryError
 
 LAST = "last.ckpt"
-EVERY = 1200.0  # seconds, within an epoch
+EVERY = 300.0  # seconds, within an epoch
 
 
 def last_checkpoint(folder: Path) -> ModelCheckpoint:
@@ -34,9 +34,8 @@ def last_checkpoint(folder: Path) -> ModelCheckpoint:
 class WithinEpoch(Callback):
     """Renews folder/last.ckpt in epochs that take longer than `EVERY`: little is lost of them.
 
-    From there a run goes on with the clips that are left of the epoch, but with other draws of
-    dropout than it would have had, and that epoch's train_loss is the mean over what was left: only
-    from an epoch's end it is the run that was not interrupted.
+    From there a run goes on with the clips that are left of the epoch, as the run that was not
+    interrupted; only that epoch's train_loss is the mean over what was left.
 
     Args:
         folder: of `last_checkpoint`.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from lightning import Callback
 from torch import Tensor, nn
 
@@ -16,10 +17,13 @@ from qaudio.data.augment import global_seed
 from qaudio.data.datamodule import Split
 from qaudio.models.base import AudioModel
 from qaudio.training.callbacks import StepwisePruning
-from qaudio.training.modules import Classifier
+from qaudio.training.modules import Classifier, clip_means
 from qaudio.training.stored import StoredAnswers
 from qaudio.zoo.catalog import EntryError, entry_name, found_in, list_models, locate
 from qaudio.zoo.lineage import load_for_split
+
+TAGGED = 0.3  # probability from which a teacher's class counts as a tag
+LEAST_TAGGED = 5  # clips of a class that is scored against a teacher's tags
 
 
 class PrunedClassifier(Classifier):
@@ -105,7 +109,10 @@ class PrunedClassifier(Classifier):
 class DistilledClassifier(PrunedClassifier):
     """Trains a student on the labels and on what a teacher answers to the same batch.
 
-    The loss is (1 − alpha)·(the task's own) + alpha·(the teacher's term). For fold k the teacher
+    The loss is (1 − alpha)·(the task's own) + alpha·(the teacher's term) + embedding_weight·(1 −
+    cosine between a linear map of the student's embedding and the teacher's). Recordings without
+    labels (`AudioPool`) leave the first term out; the student then learns the teacher's classes,
+    and is scored against the teacher's tags. For fold k the teacher
     is the one that was trained without fold k, and refused when there is none. It hears the
     student's waveforms, augmented as they are, through its own front-end (resampled where it
     works at another rate); mixup mixes the same clips at the same weights in both networks'
@@ -124,6 +131,7 @@ class DistilledClassifier(PrunedClassifier):
             differ in size).
         alpha: weight of the teacher's term, 0 to 1; .5 is the published 1:1.
         temperature: of "kl_logits" and "published".
+        embedding_weight: of the embeddings' cosine (S-SONDO, its best loss of embeddings).
         store_teacher: folder to keep the teacher's answers in, each computed once; only where
             clips repeat from epoch to epoch: without augmentation, random crops and mixup.
         **compression: arguments of `PrunedClassifier`.
@@ -143,6 +151,7 @@ class DistilledClassifier(PrunedClassifier):
         loss: Literal["kl_logits", "published", "bce", "features"] = "kl_logits",
         alpha: float = 0.5,
         temperature: float = 2.0,
+        embedding_weight: float = 0.0,
         store_teacher: str | None = None,
         **compression: Any,
     ):
@@ -153,6 +162,8 @@ class DistilledClassifier(PrunedClassifier):
             raise ValueError(
                 f"alpha must be in 0…1 and temperature above 0, not {alpha} and {temperature}"
             )
+        if not embedding_weight >= 0:
+            raise ValueError(f"embedding_weight must be at least 0, not {embedding_weight}")
         if loss == "bce" and self.task == "multiclass":
             raise ValueError(
                 "loss 'bce' is for several labels a clip; with one label give kl_logits, published "
@@ -162,12 +173,15 @@ class DistilledClassifier(PrunedClassifier):
             raise ValueError("store_teacher needs clips that repeat: leave mixup out")
         self.teacher, self.teaches = teacher, loss
         self.alpha, self.temperature = alpha, temperature
+        self.embedding_weight = embedding_weight
+        self.unlabelled = False
         self.store_teacher = store_teacher
         self.projection: nn.Module = nn.Identity()
         self.answers: StoredAnswers | None = None
         # In a tuple, the teacher is no submodule: not trained, moved, averaged or saved.
         self._held: tuple[AudioModel, ...] = ()
         self._order: list[int] = []
+        self._cosines: list[Tensor] = []
 
     def look_in(self, folder: Path) -> None:
         super().look_in(folder)
@@ -189,27 +203,50 @@ class DistilledClassifier(PrunedClassifier):
 
     def build(self, labels: list[str], split: Split) -> AudioModel:
         teacher = load_for_split(self.teacher, split, global_seed()).requires_grad_(False)
+        self.unlabelled = not labels
+        if self.unlabelled:
+            labels = self._taught_labels(teacher)
         if self.teaches != "features":
             self._order = self._matched(teacher, labels, split.benchmark)
-        self._held = (teacher,)
+        self._held = (teacher.to(memory_format=torch.channels_last),)
         net = super().build(labels, split)
-        sizes = (net.classifier.in_features, teacher.classifier.in_features)
-        if self.teaches == "features" and self.prunes and self.stepwise.steps > 1:
+        sizes = (net.num_features, teacher.num_features)
+        if self.maps_embeddings and self.prunes and self.stepwise.steps > 1:
             groups = select_groups(net, self.request["layers"])
             changed = [group.name for group in groups if "classifier" in group.consumers]
             if changed:
                 raise ValueError(
-                    f"loss 'features' compares embeddings, whose size changes with each step that "
+                    f"embeddings are compared, whose size changes with each step that "
                     f"prunes {', '.join(changed)}: leave it out of layers, or give steps 1"
                 )
-        if self.teaches == "features" and sizes[0] != sizes[1]:
+        if self.embedding_weight or (self.teaches == "features" and sizes[0] != sizes[1]):
             self.projection = nn.Linear(*sizes, bias=False)
         return net
 
+    @property
+    def maps_embeddings(self) -> bool:
+        """Whether the loss compares embeddings."""
+        return self.teaches == "features" or self.embedding_weight > 0
+
+    def _taught_labels(self, teacher: AudioModel) -> list[str]:
+        """The classes that are learnt from unlabelled sound; raises EntryError."""
+        name = entry_name(locate(self.teacher))
+        if teacher.task != "multilabel" or not teacher.labels:
+            raise EntryError(
+                f"{name}: no tagger with named classes ({teacher.task}, {teacher.num_classes} "
+                "classes): unlabelled sound is named by its teacher; give one such as mn04.audioset"
+            )
+        return list(teacher.labels)
+
     def _matched(self, teacher: AudioModel, labels: list[str], benchmark: str) -> list[int]:
         """The teacher's index of each of the student's classes; raises EntryError."""
-        if sorted(teacher.labels or []) == sorted(labels) and teacher.task == self.task:
-            return [(teacher.labels or []).index(label) for label in labels]
+        known_labels = {label: n for n, label in enumerate(teacher.labels or [])}
+        # Of several labels a clip each is a question of its own; one label is told from the others.
+        same = known_labels.keys() == set(labels)
+        if self.task == "multilabel":
+            same = known_labels.keys() >= set(labels)
+        if same and teacher.task == self.task:
+            return [known_labels[label] for label in labels]
         known = list_models(benchmark=benchmark)
         allowed = f"an entry of {benchmark} ({', '.join(known)})" if known else "one that does"
         raise EntryError(
@@ -228,7 +265,7 @@ class DistilledClassifier(PrunedClassifier):
                 "store_teacher needs clips that repeat from epoch to epoch: leave data.augment "
                 "out, and random crops (data.seconds must be the clips' length, or null)"
             )
-        kind = "embeddings" if self.teaches == "features" else "logits"
+        kind = "embeddings" if self.maps_embeddings else "logits"
         self.answers = StoredAnswers(self.store_teacher, self._held[0], kind)
 
     def on_train_epoch_end(self) -> None:
@@ -242,38 +279,102 @@ class DistilledClassifier(PrunedClassifier):
         waveform: Tensor,
         mix: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        logits = self.net.classifier(embedding)
-        taught = self.taught(waveform, mix)
+        logits = self.net.classify(embedding).float()
+        vectors, answers = self.taught(waveform, mix)
+        loss = self.alpha * self.teacher_term(embedding, logits, vectors, answers)
+        if self.embedding_weight:
+            apart = distill.cosine(self.projection(embedding).float(), vectors)
+            loss = loss + self.embedding_weight * apart
+        return loss if self.unlabelled else (1 - self.alpha) * self.loss(logits, targets) + loss
+
+    def teacher_term(
+        self, embedding: Tensor, logits: Tensor, vectors: Tensor, answers: Tensor
+    ) -> Tensor:
+        """The teacher's term: the student's embedding and logits beside the teacher's."""
         if self.teaches == "features":
-            term = distill.features(self.projection(embedding).float(), taught)
-        elif self.teaches == "bce":
-            term = distill.bce(logits.float(), taught)
-        elif self.teaches == "published":
-            term = distill.published(
-                logits.float(), taught, temperature=self.temperature, task=self.task
-            )
-        else:
-            term = distill.kl_logits(logits.float(), taught, temperature=self.temperature)
-            if self.task == "multilabel":
-                term = term / logits.shape[-1]  # the labels' BCE is a mean over classes too
-        return (1 - self.alpha) * self.loss(logits, targets) + self.alpha * term
+            return distill.features(self.projection(embedding).float(), vectors)
+        if self.teaches == "bce":
+            return distill.bce(logits, answers)
+        if self.teaches == "published":
+            return distill.published(logits, answers, temperature=self.temperature, task=self.task)
+        term = distill.kl_logits(logits, answers, temperature=self.temperature)
+        # The labels' BCE is a mean over classes too.
+        return term / logits.shape[-1] if self.task == "multilabel" else term
 
     @torch.no_grad()
-    def taught(self, waveform: Tensor, mix: Callable[[Tensor], Tensor]) -> Tensor:
-        """The teacher's logits (B, C), or embeddings (B, D), of a batch mixed as the student's."""
+    def taught(
+        self, waveform: Tensor, mix: Callable[[Tensor], Tensor] = lambda x: x
+    ) -> tuple[Tensor, Tensor]:
+        """The teacher's embeddings (B, D) and logits (B, C) of a batch mixed as the student's.
+
+        Where answers are stored, and the loss takes logits alone, the embeddings are empty.
+        """
         teacher = self._held[0]
 
-        def answer(sounds: Tensor) -> Tensor:
-            embedding = teacher.embed_features(mix(teacher.features(sounds, self.sample_rate)))
-            if self.teaches == "features":
-                return embedding.float()
-            return teacher.classifier(embedding).float()
+        def embed(sounds: Tensor) -> Tensor:
+            return teacher.embed_features(mix(teacher.features(sounds, self.sample_rate)))
 
         if self.answers is None:
-            found = answer(waveform)
+            vectors = embed(waveform)
+            logits = teacher.classify(vectors)
         else:
             # Stored answers outlive this run: they depend neither on its precision nor on the
             # order of its classes.
             with torch.autocast(waveform.device.type, enabled=False):
-                found = self.answers(waveform, answer)
-        return found if self.teaches == "features" else found[:, self._order]
+                if self.maps_embeddings:
+                    vectors = self.answers(waveform, embed)
+                    logits = teacher.classify(vectors)
+                else:
+                    vectors = waveform.new_empty(len(waveform), 0)
+                    logits = self.answers(waveform, lambda x: teacher.classify(embed(x)))
+        order = self._order or list(range(logits.shape[-1]))
+        return vectors.float(), logits.float()[:, order]
+
+    def clip_labels(self, batch: dict[str, Any]) -> Tensor:
+        """The labels, or of unlabelled sound the teacher's tags, 0/1 per class (clips, C)."""
+        if not self.unlabelled:
+            return super().clip_labels(batch)
+        vectors, logits = self.taught(batch["waveform"])
+        student = self.projection(self.net.embed(batch["waveform"])).float()
+        apart = F.cosine_similarity(student, vectors) if self.maps_embeddings else None
+        if apart is not None:
+            self._cosines.append(apart.cpu())
+        return (clip_means(logits, batch).sigmoid() >= TAGGED).to(torch.uint8)
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        self._cosines = []
+        if self.unlabelled:
+            self._held[0].to(self.device)
+
+    def on_validation_epoch_start(self) -> None:
+        self._cosines = []
+
+    def on_validation_epoch_end(self) -> None:
+        if self._cosines:
+            self.log("val_cosine", torch.cat(self._cosines).mean(), prog_bar=True, sync_dist=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Of unlabelled sound, leave out the tags of classes that are too rare to be ranked."""
+        super().on_test_epoch_end()
+        if not self.unlabelled:
+            return
+        counts = torch.stack([batch["label"].sum(0) for batch in self.scored]).sum(0)
+        for batch in self.scored:
+            batch["label"] = batch["label"] * (counts >= LEAST_TAGGED).to(torch.uint8)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an entry's results say of teaching without labels."""
+        if not self.unlabelled:
+            return {}
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        found: dict[str, Any] = {
+            "teacher": entry_name(locate(self.teacher)),
+            "tagged_from": TAGGED,
+            "least_tagged": LEAST_TAGGED,
+            "heard": data.heard(),
+        }
+        if self._cosines:
+            found["embedding_cosine"] = round(float(torch.cat(self._cosines).mean()), 4)
+        return {"teaching": found}

@@ -27,7 +27,7 @@ from qaudio.zoo.catalog import entry_name, found_in, locate, read_config
 from qaudio.zoo.lineage import load_for_split
 
 Optimizer = Literal["adamw", "adam"]
-Schedule = Literal["cosine", "one_cycle", "constant"]
+Schedule = Literal["cosine", "one_cycle", "trapezoidal", "constant"]
 
 
 class Classifier(LightningModule):
@@ -43,8 +43,10 @@ class Classifier(LightningModule):
         optimizer: "adamw" or "adam" (amsgrad, as PANNs).
         lr: peak learning rate.
         weight_decay: of AdamW; biases and norms are left out.
-        schedule: "cosine" (linear warm-up, half cosine), "one_cycle" (torch's) or "constant".
+        schedule: "cosine" (linear warm-up, half cosine), "one_cycle" (torch's), "trapezoidal"
+            (linear warm-up, flat, linear decay to zero) or "constant".
         warmup: share of the steps that warm up.
+        decay: share of the steps that decay, with "trapezoidal".
         label_smoothing: of cross-entropy, so with "multiclass" only.
         class_weights: weight the classes in the loss, inversely to their training clips
             (segments, where they are cut).
@@ -71,6 +73,7 @@ class Classifier(LightningModule):
         weight_decay: float = 0.01,
         schedule: Schedule = "cosine",
         warmup: float = 0.1,
+        decay: float = 0.3,
         label_smoothing: float = 0.0,
         class_weights: bool = False,
         mixup: Mixup | None = None,
@@ -97,6 +100,7 @@ class Classifier(LightningModule):
                 )
         for name, rate in (
             ("warmup", warmup),
+            ("decay", decay),
             ("label_smoothing", label_smoothing),
             ("block_dropout", block_dropout),
             ("head_dropout", head_dropout),
@@ -110,7 +114,8 @@ class Classifier(LightningModule):
                 raise ValueError(f"{name} must be at least 0, not {value}")
         self.arch, self.source, self.frontend, self.task = arch, source, frontend, task
         self.optimizer_name, self.lr, self.weight_decay = optimizer, lr, weight_decay
-        self.schedule, self.warmup, self.label_smoothing = schedule, warmup, label_smoothing
+        self.schedule, self.warmup, self.decay = schedule, warmup, decay
+        self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         self.mixup, self.spec_augment = mixup, spec_augment
         if freeze != "none" and source is None:
@@ -122,6 +127,7 @@ class Classifier(LightningModule):
         self.net: AudioModel
         self._split: Split | None = None  # that `net` was built for
         self._trained = False
+        self._rng_state: Tensor | None = None  # of a checkpoint that is gone on from
         self.loss_weights: Tensor | None = None
         self.scored: list[dict[str, Any]] = []
 
@@ -141,6 +147,11 @@ class Classifier(LightningModule):
         return self.net.widths
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What else an entry's results say of the training."""
+        return {}
+
+    @property
     def sources(self) -> list[str]:
         """Entries that the network learns from: what they were trained on, it has seen too."""
         return [] if self.source is None else [self.source]
@@ -156,6 +167,11 @@ class Classifier(LightningModule):
 
     def build(self, labels: list[str], split: Split) -> AudioModel:
         """The network to train, for these classes and this split."""
+        if not labels:
+            raise ValueError(
+                f"{split.dataset} has no labels to train on: give --model DistilledClassifier and "
+                "a teacher"
+            )
         if self.arch is not None:
             net = create_model(self.arch, num_classes=len(labels), frontend=self.frontend)
         else:
@@ -197,7 +213,7 @@ class Classifier(LightningModule):
         net.eval_seconds, net.padded = data.seconds, data.pads
         self.adopt(net)
         self._split = data.split
-        self.metric, self.val_loss = clip_metric(self.task, len(data.labels)), ClipMean()
+        self.metric, self.val_loss = clip_metric(self.task, net.num_classes), ClipMean()
         if self.class_weights:
             self.loss_weights = data.class_weights()
         if self.frozen == "gradual" and self.trainer.world_size > 1:
@@ -223,9 +239,11 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["widths"] = dict(self.net.widths)
+        checkpoint["rng_state"] = torch.get_rng_state()  # dropout goes on within an epoch
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Rebuild the network, and its average, at the widths that pruning in steps had reached."""
+        self._rng_state = checkpoint.get("rng_state")
         for module in (self, *averaged(self.trainer)):
             net, widths = module.net, checkpoint.get("widths", module.net.widths)
             if widths != net.widths:
@@ -237,13 +255,18 @@ class Classifier(LightningModule):
 
     def clip_logits(self, batch: dict[str, Any]) -> Tensor:
         """Logits (clips, C) of a batch; those of a clip's segments are averaged."""
-        logits = self.net(batch["waveform"]).float()
-        return torch.stack([own.mean(0) for own in logits.split(batch["segments"])])
+        return clip_means(self.net(batch["waveform"]).float(), batch)
+
+    def clip_labels(self, batch: dict[str, Any]) -> Tensor:
+        """What a batch is scored against: class indices (clips,), or 0/1 per class (clips, C)."""
+        return batch["label"]
 
     def on_train_start(self) -> None:
         self._trained = True
         # As the epoch wants it also where a run goes on within one, which starts no epoch.
         finetuning.apply(self.net, self.frozen, self.current_epoch, self.thaw_every)
+        if self._rng_state is not None:
+            torch.set_rng_state(self._rng_state)
 
     def on_train_epoch_start(self) -> None:
         finetuning.apply(self.net, self.frozen, self.current_epoch, self.thaw_every)
@@ -285,7 +308,7 @@ class Classifier(LightningModule):
             waveform: the clips before that, (B, T).
             mix: how they were mixed.
         """
-        return self.loss(self.net.classifier(embedding), targets)
+        return self.loss(self.net.classify(embedding), targets)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of logits (B, C) against float targets (B, C)."""
@@ -298,7 +321,7 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         kept = ~batch["repeat"]  # one that another process scores is here only to keep step
-        logits, labels = self.clip_logits(batch)[kept], batch["label"][kept]
+        logits, labels = self.clip_logits(batch)[kept], self.clip_labels(batch)[kept]
         if not len(logits):
             return
         self._log_score("val", logits, labels)
@@ -317,11 +340,9 @@ class Classifier(LightningModule):
         self.scored = []
 
     def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        logits = self.clip_logits(batch)
-        self._log_score("test", logits, batch["label"])
-        self.scored.append(
-            {"id": batch["id"], "label": batch["label"].cpu(), "logits": logits.cpu()}
-        )
+        logits, labels = self.clip_logits(batch), self.clip_labels(batch)
+        self._log_score("test", logits, labels)
+        self.scored.append({"id": batch["id"], "label": labels.cpu(), "logits": logits.cpu()})
 
     def on_test_epoch_end(self) -> None:
         """Bring the scores of all processes together, on each of them."""
@@ -342,7 +363,8 @@ class Classifier(LightningModule):
                 {"params": decayed, "weight_decay": self.weight_decay},
                 {"params": plain, "weight_decay": 0.0},
             ]
-            optimizer = torch.optim.AdamW(groups, lr=self.lr)
+            # One pass over all parameters: small networks spend a tenth of a step here otherwise.
+            optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
         if self.schedule == "constant":
             return optimizer
         if math.isinf(self.trainer.estimated_stepping_batches):
@@ -355,6 +377,10 @@ class Classifier(LightningModule):
             scheduler: Any = torch.optim.lr_scheduler.OneCycleLR(
                 optimizer, self.lr, total_steps=steps, pct_start=self.warmup
             )
+        elif self.schedule == "trapezoidal":
+            scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: trapezoid(step, steps, self.warmup, self.decay)
+            )
         else:
             scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimizer, lambda step: warmup_cosine(step, steps, self.warmup)
@@ -363,6 +389,17 @@ class Classifier(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def clip_means(rows: Tensor, batch: dict[str, Any]) -> Tensor:
+    """Means (clips, D) of what a batch's segments gave, (segments, D)."""
+    return torch.stack([own.mean(0) for own in rows.split(batch["segments"])])
+
+
+def trapezoid(step: int, steps: int, warmup: float, decay: float) -> float:
+    """Learning-rate factor: linear to 1 over the first share, flat, linear to 0 over the last."""
+    rising, falling = max(1, round(warmup * steps)), max(1, round(decay * steps))
+    return min((step + 1) / rising, 1.0, max(0, steps - step) / falling)
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:

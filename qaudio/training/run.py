@@ -449,6 +449,7 @@ def _train(cli: TrainingCLI, recipe: Recipe) -> None:
         device=cli.trainer.strategy.root_device,
         parent=cli.model.parent,
         sources=cli.model.sources,
+        facts=cli.model.facts,
     )
     results = writer.record(run, recipe)
     key = f"seed{seed}_fold{run.split.fold}"

@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Run:
         device: that it was trained on.
         parent: name of the entry it comes from and how ("pruned from"); None from scratch.
         sources: every entry that it learnt from, by name or folder.
+        facts: what else results.json says of the training.
     """
 
     net: AudioModel
@@ -68,6 +69,7 @@ class Run:
     device: torch.device
     parent: tuple[str, str] | None
     sources: list[str]
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class EntryWriter:
@@ -286,6 +288,7 @@ class EntryWriter:
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in LIBRARIES},
         }
+        results |= run.facts
         if self.hub_benchmark:
             results["hub_benchmark"] = self.hub_benchmark
         if run.parent:

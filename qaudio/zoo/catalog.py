@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from qaudio.models.registry import FAMILIES, architectures
+from qaudio.models.registry import FAMILIES, MOBILENETS, architectures
 from qaudio.text import one_line
 from qaudio.zoo.benchmarks import DATASETS
 from qaudio.zoo.shapes import CONFIG, RESULTS, SOURCE, check
@@ -25,7 +25,11 @@ MOST_JSON = 1 << 23  # bytes: what is parsed takes many times as much
 HUB_PREFIX = "hf-hub:"  # of an address on the Hugging Face Hub: hf-hub:org/name[@revision]
 DEFAULT_ENTRY = "qcnn10_050.esc10_pruned50"  # what `qaudio predict FILE` uses
 # Whose code wrote a checkpoint, and the architectures it has: for `qaudio import`.
-IMPORTERS = {"panns": FAMILIES, "qpann": tuple(f"q{family}" for family in FAMILIES)}
+IMPORTERS = {
+    "panns": FAMILIES,
+    "qpann": tuple(f"q{family}" for family in FAMILIES),
+    "efficientat": MOBILENETS,
+}
 
 
 class EntryError(Exception):

@@ -37,8 +37,8 @@ def import_published(
     """An entry made of a published AudioSet checkpoint.
 
     Args:
-        path: the `.pth` file.
-        importer: "panns" or "qpann", whose code wrote it.
+        path: the `.pth` or `.pt` file.
+        importer: "panns", "qpann" or "efficientat", whose code wrote it.
         arch: the network it holds; one of `IMPORTERS[importer]`.
         folder: of the new entry; replaced when it is an entry already.
         labels: names of the 527 classes.
@@ -56,7 +56,7 @@ def import_published(
     path = Path(path)
     if arch not in IMPORTERS[importer]:
         raise ValueError(f"{importer} has {', '.join(IMPORTERS[importer])}, not {arch!r}")
-    state = convert_published(read_checkpoint(path))
+    state = CONVERTERS[importer](read_checkpoint(path, wrapped=importer != "efficientat"))
     frontend = {"kind": "published"} if importer == "qpann" else None
     model = create_model(arch, num_classes=AUDIOSET_CLASSES, frontend=frontend)
     _check_tensors(path, arch, model.state_dict(), state)
@@ -70,8 +70,12 @@ def import_published(
     return save(model.eval(), folder, license=license, extra=extra)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of a published file, `{"iteration": …, "model": state dict}`.
+def read_checkpoint(path: str | Path, wrapped: bool = True) -> dict[str, Tensor]:
+    """The state dict of a published file.
+
+    Args:
+        path: the file.
+        wrapped: it holds `{"iteration": …, "model": state dict}`; else the state dict itself.
 
     Only tensors and plain containers are ever built: a pickle that names anything else is refused
     before it can be called.
@@ -95,16 +99,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             f"{path}: not a checkpoint of plain tensors that PyTorch can read; it is cut short, or "
             "another kind of file; nothing in it was run"
         ) from None
-    state = content.get("model") if isinstance(content, dict) else None
+    state = content
+    if wrapped:
+        state = content.get("model") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         held = f"keys {', '.join(map(str, content))}" if isinstance(content, dict) else "no keys"
+        wanted = "'iteration' and 'model'" if wrapped else "tensors"
         raise EntryError(
-            f"{path}: not a published checkpoint: expected a dictionary of 'iteration' and "
-            f"'model', found {type(content).__name__} with {held[:200]}"
+            f"{path}: not a published checkpoint: expected a dictionary of {wanted}, found "
+            f"{type(content).__name__} with {held[:200]}"
         )
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise EntryError(f"{path}: model: {name!r} is {type(tensor).__name__}, not a tensor")
+            where = "model: " if wrapped else ""
+            raise EntryError(f"{path}: {where}{name!r} is {type(tensor).__name__}, not a tensor")
     return state
 
 
@@ -174,6 +182,42 @@ def convert_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             converted[name] = tensor
     return converted
+
+
+def convert_efficientat(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of EfficientAT's code as `MobileNet` loads it, strictly.
+
+    Layers are renamed, and the linear layers of squeeze and excitation become convolutions of 1×1.
+
+    Args:
+        state: what a published file holds (Schmid, Koutini & Widmer, ICASSP 2023).
+
+    Returns:
+        A new dictionary; its tensors share memory with `state`.
+    """
+    converted: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        name = name.replace(".conc_se_layers.0.", ".")
+        if re.search(r"\.fc[12]\.weight$", name) and tensor.ndim == 2:
+            tensor = tensor[:, :, None, None]
+        for theirs, ours in _EFFICIENTAT.items():
+            if name.startswith(theirs):
+                name = ours + name.removeprefix(theirs)
+                break
+        converted[name] = tensor
+    return converted
+
+
+_EFFICIENTAT = {
+    "features.": "backbone.",
+    "classifier.2.": "hidden.0.",
+    "classifier.5.": "classifier.",
+}
+CONVERTERS = {
+    "panns": convert_published,
+    "qpann": convert_published,
+    "efficientat": convert_efficientat,
+}
 
 
 def _joined(layer: str, state: dict[str, Tensor]) -> Tensor:

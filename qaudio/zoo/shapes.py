@@ -76,6 +76,11 @@ def scalar(value: Any) -> bool:
     return number(value) or text(value)
 
 
+def setting(value: Any) -> bool:
+    """a number, text of one line, or null"""
+    return value is None or scalar(value)
+
+
 class Maybe:
     """A shape, or null."""
 
@@ -86,7 +91,7 @@ class Maybe:
 class Map:
     """An object whose keys are not known, and the shapes of each key and value."""
 
-    def __init__(self, key: Callable[[Any], bool], value: Callable[[Any], bool]):
+    def __init__(self, key: Callable[[Any], bool], value: Any):
         self.key, self.value = key, value
 
 
@@ -95,7 +100,7 @@ CONFIG: dict[str, Any] = {
     "architecture": text,
     "num_classes": count,
     "widths": Map(text, integer),
-    "frontend": Map(text, scalar),
+    "frontend": Map(text, setting),
     "labels": Maybe([text]),
     "task": text,
     "eval_seconds": Maybe(positive),
@@ -111,6 +116,16 @@ DIFFERENCE = {"metric": text, "mean": number, "interval95": [number], "runs": co
 LATENCY = {
     "milliseconds": number, "frontend_milliseconds": number, "device": text, "method": text,
     "optimized_milliseconds?": Maybe(number),
+}  # fmt: skip
+# Of nets that were taught by another on unlabelled sound.
+TEACHING: dict[str, Any] = {
+    "teacher": entry, "tagged_from": number, "least_tagged": count, "embedding_cosine?": number,
+    "heard": {
+        "sources": Map(
+            text, {"recordings": count, "hours": number, "licence": Maybe(text)}
+        ),
+        "hours": number, "held_out": [text], "overlap_check": Maybe(text),
+    },
 }  # fmt: skip
 RESULTS: dict[str, Any] = {
     "entry": inside,  # a study keeps its cells in folders of their own
@@ -141,6 +156,7 @@ RESULTS: dict[str, Any] = {
         "precision": text,
     },
     "versions": Map(text, text),
+    "teaching?": TEACHING,
     "hub_benchmark?": Maybe({"dataset_id": text, "task_id": text}),
 }  # fmt: skip
 SOURCE: dict[str, Any] = {
