@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.commands.common import Commands
+from qaudio.errors import EntryError
 from qaudio.zoo.catalog import (
     DEFAULT_ENTRY,
-    EntryError,
     entries,
     entry_name,
     file_of,

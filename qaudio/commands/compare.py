@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from qaudio.commands.common import Commands, amount, replacing, say_failed, usage
-from qaudio.zoo.catalog import EntryError, entries
+from qaudio.errors import EntryError
+from qaudio.zoo.catalog import entries
 
 PLOTS = (".png", ".svg")
 LIMITS = {

@@ -15,15 +15,8 @@ from qaudio.commands.common import (
     say_failed,
     usage,
 )
-from qaudio.zoo.catalog import (
-    DEFAULT_ENTRY,
-    IMPORTERS,
-    EntryError,
-    entries,
-    held_out,
-    read_config,
-    trained_on,
-)
+from qaudio.errors import EntryError
+from qaudio.zoo.catalog import DEFAULT_ENTRY, IMPORTERS, entries, held_out, read_config, trained_on
 
 
 def register(command: Commands) -> None:

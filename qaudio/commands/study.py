@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qaudio.commands import training
 from qaudio.commands.common import Commands, is_told, numbers, replacing, say_failed, usage
-from qaudio.zoo.catalog import EntryError
+from qaudio.errors import EntryError
 
 if TYPE_CHECKING:
     from qaudio.zoo.study import Cell, Study

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qaudio.data.audio import sounds_by_name
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule, DataError
+from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule
 from qaudio.data.dataset import Clip
+from qaudio.errors import DataError
 
 LISTS = {
     "balanced": ("balanced_train",),

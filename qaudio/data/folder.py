@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.data.audio import SOUNDS, UNREAD, display_name, sound_files
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule, DataError
+from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule
 from qaudio.data.dataset import Clip
 from qaudio.data.packed import FACTS
 from qaudio.data.splits import grouped_folds
+from qaudio.errors import DataError
 from qaudio.text import UNSHOWN, shown
 
 PARTS = {

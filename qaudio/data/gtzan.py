@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qaudio.data.audio import sounds_by_name
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule, DataError
+from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule
 from qaudio.data.dataset import Clip
+from qaudio.errors import DataError
 
 GENRES = (
     "blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock",

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from qaudio.data.audio import AudioError, decode, display_name, opened, read
 from qaudio.data.dataset import Clip
-from qaudio.data.errors import DataError
+from qaudio.errors import DataError
 from qaudio.frontend import resample
 from qaudio.paths import naming, replacing
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from qaudio.data.archive import Archive
 from qaudio.data.audio import sounds_by_name
-from qaudio.data.datamodule import AudioDataModule, DataError
+from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.dataset import Clip
 from qaudio.download import Download
+from qaudio.errors import DataError
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 ACTORS = range(1, 25)

@@ -14,11 +14,12 @@ from qaudio.compress import distill
 from qaudio.compress.prune import prune, select_groups
 from qaudio.data.augment import global_seed
 from qaudio.data.datamodule import Split
+from qaudio.errors import EntryError
 from qaudio.models.base import AudioModel
 from qaudio.training.callbacks import StepwisePruning
 from qaudio.training.modules import Classifier
 from qaudio.training.stored import StoredAnswers
-from qaudio.zoo.catalog import EntryError, entry_name, found_in, list_models, locate
+from qaudio.zoo.catalog import entry_name, found_in, list_models, locate
 from qaudio.zoo.lineage import load_for_split
 
 

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from qaudio.data.datamodule import AudioDataModule
+from qaudio.errors import EntryError
 from qaudio.paths import replacing
 from qaudio.training.bf16 import fast_bf16
 from qaudio.training.callbacks import take_averages
@@ -26,7 +27,7 @@ from qaudio.training.checkpoints import LAST, WholeCheckpoints, WithinEpoch, las
 from qaudio.training.modules import Classifier
 from qaudio.training.recipe import Recipe
 from qaudio.training.writer import EntryWriter, Run, read_validation, write_validation
-from qaudio.zoo.catalog import EntryError, locate, read_config, read_results, recipes_folder
+from qaudio.zoo.catalog import locate, read_config, read_results, recipes_folder
 from qaudio.zoo.results import Predictions, summarise
 
 # Where and which run, not what is run: left out of the recipe that an entry keeps.

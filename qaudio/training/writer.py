@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from qaudio.compress.cost import cost, device_name, measure_latency
 from qaudio.data.datamodule import Split
+from qaudio.errors import EntryError
 from qaudio.inference import optimize
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import from_config
@@ -26,7 +27,6 @@ from qaudio.training.recipe import Recipe, epoch_choice
 from qaudio.zoo import report
 from qaudio.zoo.catalog import (
     PACKAGE,
-    EntryError,
     at_hand,
     entry_name,
     locate,

@@ -14,8 +14,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from qaudio.errors import EntryError
 from qaudio.models.registry import FAMILIES, architectures
-from qaudio.text import one_line
 from qaudio.zoo.benchmarks import DATASETS
 from qaudio.zoo.shapes import CONFIG, RESULTS, SOURCE, check
 
@@ -26,13 +26,6 @@ HUB_PREFIX = "hf-hub:"  # of an address on the Hugging Face Hub: hf-hub:org/name
 DEFAULT_ENTRY = "qcnn10_050.esc10_pruned50"  # what `qaudio predict FILE` uses
 # Whose code wrote a checkpoint, and the architectures it has: for `qaudio import`.
 IMPORTERS = {"panns": FAMILIES, "qpann": tuple(f"q{family}" for family in FAMILIES)}
-
-
-class EntryError(Exception):
-    """An entry that cannot be found, read or trusted; the message, a line, names file and fault."""
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
 
 
 def zoo_folder() -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qaudio.zoo.catalog import EntryError
+from qaudio.errors import EntryError
 from qaudio.zoo.results import Predictions
 
 FILE = "confusion.png"

@@ -13,13 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 
+from qaudio.errors import EntryError
 from qaudio.models.base import AudioModel, evaluating
 from qaudio.models.registry import from_config, tensors_of
 from qaudio.paths import replace_folder
 from qaudio.zoo import report
 from qaudio.zoo.catalog import (
     SCHEMA_VERSION,
-    EntryError,
     at_hand,
     check_config,
     entry_name,

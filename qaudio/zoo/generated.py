@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from qaudio.errors import EntryError
 from qaudio.zoo import card, confusion
-from qaudio.zoo.catalog import EntryError, entry_name
+from qaudio.zoo.catalog import entry_name
 from qaudio.zoo.results import Predictions
 from qaudio.zoo.tables import percent
 

@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qaudio.download import log
+from qaudio.errors import EntryError
 from qaudio.paths import replace_folder
 from qaudio.text import one_line
-from qaudio.zoo.catalog import HUB_PREFIX, EntryError, locate, read_config, read_json, read_results
+from qaudio.zoo.catalog import HUB_PREFIX, locate, read_config, read_json, read_results
 from qaudio.zoo.hub_faults import MAIN, passes, patiently, reason, told
 
 if TYPE_CHECKING:

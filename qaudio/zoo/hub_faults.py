@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from qaudio.download import log
+from qaudio.errors import EntryError
 from qaudio.text import one_line
-from qaudio.zoo.catalog import EntryError
 
 MAIN = "main"
 WAITS = (1.0, 4.0, 10.0)  # seconds before each new attempt, where the Hub does not say

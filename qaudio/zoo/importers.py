@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qaudio.errors import EntryError
 from qaudio.models.registry import create_model
-from qaudio.zoo.catalog import IMPORTERS, EntryError
+from qaudio.zoo.catalog import IMPORTERS
 from qaudio.zoo.entry import file_hash, save, to_json
 
 AUDIOSET_CLASSES, AUDIOSET_SECONDS = 527, 10.0

@@ -5,14 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaudio.zoo.catalog import (
-    EntryError,
-    entry_name,
-    held_out,
-    locate,
-    read_results,
-    trained_on,
-)
+from qaudio.errors import EntryError
+from qaudio.zoo.catalog import entry_name, held_out, locate, read_results, trained_on
 from qaudio.zoo.entry import load_weights
 from qaudio.zoo.results import of_a_folder
 

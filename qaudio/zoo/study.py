@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from qaudio.zoo.catalog import EntryError, read_json, zoo_folder
+from qaudio.errors import EntryError
+from qaudio.zoo.catalog import read_json, zoo_folder
 
 FOLDER = "study"  # of the zoo, for results without weights
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from qaudio.errors import EntryError
 from qaudio.zoo.benchmarks import about
-from qaudio.zoo.catalog import EntryError, entries, read_json
+from qaudio.zoo.catalog import entries, read_json
 
 
 def percent(share: float) -> str:

@@ -7,12 +7,12 @@ import soundfile
 
 from qaudio.data.archive import Archive, install
 from qaudio.data.audioset import AudioSet
-from qaudio.data.errors import DataError
 from qaudio.data.esc50 import ESC50
 from qaudio.data.folder import AudioFolder
 from qaudio.data.gtzan import GTZAN
 from qaudio.data.ravdess import RAVDESS, speech_names
 from qaudio.download import CHUNK, Download, DownloadError
+from qaudio.errors import DataError
 from tests.server import serving
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from qaudio.data.audioset import AudioSet
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, DataError
+from qaudio.data.datamodule import TEST, TRAINING, VALIDATION
+from qaudio.errors import DataError
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "AudioSet"
 CLASSES = [

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from qaudio.data.datamodule import DataError
 from qaudio.data.esc50 import ESC50
+from qaudio.errors import DataError
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "ESC-50"
 

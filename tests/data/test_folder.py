@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from qaudio.data.datamodule import DataError
 from qaudio.data.folder import AudioFolder
+from qaudio.errors import DataError
 from qaudio.zoo.benchmarks import DATASETS
 
 SPEAKERS = range(10)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, DataError
+from qaudio.data.datamodule import TEST, TRAINING, VALIDATION
 from qaudio.data.gtzan import GENRES, GTZAN, dealt, filtered_split
+from qaudio.errors import DataError
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "GTZAN"
 NAMES = [f"{genre}.{number:05}" for genre in GENRES for number in range(100)]

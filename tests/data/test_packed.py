@@ -16,8 +16,8 @@ import qaudio
 from qaudio.cli import main
 from qaudio.data import packed
 from qaudio.data.augment import WaveformAugment
-from qaudio.data.datamodule import DataError
 from qaudio.data.packed import PackedClips, pack
+from qaudio.errors import DataError
 
 ROOT = Path(qaudio.__file__).parents[1]
 KINDS = ("a.wav", "b.flac", "c.ogg", "d.WAV", "e.flac", "f.ogg", "g.aiff", "h.wav")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from qaudio.data.datamodule import DataError
 from qaudio.data.ravdess import EMOBOX, EMOTIONS, RAVDESS, speech_names
+from qaudio.errors import DataError
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 import qaudio
-from qaudio.zoo.catalog import EntryError
+from qaudio.errors import EntryError
 from qaudio.zoo.report import FILE, report
 from qaudio.zoo.results import summarise
 from tests.compare.made import LABELS, made

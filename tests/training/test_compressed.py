@@ -347,7 +347,7 @@ def test_a_teacher_hears_the_sounds_at_its_own_rate(known, esc50_tree):
 
 def test_a_teacher_of_other_classes_is_refused_with_what_would_be_allowed(known, esc50_tree):
     source = known(network(labels=["dog", "rain", "siren"]), "other.made")
-    with pytest.raises(qaudio.zoo.catalog.EntryError) as refused:
+    with pytest.raises(qaudio.errors.EntryError) as refused:
         fitted(student(source), data(esc50_tree))
     for part in ("other.made", "3 classes", "qcnn10_050.esc10", "loss features"):
         assert part in str(refused.value)

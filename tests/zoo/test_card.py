@@ -10,9 +10,10 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from test_entry import results_of
 from test_results import made
 
+from qaudio.errors import EntryError
 from qaudio.zoo.benchmarks import DATASETS, papers
 from qaudio.zoo.card import documents, render
-from qaudio.zoo.catalog import EntryError, entries, read_config, read_results
+from qaudio.zoo.catalog import entries, read_config, read_results
 from qaudio.zoo.results import Predictions, confused_with, scores_by_class
 from qaudio.zoo.tables import facts, index, readme_tables, table, with_generated
 

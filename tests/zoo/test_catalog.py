@@ -2,8 +2,9 @@ import shutil
 
 import pytest
 
+from qaudio.errors import EntryError
 from qaudio.zoo import catalog
-from qaudio.zoo.catalog import EntryError, list_models, locate
+from qaudio.zoo.catalog import list_models, locate
 
 
 @pytest.fixture

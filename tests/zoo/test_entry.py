@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import qaudio
-from qaudio.zoo.catalog import EntryError
+from qaudio.errors import EntryError
 from qaudio.zoo.confusion import draw
 from qaudio.zoo.entry import file_hash, load_weights, renew_card, to_json
 from qaudio.zoo.results import Predictions, summarise

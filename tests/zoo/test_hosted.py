@@ -15,9 +15,9 @@ import qaudio
 from qaudio import cli
 from qaudio.data.datamodule import Split
 from qaudio.download import CHUNK
+from qaudio.errors import EntryError
 from qaudio.paths import cache_folder
 from qaudio.zoo import catalog
-from qaudio.zoo.catalog import EntryError
 from qaudio.zoo.lineage import LeakError, load_for_split
 from tests import golden
 from tests.server import serving

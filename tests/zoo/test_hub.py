@@ -17,7 +17,8 @@ from test_entry import results_of, tiny
 
 import qaudio
 from qaudio import cli
-from qaudio.zoo.catalog import EntryError, read_config
+from qaudio.errors import EntryError
+from qaudio.zoo.catalog import read_config
 from qaudio.zoo.results import Predictions
 from tests.hub import ENDPOINT, TOKEN, Fault, hub_on_loopback
 

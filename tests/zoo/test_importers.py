@@ -10,7 +10,8 @@ import torch
 
 import qaudio
 from qaudio import cli
-from qaudio.zoo.catalog import EntryError, read_config, trained_on
+from qaudio.errors import EntryError
+from qaudio.zoo.catalog import read_config, trained_on
 from qaudio.zoo.importers import convert_published, read_checkpoint, read_labels
 from tests import golden
 

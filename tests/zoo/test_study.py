@@ -7,7 +7,8 @@ from test_entry import tiny
 
 import qaudio
 from qaudio.cli import main
-from qaudio.zoo.catalog import EntryError, entries
+from qaudio.errors import EntryError
+from qaudio.zoo.catalog import entries
 from qaudio.zoo.study import Study, study_entries
 
 ROOT = Path(__file__).resolve().parents[2]
