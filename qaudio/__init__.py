@@ -24,9 +24,9 @@ _HOMES = {
     "Plan": "qaudio.compress.prune",
     "cost": "qaudio.compress.cost",
     "Cost": "qaudio.compress.cost",
-    "optimize": "qaudio.inference",
-    "export_onnx": "qaudio.export",
-    "OnnxModel": "qaudio.runtime",
+    "optimize": "qaudio.deploy.optimize",
+    "export_onnx": "qaudio.deploy.onnx.export",
+    "OnnxModel": "qaudio.deploy.onnx.runtime",
     "AudioModel": "qaudio.models.base",
     "FrontendConfig": "qaudio.frontend",
     "QConv2d": "qaudio.quaternion.layers",
@@ -54,14 +54,14 @@ if TYPE_CHECKING:
     from qaudio.data.folder import AudioFolder
     from qaudio.data.gtzan import GTZAN
     from qaudio.data.ravdess import RAVDESS
-    from qaudio.export import export_onnx
+    from qaudio.deploy.onnx.export import export_onnx
+    from qaudio.deploy.onnx.runtime import OnnxModel
+    from qaudio.deploy.optimize import optimize
     from qaudio.frontend import FrontendConfig
-    from qaudio.inference import optimize
     from qaudio.models.base import AudioModel
     from qaudio.models.registry import create_model, register
     from qaudio.prediction import Prediction, predict
     from qaudio.quaternion.layers import QConv2d, QLinear
-    from qaudio.runtime import OnnxModel
     from qaudio.training.compressed import DistilledClassifier, PrunedClassifier
     from qaudio.training.modules import Classifier
     from qaudio.zoo.catalog import list_models

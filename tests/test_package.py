@@ -19,36 +19,23 @@ MODULES = sorted(
     for path in ROOT.rglob("*.py")
 )
 # Parts of the package that another part may import.
+LEAVES = {"errors", "paths", "text", "resampling", "download"}
 MAY_IMPORT = {
-    "quaternion": {"quaternion", "paths"},  # where the compiled kernel is kept
     "resampling": set(),
-    "frontend": {"resampling"},
     "paths": set(),
-    "timing": {"paths"},
     "text": set(),
     "errors": {"text"},
     "download": {"paths"},
+    "quaternion": {"quaternion"},
+    "frontend": {"resampling"},
+    "data": {*LEAVES, "frontend", "data"},
     "models": {"quaternion", "frontend", "models"},
-    "fastest": {"quaternion", "timing"},
-    "inference": {"quaternion", "frontend", "models", "fastest", "timing"},
-    "compress": {"quaternion", "frontend", "models", "compress", "timing"},
-    "zoo": {
-        "errors",
-        "quaternion",
-        "frontend",
-        "models",
-        "compress",
-        "zoo",
-        "paths",
-        "download",
-        "text",
-    },
-    "data": {"errors", "frontend", "resampling", "data", "paths", "download", "text"},
-    "compare": {"errors", "zoo", "compare", "text"},
-    "runtime": {"resampling"},
-    "prediction": {"resampling", "models", "data.audio", "runtime"},
-    "graphs": {"quaternion", "frontend", "models"},
-    "export": {"frontend", "models", "data.audio", "graphs", "runtime", "paths"},
+    "compress": {"quaternion", "frontend", "models", "compress"},
+    "zoo": {*LEAVES, "quaternion", "frontend", "models", "compress", "zoo"},
+    "compare": {*LEAVES, "zoo", "compare"},
+    "deploy": {*LEAVES, "data.audio", "quaternion", "frontend", "models", "compress", "deploy"},
+    "deploy.onnx.runtime": {"resampling"},
+    "prediction": {"resampling", "models", "data.audio", "deploy.onnx.runtime"},
 }
 WITHOUT_LIGHTNING = ("quaternion", "frontend", "models", "compress", "zoo")
 

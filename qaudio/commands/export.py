@@ -33,7 +33,7 @@ def _export(options: argparse.Namespace) -> int:
         return usage("export", "--out must end in .onnx")
     if options.int8 and options.form == "products":
         return usage("export", "--int8 takes --form matrix or auto")
-    from qaudio.export import export_onnx
+    from qaudio.deploy.onnx.export import export_onnx
     from qaudio.zoo.entry import load
 
     made = export_onnx(

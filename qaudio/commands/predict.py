@@ -105,7 +105,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _model(source: str, exported: bool) -> Any:
     if exported:
-        from qaudio.runtime import OnnxModel
+        from qaudio.deploy.onnx.runtime import OnnxModel
 
         return OnnxModel(source)
     from qaudio.zoo.entry import load

@@ -18,8 +18,8 @@ from filelock import FileLock
 
 from qaudio.compress.cost import cost, device_name, measure_latency
 from qaudio.data.datamodule import Split
+from qaudio.deploy.optimize import optimize
 from qaudio.errors import EntryError
-from qaudio.inference import optimize
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import from_config
 from qaudio.paths import replacing

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pytest import approx
 
-from qaudio import timing
+from qaudio.compress import timing
 from qaudio.compress.allocate import allowed_widths, uniform
 from qaudio.compress.cost import FEWEST, REPEATS, TURN, latency_ratio
 from qaudio.compress.latency import AGREE, STEPS, towards_latency

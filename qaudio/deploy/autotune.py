@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qaudio.quaternion.fast import SplitLinear, Stage, layout_of
+from qaudio.deploy.fused_layers import SplitLinear, Stage, layout_of
+from qaudio.deploy.timing import KnownTimes
 from qaudio.quaternion.layers import QConv2d, QLinear
-from qaudio.timing import KnownTimes
 
 
 @dataclass(frozen=True)

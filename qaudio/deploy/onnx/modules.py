@@ -1,4 +1,4 @@
-"""Models in operators that ONNX has and onnxruntime is quick at; `qaudio.export` writes them."""
+"""Models in operators that ONNX has and onnxruntime is quick at; `export` writes them."""
 
 from __future__ import annotations
 

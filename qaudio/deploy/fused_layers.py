@@ -9,7 +9,7 @@ All give the outputs of the layer with its BatchNorm, ReLU and pooling, to round
   and the additions before the next layer are one loop, made by `torch.compile`;
 - "grouped": the eight as one convolution of eight groups;
 - "tiled": the eight and the additions around them in one pass, by a kernel of our own for 3×3
-  convolutions in float32 on a CPU (see `qaudio.quaternion.tiled`).
+  convolutions in float32 on a CPU (see `qaudio.deploy.cpp_kernel`).
 
 Real convolutions have the first two.
 """
@@ -26,7 +26,7 @@ import torch.fx.experimental._config
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qaudio.quaternion import tiled
+from qaudio.deploy import cpp_kernel
 from qaudio.quaternion.algebra import Four, gather, product_weights, spread
 from qaudio.quaternion.layers import QConv2d, QLinear
 
@@ -345,7 +345,7 @@ def forms(
         found.append("packed")
     if isinstance(layer, QConv2d):
         found += ["products", "grouped"]
-        if compile and tiled.fits(layer, dtype) and tiled.kernel() is not None:
+        if compile and cpp_kernel.fits(layer, dtype) and cpp_kernel.kernel() is not None:
             found.append("tiled")
     return found
 
@@ -365,8 +365,8 @@ def worth_measuring(layer: nn.Conv2d | QConv2d, names: list[str]) -> list[str]:
     return [name for name in names if name not in ("products", "grouped")]
 
 
-def _kernel() -> tiled.Kernel:
-    kernel = tiled.kernel()
+def _kernel() -> cpp_kernel.Kernel:
+    kernel = cpp_kernel.kernel()
     if kernel is None:
         raise RuntimeError("the kernel for quaternion convolutions does not work on this machine")
     return kernel

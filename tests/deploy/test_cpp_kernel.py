@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from qaudio.quaternion import QConv2d, tiled
+from qaudio.deploy import cpp_kernel
+from qaudio.deploy.fused_layers import Stage, forms, worth_measuring
+from qaudio.quaternion import QConv2d
 from qaudio.quaternion.algebra import real_matrix
-from qaudio.quaternion.fast import Stage, forms, worth_measuring
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it takes GCC's or Clang's vectors")
 sizes = st.integers(1, 40)
@@ -23,13 +24,13 @@ sizes = st.integers(1, 40)
 def anew(monkeypatch, tmp_path):
     """No kernel is known yet, and the cache is empty."""
     monkeypatch.setenv("QAUDIO_CACHE", str(tmp_path / "cache"))
-    tiled.kernel.cache_clear()
+    cpp_kernel.kernel.cache_clear()
     yield tmp_path / "cache" / "kernels"
-    tiled.kernel.cache_clear()
+    cpp_kernel.kernel.cache_clear()
 
 
-def kernel() -> tiled.Kernel:
-    found = tiled.kernel()
+def kernel() -> cpp_kernel.Kernel:
+    found = cpp_kernel.kernel()
     assert found is not None, "this machine has no C++ compiler that makes the kernel"
     return found
 
@@ -182,7 +183,7 @@ def test_it_is_compiled_once(anew, monkeypatch):
     assert kernel().works()
     (kept,) = anew.iterdir()
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
-    tiled.kernel.cache_clear()
+    cpp_kernel.kernel.cache_clear()
     assert kernel().works()
     assert list(anew.iterdir()) == [kept]
 
@@ -193,7 +194,7 @@ def test_a_spoilt_file_is_made_anew(anew):
     size = kept.stat().st_size
     kept.unlink()  # the file that is loaded stays as it is
     kept.write_bytes(b"\x7fELF, and no more")
-    tiled.kernel.cache_clear()
+    cpp_kernel.kernel.cache_clear()
     assert kernel().works()
     assert kept.stat().st_size == size
 
@@ -210,7 +211,7 @@ def test_without_a_compiler_there_is_none(anew, monkeypatch, compiler):
         monkeypatch.delenv("CXX", raising=False)
     else:
         monkeypatch.setitem(os.environ, "CXX", compiler)
-    assert tiled.kernel() is None
+    assert cpp_kernel.kernel() is None
     layer = QConv2d(8, 8, 3, padding=1).requires_grad_(False)
     assert "tiled" not in forms(layer)
     with pytest.raises(RuntimeError, match="does not work on this machine"):
@@ -233,9 +234,9 @@ def test_an_open_quotation_is_no_compiler(anew, monkeypatch):
     ],
 )
 def test_one_that_computes_something_else_is_not_used(anew, monkeypatch, tmp_path, right, wrong):
-    text = tiled.SOURCE.read_text()
+    text = cpp_kernel.SOURCE.read_text()
     assert text.count(right) == 1
     source = tmp_path / "tiled.cpp"
     source.write_text(text.replace(right, wrong))
-    monkeypatch.setattr(tiled, "SOURCE", source)
-    assert tiled.kernel() is None
+    monkeypatch.setattr(cpp_kernel, "SOURCE", source)
+    assert cpp_kernel.kernel() is None

@@ -1,7 +1,7 @@
 """Networks as ONNX files, fp32 or int8, that are checked against PyTorch before they are kept.
 
 The file holds the whole model, waveform to logits, and in its metadata all that
-`qaudio.runtime.OnnxModel` needs to predict with neither torch nor the entry at hand.
+`qaudio.deploy.onnx.runtime.OnnxModel` needs to predict with neither torch nor the entry at hand.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from qaudio.data import audio
+from qaudio.deploy.onnx.modules import Form, FrontendGraph, NetworkGraph
 from qaudio.frontend import Frontend, FrontendConfig, pad_to
-from qaudio.graphs import Form, FrontendGraph, NetworkGraph
 from qaudio.models.base import AudioModel, evaluating
 from qaudio.paths import replacing
 
@@ -312,7 +312,7 @@ def _logits(
     made: onnx.ModelProto, model: AudioModel, clips: list[Tensor]
 ) -> tuple[np.ndarray, np.ndarray]:
     """PyTorch's and onnxruntime's logits of batches of clips (B, T), each (clips, classes)."""
-    from qaudio.runtime import session
+    from qaudio.deploy.onnx.runtime import session
 
     running = session(made.SerializeToString())
     expected, found = [], []

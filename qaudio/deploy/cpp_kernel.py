@@ -1,4 +1,4 @@
-"""A kernel of our own for quaternion convolutions, tiled.cpp, compiled where it runs.
+"""A kernel of our own for quaternion convolutions, cpp_kernel.cpp, compiled where it runs.
 
 It is built at its first use by the machine's C++ compiler, for its processor, in about a second,
 and kept in qaudio's cache folder. Without a compiler, or where it does not work, there is none.

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from qaudio import timing
-from qaudio.fastest import Layer, Unit, fastest_forms, fastest_linear
+from qaudio.deploy import timing
+from qaudio.deploy.autotune import Layer, Unit, fastest_forms, fastest_linear
+from qaudio.deploy.timing import KnownTimes
 from qaudio.quaternion import QConv2d, QLinear
-from qaudio.timing import KnownTimes
 
 PLANES, LAST = torch.contiguous_format, torch.channels_last
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from qaudio.fastest import Layer, Unit, fastest_forms, fastest_linear
+from qaudio.deploy.autotune import Layer, Unit, fastest_forms, fastest_linear
+from qaudio.deploy.fused_layers import Stage, can_compile, forms, worth_measuring
+from qaudio.deploy.timing import KnownTimes
 from qaudio.models.base import AudioModel, MelNorm, evaluating
 from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
 from qaudio.models.resnet import BasicBlock, ResNet
-from qaudio.quaternion.fast import Stage, can_compile, forms, worth_measuring
 from qaudio.quaternion.layers import QConv2d, QLinear
-from qaudio.timing import KnownTimes
 
 TOLERANCE = 1e-4  # of the logits' range, in float32
 
@@ -105,8 +105,8 @@ def optimize(
 
     BatchNorm is folded into convolutions, ReLU and pooling are fused with them where the network
     is one of this package's, and each layer takes the fastest of its forms (see
-    `qaudio.quaternion.fast`), found by a short measurement that is remembered for this machine in
-    qaudio's cache folder. Networks of unknown structure get folding, channels_last and the
+    `qaudio.deploy.fused_layers`), found by a short measurement that is remembered for this machine
+    in qaudio's cache folder. Networks of unknown structure get folding, channels_last and the
     fastest form of each convolution.
 
     Args:
@@ -116,7 +116,7 @@ def optimize(
         dtype: float32, or bfloat16 for machines that multiply it faster: `.difference` then says
             what it costs.
         compile: use a C++ compiler: a kernel of our own for quaternion layers of 3×3 (see
-            `qaudio.quaternion.tiled`), and `torch.compile` for the additions of the others. Where
+            `qaudio.deploy.cpp_kernel`), and `torch.compile` for the additions of the others. Where
             there is none, the eager forms do, after one warning.
 
     Returns:

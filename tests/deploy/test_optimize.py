@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import qaudio
-from qaudio import inference, timing
+from qaudio.deploy import fused_layers, optimize, timing
+from qaudio.deploy.optimize import TOLERANCE, OptimizedModel
 from qaudio.frontend import FrontendConfig
-from qaudio.inference import TOLERANCE, OptimizedModel
 from qaudio.models.base import AudioModel
 from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
-from qaudio.quaternion import QConv2d, fast
+from qaudio.quaternion import QConv2d
 from qaudio.zoo.catalog import entries
 from tests.networks import SMALL, noise, same_state, small_model, sounds
 
@@ -43,9 +43,9 @@ def only(monkeypatch):
 
     def leave(form: str) -> None:
         def chosen(layer, dtype, compile):
-            return [form] if form in fast.forms(layer, dtype, compile) else ["matrix"]
+            return [form] if form in fused_layers.forms(layer, dtype, compile) else ["matrix"]
 
-        monkeypatch.setattr(inference, "forms", chosen)
+        monkeypatch.setattr(optimize, "forms", chosen)
 
     return leave
 
@@ -69,7 +69,7 @@ def test_logits_are_the_models_in_the_forms_chosen(arch):
 @pytest.mark.parametrize("arch", ["qcnn10_025", "qresnet38_013"])
 def test_logits_are_the_models_in_every_form(arch, form, only, monkeypatch):
     only(form)
-    monkeypatch.setattr(inference, "can_compile", lambda: False)  # takes minutes
+    monkeypatch.setattr(optimize, "can_compile", lambda: False)  # takes minutes
     model = small_model(arch)
     optimized = eager(model, compile=form == "tiled")
     assert form in optimized.choices.values()
@@ -90,7 +90,7 @@ def test_compiled_additions_take_other_lengths_without_compiling_again(only):
     only("products")
     model = small_model("qcnn6_025")
     optimized = eager(model, compile=True)
-    assert fast.can_compile()
+    assert fused_layers.can_compile()
     made = counters["stats"]["unique_graphs"]
     assert made >= 3
     with torch.inference_mode():
@@ -112,9 +112,9 @@ def test_without_a_compiler_one_warning_and_the_eager_forms(only, monkeypatch, t
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "no-g++")))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
-    monkeypatch.setattr(fast, "_fused", fast._fused.__wrapped__)
+    monkeypatch.setattr(fused_layers, "_fused", fused_layers._fused.__wrapped__)
     torch._dynamo.reset()
-    monkeypatch.setattr(inference, "can_compile", cache(fast.can_compile.__wrapped__))
+    monkeypatch.setattr(optimize, "can_compile", cache(fused_layers.can_compile.__wrapped__))
     model = small_model("qcnn6_025")
     with pytest.warns(UserWarning, match=r"C\+\+ compiler such as g\+\+"):
         optimized = eager(model, compile=True)
@@ -154,7 +154,7 @@ def test_layers_that_follow_each_other_are_chosen_together(arch, monkeypatch):
         paths.append([layer.unit.name for layer in path])
         return {layer.unit.name: layer.names[0] for layer in path}
 
-    monkeypatch.setattr(inference, "fastest_forms", noted)
+    monkeypatch.setattr(optimize, "fastest_forms", noted)
     model = small_model(arch)
     eager(model)
     inputs: list[str] = []
@@ -258,7 +258,7 @@ def test_outputs_that_differ_are_said():
 
 def test_networks_of_unknown_structure_take_the_kernel(only, monkeypatch):
     only("tiled")
-    monkeypatch.setattr(inference, "can_compile", lambda: False)
+    monkeypatch.setattr(optimize, "can_compile", lambda: False)
     model = Branches(False).eval()
     optimized = eager(model, compile=True)
     assert optimized.choices["second"] == "tiled" != optimized.choices["first"]

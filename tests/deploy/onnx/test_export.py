@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 import qaudio
-from qaudio import cli, export
-from qaudio.export import ExportError, export_onnx
-from qaudio.graphs import FrontendGraph, NetworkGraph
+from qaudio import cli
+from qaudio.deploy.onnx import export
+from qaudio.deploy.onnx.export import ExportError, export_onnx
+from qaudio.deploy.onnx.modules import FrontendGraph, NetworkGraph
+from qaudio.deploy.onnx.runtime import session
 from qaudio.quaternion import QConv2d, QLinear
-from qaudio.runtime import session
 from tests.networks import SMALL, noise, small_model, sounds
 
 RATE = 16000  # of the tiny model

@@ -1,40 +1,21 @@
-"""How long calls take, with as little as can be of what else the machine does."""
+"""How long implementations of layers take, measured once for each machine."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import platform
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 
 from qaudio import __version__
+from qaudio.compress.timing import seconds_of
 from qaudio.paths import cache_folder, replacing
 
 ROUNDS = 5  # timings of each of several calls; the shortest counts
 HOPELESS = 1.5  # one that first takes so many times the best one's time is not timed again
-
-
-def in_processor_time(device: torch.device) -> bool:
-    """Whether calls are timed by their processor time: on a CPU, by a single thread.
-
-    What else the machine does takes turns with the call then, and hardly counts. The processor
-    time of several threads is their sum, waiting included, so those are timed by the wall clock.
-    """
-    return device.type == "cpu" and torch.get_num_threads() == 1
-
-
-def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds that one call takes on a device, in the time that `in_processor_time` says."""
-    clock = time.process_time if in_processor_time(device) else time.perf_counter
-    start = clock()
-    call()
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return clock() - start
 
 
 def shortest_seconds(

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qaudio.deploy.fused_layers import SplitLinear, Stage, forms
 from qaudio.quaternion import QConv2d, QLinear
 from qaudio.quaternion.algebra import gather, product_weights, spread
-from qaudio.quaternion.fast import SplitLinear, Stage, forms
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from qaudio.timing import HOPELESS, ROUNDS, KnownTimes, seconds_of, shortest_seconds
+from qaudio.compress.timing import seconds_of
+from qaudio.deploy.timing import HOPELESS, ROUNDS, KnownTimes, shortest_seconds
 
 CPU = torch.device("cpu")
 
