@@ -33,27 +33,27 @@ _HOMES = {
     "QLinear": "qaudio.quaternion.layers",
     "AudioDataModule": "qaudio.data.datamodule",
     "Clip": "qaudio.data.dataset",
-    "ESC50": "qaudio.data.esc50",
-    "GTZAN": "qaudio.data.gtzan",
-    "RAVDESS": "qaudio.data.ravdess",
-    "AudioSet": "qaudio.data.audioset",
-    "AudioFolder": "qaudio.data.folder",
-    "Classifier": "qaudio.training.modules",
-    "PrunedClassifier": "qaudio.training.compressed",
-    "DistilledClassifier": "qaudio.training.compressed",
+    "ESC50": "qaudio.data.benchmarks.esc50",
+    "GTZAN": "qaudio.data.benchmarks.gtzan",
+    "RAVDESS": "qaudio.data.benchmarks.ravdess",
+    "AudioSet": "qaudio.data.benchmarks.audioset",
+    "AudioFolder": "qaudio.data.benchmarks.folder",
+    "Classifier": "qaudio.training.classifier",
+    "PrunedClassifier": "qaudio.training.compression",
+    "DistilledClassifier": "qaudio.training.compression",
 }
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from qaudio.compress.cost import Cost, cost
     from qaudio.compress.prune import Plan, plan, prune
-    from qaudio.data.audioset import AudioSet
+    from qaudio.data.benchmarks.audioset import AudioSet
+    from qaudio.data.benchmarks.esc50 import ESC50
+    from qaudio.data.benchmarks.folder import AudioFolder
+    from qaudio.data.benchmarks.gtzan import GTZAN
+    from qaudio.data.benchmarks.ravdess import RAVDESS
     from qaudio.data.datamodule import AudioDataModule
     from qaudio.data.dataset import Clip
-    from qaudio.data.esc50 import ESC50
-    from qaudio.data.folder import AudioFolder
-    from qaudio.data.gtzan import GTZAN
-    from qaudio.data.ravdess import RAVDESS
     from qaudio.deploy.onnx.export import export_onnx
     from qaudio.deploy.onnx.runtime import OnnxModel
     from qaudio.deploy.optimize import optimize
@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     from qaudio.models.registry import create_model, register
     from qaudio.prediction import Prediction, predict
     from qaudio.quaternion.layers import QConv2d, QLinear
-    from qaudio.training.compressed import DistilledClassifier, PrunedClassifier
-    from qaudio.training.modules import Classifier
+    from qaudio.training.classifier import Classifier
+    from qaudio.training.compression import DistilledClassifier, PrunedClassifier
     from qaudio.zoo.catalog import list_models
     from qaudio.zoo.entry import load, save, verify
     from qaudio.zoo.hub import pull, push

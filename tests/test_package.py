@@ -31,13 +31,25 @@ MAY_IMPORT = {
     "data": {*LEAVES, "frontend", "data"},
     "models": {"quaternion", "frontend", "models"},
     "compress": {"quaternion", "frontend", "models", "compress"},
-    "zoo": {*LEAVES, "quaternion", "frontend", "models", "compress", "zoo"},
-    "compare": {*LEAVES, "zoo", "compare"},
+    "evaluation": {"evaluation"},
+    "zoo": {*LEAVES, "models", "evaluation", "zoo", "cards", "data.benchmarks.descriptions"},
+    "cards": {*LEAVES, "models", "evaluation", "zoo", "cards", "data.benchmarks.descriptions"},
+    "study": {*LEAVES, "evaluation", "zoo", "cards", "study", "data.benchmarks.descriptions"},
+    "compare": {*LEAVES, "evaluation", "zoo", "cards", "compare", "data.benchmarks.descriptions"},
     "deploy": {*LEAVES, "data.audio", "quaternion", "frontend", "models", "compress", "deploy"},
     "deploy.onnx.runtime": {"resampling"},
     "prediction": {"resampling", "models", "data.audio", "deploy.onnx.runtime"},
 }
-WITHOUT_LIGHTNING = ("quaternion", "frontend", "models", "compress", "zoo")
+WITHOUT_LIGHTNING = (
+    "quaternion",
+    "frontend",
+    "models",
+    "compress",
+    "evaluation",
+    "zoo",
+    "cards",
+    "study",
+)
 
 
 class Imports(ast.NodeVisitor):
@@ -90,7 +102,7 @@ def test_the_parts_are_there():
         assert any(within(module, part) for module in MODULES), part
     assert "qaudio.frontend" in imports_of("qaudio.models.base")
     assert "qaudio.zoo.entry" in imports_of("qaudio.commands.predict")  # inside a function
-    assert "qaudio.data.datamodule" not in imports_of("qaudio.zoo.lineage")  # TYPE_CHECKING
+    assert "qaudio.data.datamodule" not in imports_of("qaudio.training.leakage")  # TYPE_CHECKING
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -96,7 +96,7 @@ def _info(options: argparse.Namespace) -> int:
     settings = config["frontend"]
     rows.append(("front-end", ", ".join(f"{key} {value}" for key, value in settings.items())))
     if results:
-        from qaudio.zoo.tables import facts
+        from qaudio.cards.tables import facts
 
         rows += facts(results)
     elif "results.json" in config["files"]:

@@ -75,7 +75,7 @@ def _compare(options: argparse.Namespace) -> int:
 
             write(draw(comparison), files["plot"], outputs["plot"].suffix.lower()[1:])
         if "html" in files:
-            from qaudio.compare.report import render
+            from qaudio.compare.html import render
 
             files["html"].write(render(comparison, others).encode())
         if options.json:

@@ -89,11 +89,12 @@ def register(command: Commands) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from qaudio.zoo import forest, tables
+    from qaudio.cards import tables
+    from qaudio.study import forest_plot
+    from qaudio.study.answers import Findings
+    from qaudio.study.grid import Study, study_entries
     from qaudio.zoo.catalog import on_hub, zoo_folder
     from qaudio.zoo.entry import renew_card, verify
-    from qaudio.zoo.findings import Findings
-    from qaudio.zoo.study import Study, study_entries
 
     if bool(options.entry) == options.all:
         return usage("verify", "give entries, or --all")
@@ -117,7 +118,7 @@ def _verify(options: argparse.Namespace) -> int:
         (top / "MODEL_CARDS.md", None, tables.index()),
         (top / "README.md", "zoo tables", tables.readme_tables()),
         (top / "recipes" / "README.md", "study tables", findings.render()),
-        (zoo_folder() / forest.FILE, None, forest.draw(findings)),
+        (zoo_folder() / forest_plot.FILE, None, forest_plot.draw(findings)),
     ):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         made = tables.with_generated(text, what, made) if what else made
@@ -187,7 +188,7 @@ def _import(options: argparse.Namespace) -> int:
         known = ", ".join(IMPORTERS[options.importer])
         return usage("import", f"--arch of {options.importer} is one of {known}")
     check_out(options)
-    from qaudio.zoo.importers import import_published, read_labels
+    from qaudio.zoo.convert import import_published, read_labels
 
     labels = None if options.labels is None else read_labels(options.labels)
     folder = import_published(

@@ -31,7 +31,7 @@ from qaudio.data.dataset import (
     collate,
     cut,
 )
-from qaudio.data.packed import FACTS, PackedClips
+from qaudio.data.shards import FACTS, PackedClips
 from qaudio.errors import DataError
 from qaudio.resampling import resampled_length
 

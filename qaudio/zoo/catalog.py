@@ -14,10 +14,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from qaudio.data.benchmarks.descriptions import DATASETS
 from qaudio.errors import EntryError
 from qaudio.models.registry import FAMILIES, architectures
-from qaudio.zoo.benchmarks import DATASETS
-from qaudio.zoo.shapes import CONFIG, RESULTS, SOURCE, check
+from qaudio.zoo.schema import CONFIG, RESULTS, SOURCE, check
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SCHEMA_VERSION = 1
@@ -88,7 +88,7 @@ def locate(source: str | Path, beside: Path | None = None, **hub: Any) -> Path:
         raise EntryError(f"{source}: not an entry, it holds no config.json")
     others = hosted()
     if str(source) in others:
-        from qaudio.zoo.hosted import imported
+        from qaudio.zoo.hosted_checkpoints import imported
 
         return imported(str(source))
     nearby = [folder.parent for folder in Path().glob(f"*/{glob.escape(str(source))}/config.json")]

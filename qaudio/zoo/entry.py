@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 
 from qaudio.errors import EntryError
+from qaudio.evaluation import per_class
+from qaudio.evaluation.predictions import Predictions, metric_of, paired_difference, summarise
 from qaudio.models.base import AudioModel, evaluating
 from qaudio.models.registry import from_config, tensors_of
 from qaudio.paths import replace_folder
-from qaudio.zoo import report
 from qaudio.zoo.catalog import (
     SCHEMA_VERSION,
     at_hand,
@@ -29,7 +30,6 @@ from qaudio.zoo.catalog import (
     read_json,
     read_results,
 )
-from qaudio.zoo.results import Predictions, metric_of, paired_difference, summarise
 
 # What git, the Hub's client and file managers put into a folder: it stays, and is no part of an
 # entry.
@@ -155,8 +155,8 @@ def save(
             such as with labels that are not as many as the classes.
     """
     from qaudio import __version__
-    from qaudio.zoo import generated
-    from qaudio.zoo.card import FORMAT
+    from qaudio.cards import files as card_files
+    from qaudio.cards.model_card import FORMAT
 
     folder = Path(folder)
     refuse_other(folder)
@@ -190,7 +190,7 @@ def save(
             (new / "results.json").write_text(to_json(results), encoding="utf-8", newline="\n")
             if weights:
                 config["card_format"] = FORMAT
-                generated.write(new, config, results, predictions)
+                card_files.write(new, config, results, predictions)
         names = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
         config["files"] = {name: file_hash(new / name) for name in names}
         try:
@@ -216,7 +216,7 @@ def verify(source: str | Path) -> list[str]:
     Raises:
         EntryError: at the first thing that does not hold.
     """
-    from qaudio.zoo import generated
+    from qaudio.cards import files as card_files
 
     folder = locate(source)
     config = read_config(folder)
@@ -243,14 +243,16 @@ def verify(source: str | Path) -> list[str]:
     if results is not None:
         predictions = _check_results(folder, config, results)
         done.append("results.json follows from predictions.npz")
-        if report.FILE in listed:  # entries of earlier versions have none
-            if read_json(folder / report.FILE) != report.report(predictions, config["labels"]):
+        if per_class.FILE in listed:  # entries of earlier versions have none
+            if read_json(folder / per_class.FILE) != per_class.report(
+                predictions, config["labels"]
+            ):
                 raise EntryError(
-                    f"{entry_name(folder)}: {report.FILE} is not what its predictions give"
+                    f"{entry_name(folder)}: {per_class.FILE} is not what its predictions give"
                 )
-            done.append(f"{report.FILE} follows from predictions.npz")
+            done.append(f"{per_class.FILE} follows from predictions.npz")
         if weights:
-            done.append(generated.check(folder, config, results, predictions))
+            done.append(card_files.check(folder, config, results, predictions))
     return done
 
 
@@ -264,8 +266,8 @@ def renew_card(source: str | Path) -> bool:
         EntryError: when results or predictions are not those that config.json lists, or do not
             agree: a card is not made of what does not verify.
     """
-    from qaudio.zoo import generated
-    from qaudio.zoo.card import FORMAT
+    from qaudio.cards import files as card_files
+    from qaudio.cards.model_card import FORMAT
 
     folder = locate(source)
     config, results = read_config(folder), read_results(folder, whole=True)
@@ -275,15 +277,15 @@ def renew_card(source: str | Path) -> bool:
         _check_hash(folder, config, name)
     predictions = _check_results(folder, config, results)
     try:
-        for name in generated.names(config):
+        for name in card_files.names(config):
             _check_hash(folder, config, name)
         if config.get("card_format") == FORMAT:
-            generated.check(folder, config, results, predictions)
+            card_files.check(folder, config, results, predictions)
             return False
     except EntryError:
         pass  # not the card that it should be: that is what this is for
     refuse_other(folder)
-    keep = [name for name in config["files"] if name not in generated.names(config)]
+    keep = [name for name in config["files"] if name not in card_files.names(config)]
 
     def write(new: Path) -> None:
         for name in keep:
@@ -292,7 +294,7 @@ def renew_card(source: str | Path) -> bool:
                 shutil.copyfile(file_of(folder, name), new / name)
         renewed = {key: value for key, value in config.items() if key != "files"}
         renewed["card_format"] = FORMAT
-        written = generated.write(new, renewed, results, predictions)
+        written = card_files.write(new, renewed, results, predictions)
         files = {name: config["files"][name] for name in keep}
         files |= {name: file_hash(new / name) for name in written}
         renewed["files"] = dict(sorted(files.items()))

@@ -20,7 +20,7 @@ from qaudio.errors import EntryError
 from qaudio.paths import replace_folder
 from qaudio.text import one_line
 from qaudio.zoo.catalog import HUB_PREFIX, locate, read_config, read_json, read_results
-from qaudio.zoo.hub_faults import MAIN, passes, patiently, reason, told
+from qaudio.zoo.hub_errors import MAIN, passes, patiently, reason, told
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

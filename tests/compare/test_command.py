@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from qaudio import cli
-from qaudio.compare import peers, plots, report
+from qaudio.compare import html, peers, plots
 from qaudio.zoo import catalog
-from tests.compare.made import made
+from tests.support.comparison import made
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_path_that_cannot_be_written_is_told_before_the_work(
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("module", [plots, report], ids=["plot", "html"])
+@pytest.mark.parametrize("module", [plots, html], ids=["plot", "html"])
 def test_a_failure_leaves_the_old_files_and_no_litter(run, zoo, tmp_path, monkeypatch, module):
     def fail(*_):
         raise OSError("disk full")

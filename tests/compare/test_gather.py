@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from qaudio.compare.gather import MEASURES, gather
-from qaudio.zoo.results import Predictions, paired_difference
-from tests.compare.made import LABELS, made
+from qaudio.evaluation.predictions import Predictions, paired_difference
+from tests.support.comparison import LABELS, made
 
 
 def names(group):

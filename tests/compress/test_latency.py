@@ -13,7 +13,7 @@ from qaudio.compress.latency import AGREE, STEPS, towards_latency
 from qaudio.compress.prune import prune
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import create_model
-from tests.networks import small_model
+from tests.support.networks import small_model
 
 
 def test_latency_is_measured_as_the_model_stands(monkeypatch) -> None:

@@ -17,7 +17,7 @@ from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
 from qaudio.quaternion import QConv2d
 from qaudio.zoo.catalog import entries
-from tests.networks import SMALL, noise, same_state, small_model, sounds
+from tests.support.networks import SMALL, noise, same_state, small_model, sounds
 
 
 def eager(model: AudioModel, **settings) -> OptimizedModel:

@@ -9,7 +9,7 @@ from torch import nn
 import qaudio
 from qaudio.frontend import pad_to
 from qaudio.models.registry import from_config
-from tests.networks import EVERY, IMAGE_NETWORKS, noise, same_state, small_model, sounds
+from tests.support.networks import EVERY, IMAGE_NETWORKS, noise, same_state, small_model, sounds
 
 PRUNABLE = tuple(arch for arch in EVERY if arch not in IMAGE_NETWORKS)
 SHALLOW = ("cnn6_025", "qcnn6_025", "timm:test_convnext")  # compiled in a second or two

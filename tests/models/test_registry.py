@@ -12,7 +12,7 @@ from qaudio.models.registry import (
     from_config,
     parse_architecture,
 )
-from tests.networks import same_state
+from tests.support.networks import same_state
 
 CNNS = tuple(arch for arch in ARCHITECTURES if arch.lstrip("q") in FAMILIES)
 

@@ -9,47 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import qaudio
+from qaudio.cards.confusion import draw
 from qaudio.errors import EntryError
-from qaudio.zoo.confusion import draw
-from qaudio.zoo.entry import file_hash, load_weights, renew_card, to_json
-from qaudio.zoo.results import Predictions, summarise
-
-LABELS = ["low", "noise", "high"]
-
-
-def tiny(seed=0, arch="qcnn6_006"):
-    torch.manual_seed(seed)
-    model = qaudio.create_model(
-        arch, num_classes=3, frontend={"sample_rate": 8000, "f_max": 4000.0, "n_fft": 256}
-    )
-    model.labels, model.eval_seconds = LABELS, 1.0
-    return model.eval()
-
-
-def results_of(predictions, name="qcnn6_006.made"):
-    return {
-        "schema_version": 1,
-        "entry": name,
-        "benchmark": "made",
-        "dataset": "made",
-        "protocol": "two made folds",
-        "epoch_choice": "fixed",
-        "complete": True,
-        "complete_runs_scored": 1,
-        "seeds": [0],
-        "card_fold": 1,
-        "card_seed": 0,
-        "result": summarise(predictions, "accuracy"),
-        "parent": None,
-        "trained_on": ["made"],
-        "cost": {"params": 1, "macs": 2, "bytes": 3, "seconds": 10.0, "latency": None},
-        "recipe": {"command": "qaudio crossval", "sha256": "0", "commit": None},
-        "git_commit": None,
-        "training": {
-            "wall_seconds": 1.0, "wall_seconds_of": {}, "device": "cpu", "precision": "32-true"
-        },
-        "versions": {},
-    }  # fmt: skip
+from qaudio.evaluation.predictions import Predictions
+from qaudio.zoo.entry import load_weights, renew_card, to_json
+from tests.support.entries import LABELS, change_config, rehash, results_of, tiny
 
 
 @pytest.fixture
@@ -71,18 +35,6 @@ def entry(tmp_path):
         license="cc-by-4.0",
         folds={"folds/1.safetensors": tiny().state_dict()},
     )
-
-
-def rehash(entry, *names):
-    """Make config.json agree with changed files, as a forger would."""
-    config = json.loads((entry / "config.json").read_text())
-    config["files"].update({name: file_hash(entry / name) for name in names})
-    (entry / "config.json").write_text(to_json(config))
-
-
-def change_config(entry, **changes):
-    config = json.loads((entry / "config.json").read_text()) | changes
-    (entry / "config.json").write_text(to_json({k: v for k, v in config.items() if v != "drop"}))
 
 
 def test_what_an_entry_holds_is_as_readable_as_any_new_file(entry, tmp_path):

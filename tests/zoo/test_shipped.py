@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import qaudio
+from qaudio.cards.model_card import FORMAT
+from qaudio.cards.tables import index, readme_tables, with_generated
 from qaudio.cli import main
-from qaudio.zoo.card import FORMAT
 from qaudio.zoo.catalog import DEFAULT_ENTRY, entries, read_config, read_results
-from qaudio.zoo.tables import index, readme_tables, with_generated
 
 ROOT = Path(__file__).resolve().parents[2]
 ESC50 = ROOT.parent / "shared" / "data" / "ESC-50"

@@ -16,9 +16,9 @@ from qaudio.data.audio import load
 from qaudio.data.dataset import Clip
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import parse_architecture
+from qaudio.training.leakage import fold_file
 from qaudio.zoo.catalog import locate, read_results
 from qaudio.zoo.entry import load_weights
-from qaudio.zoo.lineage import fold_file
 from tests.benchmarks.speed.networks import SECONDS, network
 from tests.benchmarks.speed.table import Session, Table
 

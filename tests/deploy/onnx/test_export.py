@@ -14,7 +14,7 @@ from qaudio.deploy.onnx.export import ExportError, export_onnx
 from qaudio.deploy.onnx.modules import FrontendGraph, NetworkGraph
 from qaudio.deploy.onnx.runtime import session
 from qaudio.quaternion import QConv2d, QLinear
-from tests.networks import SMALL, noise, small_model, sounds
+from tests.support.networks import SMALL, noise, small_model, sounds
 
 RATE = 16000  # of the tiny model
 
