@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "list_models": "qaudio.zoo.catalog",
+    "list_models": "qaudio.zoo.resolve",
     "create_model": "qaudio.models.registry",
     "register": "qaudio.models.registry",
-    "load": "qaudio.zoo.entry",
-    "save": "qaudio.zoo.entry",
-    "verify": "qaudio.zoo.entry",
-    "push": "qaudio.zoo.hub",
+    "load": "qaudio.zoo.resolve",
+    "save": "qaudio.cards.entries",
+    "verify": "qaudio.cards.entries",
+    "push": "qaudio.cards.entries",
     "pull": "qaudio.zoo.hub",
     "predict": "qaudio.prediction",
     "Prediction": "qaudio.prediction",
@@ -45,6 +45,7 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from qaudio.cards.entries import push, save, verify
     from qaudio.compress.cost import Cost, cost
     from qaudio.compress.prune import Plan, plan, prune
     from qaudio.data.benchmarks.audioset import AudioSet
@@ -64,9 +65,8 @@ if TYPE_CHECKING:
     from qaudio.quaternion.layers import QConv2d, QLinear
     from qaudio.training.classifier import Classifier
     from qaudio.training.compression import DistilledClassifier, PrunedClassifier
-    from qaudio.zoo.catalog import list_models
-    from qaudio.zoo.entry import load, save, verify
-    from qaudio.zoo.hub import pull, push
+    from qaudio.zoo.hub import pull
+    from qaudio.zoo.resolve import list_models, load
 
 
 def __getattr__(name: str) -> Any:

@@ -101,7 +101,7 @@ def test_the_parts_are_there():
     for part in MAY_IMPORT:
         assert any(within(module, part) for module in MODULES), part
     assert "qaudio.frontend" in imports_of("qaudio.models.base")
-    assert "qaudio.zoo.entry" in imports_of("qaudio.commands.predict")  # inside a function
+    assert "qaudio.zoo.io" in imports_of("qaudio.zoo.resolve")  # inside a function
     assert "qaudio.data.datamodule" not in imports_of("qaudio.training.leakage")  # TYPE_CHECKING
 
 
@@ -158,7 +158,7 @@ def loaded_after(code: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "code",
-    ["import qaudio", "import qaudio.zoo.catalog", "from qaudio.cli import main; main(['list'])"],
+    ["import qaudio", "import qaudio.zoo.store", "from qaudio.cli import main; main(['list'])"],
 )
 def test_light_imports_load_no_torch(code):
     heavy = {"torch", "numpy", "lightning", "soundfile", "huggingface_hub", "matplotlib", "timm"}

@@ -9,13 +9,14 @@ from qaudio.cards import confusion, model_card
 from qaudio.cards.tables import percent
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
-from qaudio.zoo.catalog import entry_name
+from qaudio.zoo.store import entry_name
 
 
 def write(
     folder: Path, config: dict[str, Any], results: dict[str, Any], predictions: Predictions | None
 ) -> list[str]:
-    """Write card and picture; the names of the files."""
+    """Write card and picture, and their format into `config`; the names of the files."""
+    config["card_format"] = model_card.FORMAT
     made = model_card.documents(config, results, predictions)
     for name, text in made.items():
         (folder / name).parent.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from qaudio.cards.papers import KINDS, papers
 from qaudio.cards.tables import dependence, interval, percent, points, spread
 from qaudio.data.benchmarks.descriptions import about
 from qaudio.evaluation.predictions import Predictions, confused_with, of_a_folder, scores_by_class
-from qaudio.zoo.catalog import HUB_PREFIX
+from qaudio.zoo.schema import HUB_PREFIX
 
 FORMAT = 7  # of the card's text, in config.json; a change of the text is a new one
 FOLDED = 20  # a table of more classes than that is folded away

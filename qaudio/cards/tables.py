@@ -7,7 +7,7 @@ from typing import Any
 
 from qaudio.data.benchmarks.descriptions import about
 from qaudio.errors import EntryError
-from qaudio.zoo.catalog import entries, read_json
+from qaudio.zoo.store import entries, read_json
 
 
 def percent(share: float) -> str:

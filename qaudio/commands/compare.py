@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qaudio.commands.common import Commands, amount, replacing, say_failed, usage
 from qaudio.errors import EntryError
-from qaudio.zoo.catalog import entries
+from qaudio.zoo.store import entries
 
 PLOTS = (".png", ".svg")
 LIMITS = {

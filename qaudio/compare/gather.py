@@ -17,7 +17,8 @@ from qaudio.data.benchmarks.descriptions import DATASETS
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import METRICS, Predictions, paired_difference, scores_by_class
 from qaudio.text import shown
-from qaudio.zoo.catalog import file_of, locate, read_config, read_json
+from qaudio.zoo.resolve import locate
+from qaudio.zoo.store import file_of, read_config, read_json
 
 
 @dataclass(frozen=True, eq=False)

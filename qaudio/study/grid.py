@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from qaudio.errors import EntryError
-from qaudio.zoo.catalog import read_json, zoo_folder
+from qaudio.zoo.store import read_json, zoo_folder
 
 FOLDER = "study"  # of the zoo, for results without weights
 

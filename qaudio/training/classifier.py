@@ -24,7 +24,8 @@ from qaudio.training.callbacks import averaged
 from qaudio.training.finetuning import Freeze
 from qaudio.training.leakage import load_for_split
 from qaudio.training.metrics import ClipMean, clip_metric
-from qaudio.zoo.catalog import entry_name, found_in, locate, read_config
+from qaudio.zoo.resolve import locate
+from qaudio.zoo.store import entry_name, found_in, read_config
 
 Optimizer = Literal["adamw", "adam"]
 Schedule = Literal["cosine", "one_cycle", "constant"]
@@ -151,7 +152,7 @@ class Classifier(LightningModule):
         if hasattr(self, "net"):
             return self.net.sample_rate
         if self.source is not None:
-            return int(read_config(self.source)["frontend"]["sample_rate"])
+            return int(read_config(locate(self.source))["frontend"]["sample_rate"])
         return FrontendConfig.from_dict(self.frontend or {}).sample_rate
 
     def build(self, labels: list[str], split: Split) -> AudioModel:

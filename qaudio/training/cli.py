@@ -28,7 +28,8 @@ from qaudio.training.checkpoints import LAST, WholeCheckpoints, WithinEpoch, las
 from qaudio.training.classifier import Classifier
 from qaudio.training.recipe import Recipe
 from qaudio.training.recorder import EntryWriter, Run, read_validation, write_validation
-from qaudio.zoo.catalog import locate, read_config, read_results, recipes_folder
+from qaudio.zoo.resolve import locate
+from qaudio.zoo.store import read_config, read_results, recipes_folder
 
 # Where and which run, not what is run: left out of the recipe that an entry keeps.
 VOLATILE = (

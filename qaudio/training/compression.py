@@ -20,7 +20,8 @@ from qaudio.training.callbacks import StepwisePruning
 from qaudio.training.classifier import Classifier
 from qaudio.training.leakage import load_for_split
 from qaudio.training.teacher_cache import StoredAnswers
-from qaudio.zoo.catalog import entry_name, found_in, list_models, locate
+from qaudio.zoo.resolve import list_models, locate
+from qaudio.zoo.store import entry_name, found_in
 
 
 class PrunedClassifier(Classifier):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import of_a_folder
-from qaudio.zoo.catalog import entry_name, held_out, locate, read_results, trained_on
-from qaudio.zoo.entry import load_weights
+from qaudio.zoo.io import load_weights
+from qaudio.zoo.resolve import locate
+from qaudio.zoo.store import entry_name, held_out, read_results, trained_on
 
 if TYPE_CHECKING:
     from qaudio.data.datamodule import Split

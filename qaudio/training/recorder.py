@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
+from qaudio.cards.entries import push, save
 from qaudio.compress.cost import cost, device_name, measure_latency
 from qaudio.data.datamodule import Split
 from qaudio.deploy.optimize import optimize
@@ -27,18 +28,20 @@ from qaudio.models.registry import from_config
 from qaudio.paths import replacing
 from qaudio.training.leakage import fold_file
 from qaudio.training.recipe import Recipe, epoch_choice
-from qaudio.zoo.catalog import (
+from qaudio.zoo.hub import Pushed
+from qaudio.zoo.hub_cache import check_repo
+from qaudio.zoo.io import load_weights
+from qaudio.zoo.resolve import find_local, locate
+from qaudio.zoo.store import (
     PACKAGE,
-    at_hand,
     entry_name,
-    locate,
     read_config,
     read_json,
     read_results,
+    refuse_other,
+    to_json,
     trained_on,
 )
-from qaudio.zoo.entry import load_weights, refuse_other, save, to_json
-from qaudio.zoo.hub import Pushed, check_repo, push
 
 LIBRARIES = ("torch", "torchaudio", "lightning", "torchmetrics", "timm", "numpy", "soundfile")
 
@@ -198,7 +201,7 @@ class EntryWriter:
             results["cost"] = self._cost(net, optimized=True)
             results["epoch_choice"] = epoch_choice(self._recipe())
             results["complete_runs_scored"] = self._count_scored(results["benchmark"], self._sets())
-            parent = results["parent"] and at_hand(results["parent"]["name"], self.folder)
+            parent = results["parent"] and find_local(results["parent"]["name"], self.folder)
             if parent:
                 self._compare(results, predictions, parent)
             self._save(net, results, predictions, self._kept())

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from qaudio.errors import EntryError
 from qaudio.models.registry import create_model
-from qaudio.zoo.catalog import IMPORTERS
-from qaudio.zoo.entry import file_hash, save, to_json
+from qaudio.zoo.io import save
+from qaudio.zoo.schema import IMPORTERS
+from qaudio.zoo.store import file_hash, to_json
 
 AUDIOSET_CLASSES, AUDIOSET_SECONDS = 527, 10.0
 # What PANNs and QPANN trained on, and what they kept for testing, as `qaudio.AudioSet` names it.

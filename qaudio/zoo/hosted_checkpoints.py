@@ -9,7 +9,8 @@ from typing import Any
 from qaudio.download import Download, DownloadError, fetch, log
 from qaudio.errors import EntryError
 from qaudio.paths import cache_folder, replacing
-from qaudio.zoo.catalog import SCHEMA_VERSION, hosted, read_config
+from qaudio.zoo.schema import SCHEMA_VERSION
+from qaudio.zoo.store import hosted, read_config
 
 
 def imported(name: str) -> Path:

@@ -12,8 +12,13 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
+from qaudio.models.registry import FAMILIES
 from qaudio.text import UNSHOWN, one_line
 
+SCHEMA_VERSION = 1
+HUB_PREFIX = "hf-hub:"  # of an address on the Hugging Face Hub: hf-hub:org/name[@revision]
+# Whose code wrote a checkpoint, and the architectures it has: for `qaudio import`.
+IMPORTERS = {"panns": FAMILIES, "qpann": tuple(f"q{family}" for family in FAMILIES)}
 MOST_TEXT = 20_000  # characters
 
 
@@ -147,6 +152,24 @@ SOURCE: dict[str, Any] = {
     "trained_on": [text], "held_out?": Maybe(text), "file?": text, "url?": text,
     "citation?": text,
 }  # fmt: skip
+
+
+def check_config(config: Any) -> None:
+    """Raise ValueError for what no config.json of an entry holds."""
+    if not isinstance(config, dict):
+        raise ValueError("expected an object")
+    version = config.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"schema_version is {version!r}, this qaudio reads {SCHEMA_VERSION}; a newer qaudio "
+            "may read it"
+        )
+    check(config, CONFIG)
+    labels = config["labels"]
+    if labels is not None and len(labels) != config["num_classes"]:
+        raise ValueError(f"{config['num_classes']} classes, {len(labels)} labels")
+    if config["task"] not in ("multiclass", "multilabel"):
+        raise ValueError(f"unknown task {config['task']!r}")
 
 
 def check(document: Any, shape: Any, whole: bool = True, where: str = "") -> None:

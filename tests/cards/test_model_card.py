@@ -14,7 +14,8 @@ from qaudio.cards.tables import facts, index, readme_tables, table, with_generat
 from qaudio.data.benchmarks.descriptions import DATASETS
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions, confused_with, scores_by_class
-from qaudio.zoo.catalog import entries, read_config, read_results
+from qaudio.zoo.resolve import locate
+from qaudio.zoo.store import entries, read_config, read_results
 from tests.support.entries import results_of
 from tests.support.predictions import made
 
@@ -277,13 +278,13 @@ def test_shipped_cards_read_on_the_hub(name):
     text = (entries()[name] / "README.md").read_text(encoding="utf-8")
     data, (found,) = check_card(text)
     assert data.license in HUB_LICENCES
-    assert found.metric_value == read_results(name)["result"]["mean"]
+    assert found.metric_value == read_results(locate(name))["result"]["mean"]
     for heading in ("Model details", "What it is for", "Use", "Results", "Size and cost",
                     "Limits and biases", "Licence", "Citation"):  # fmt: skip
         assert f"\n## {heading}\n" in text
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (entries()[name] / link).is_file()
-    assert all(label in text for label in read_config(name)["labels"])
+    assert all(label in text for label in read_config(locate(name))["labels"])
 
 
 def test_scores_for_a_leaderboard_only_where_the_recipe_names_one(results):

@@ -7,7 +7,7 @@ import pytest
 
 from qaudio import cli
 from qaudio.compare import html, peers, plots
-from qaudio.zoo import catalog
+from qaudio.zoo import store
 from tests.support.comparison import made
 
 
@@ -28,7 +28,7 @@ def run(capsys):
 
 
 def test_all_shipped_entries_are_compared_by_default(run, zoo, monkeypatch):
-    monkeypatch.setattr(catalog, "zoo_folder", lambda: zoo[0].parent)
+    monkeypatch.setattr(store, "zoo_folder", lambda: zoo[0].parent)
     result = run()
     assert (result.code, result.err) == (0, "")
     for folder in zoo:

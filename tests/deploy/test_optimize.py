@@ -16,7 +16,7 @@ from qaudio.models.base import AudioModel
 from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
 from qaudio.quaternion import QConv2d
-from qaudio.zoo.catalog import entries
+from qaudio.zoo.store import entries
 from tests.support.networks import SMALL, noise, same_state, small_model, sounds
 
 

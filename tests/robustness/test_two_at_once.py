@@ -12,7 +12,7 @@ import yaml
 
 import qaudio
 from qaudio.evaluation.predictions import Predictions
-from qaudio.zoo.entry import load_weights
+from qaudio.zoo.io import load_weights
 from tests.support.esc50 import SETTINGS
 from tests.support.hub import Repository
 
@@ -99,7 +99,7 @@ def test_a_load_between_two_files_of_two_entries_starts_again(two_commits, tmp_p
             return model
         return load_weights(folder)
 
-    monkeypatch.setattr("qaudio.zoo.entry.load_weights", replaced_meanwhile)
+    monkeypatch.setattr("qaudio.zoo.io.load_weights", replaced_meanwhile)
     assert torch.equal(qaudio.load(out).classifier.weight, two_commits[1][1])
     assert len(loads) == 2
 

@@ -8,7 +8,7 @@ import qaudio
 from qaudio.cli import main
 from qaudio.errors import EntryError
 from qaudio.study.grid import Study, study_entries
-from qaudio.zoo.catalog import entries
+from qaudio.zoo.store import entries
 from tests.support.entries import tiny
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import torch
 
 import qaudio
-from qaudio.evaluation.predictions import summarise
-from qaudio.zoo.entry import file_hash, to_json
+from qaudio.evaluation.predictions import Predictions, summarise
+from qaudio.zoo.store import file_hash, to_json
 
 LABELS = ["low", "noise", "high"]
 
@@ -44,6 +45,27 @@ def results_of(predictions, name="qcnn6_006.made"):
         },
         "versions": {},
     }  # fmt: skip
+
+
+def made_entry(folder):
+    """An entry with results over two folds and the weights of one of them, below a folder."""
+    rng = np.random.default_rng(0)
+    label = np.arange(30) % 3
+    logits = rng.standard_normal((30, 3)) + 2 * np.eye(3)[label]
+    names = [f"{n:02}" for n in range(30)]
+    predictions = Predictions.of_run(1, 0, names, label, logits).merged(
+        Predictions.of_run(2, 0, [f"x{n}" for n in names], label, -logits)
+    )
+    model = tiny()
+    return qaudio.save(
+        model,
+        folder / "qcnn6_006.made",
+        results=results_of(predictions),
+        predictions=predictions,
+        recipe="model: {}\n",
+        license="cc-by-4.0",
+        folds={"folds/1.safetensors": tiny().state_dict()},
+    )
 
 
 def rehash(entry, *names):

@@ -26,12 +26,12 @@ import yaml
 from safetensors.torch import load_file
 
 import qaudio
+from qaudio.cards.entries import verify
 from qaudio.cli import _guarded, main
 from qaudio.data.audio import AudioCache
 from qaudio.data.shards import PackedClips, pack
 from qaudio.evaluation.predictions import Predictions
 from qaudio.training import cli  # noqa: F401  (heavy, and wanted before the fork)
-from qaudio.zoo.entry import verify
 from tests.support.esc50 import SETTINGS, make_esc50
 from tests.support.hub import Repository, hub_on_loopback
 from tests.support.networks import FRONTEND
@@ -137,7 +137,7 @@ def trained(folder: Path) -> dict:
     facts: dict = {}
     for path in sorted((folder / "zoo").glob("[!.]*/config.json")):
         verify(path.parent)
-        stored = qaudio.zoo.entry.read_results(path.parent)
+        stored = qaudio.zoo.io.read_results(path.parent)
         facts[path.parent.name] = {
             "weights": {
                 weights.relative_to(path.parent).as_posix(): digest(load_file(weights))

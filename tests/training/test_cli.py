@@ -16,7 +16,7 @@ from qaudio.evaluation.predictions import Predictions
 from qaudio.training.cli import _parse
 from qaudio.training.recipe import epoch_choice
 from qaudio.training.recorder import commit_of
-from qaudio.zoo import catalog
+from qaudio.zoo import store
 from tests.support.networks import FRONTEND
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -491,9 +491,9 @@ def test_a_pruned_entry_takes_its_parents_weights_of_the_same_fold(parent, recip
     results = results_of(child)
     for fold in (1, 2):
         # Untrained after pruning, so the weights show where they come from.
-        dense = qaudio.zoo.entry.load_weights(parent, f"folds/{fold}.safetensors")
+        dense = qaudio.zoo.io.load_weights(parent, f"folds/{fold}.safetensors")
         expected = qaudio.prune(dense, ratio=0.5, min_channels=4)
-        found = qaudio.zoo.entry.load_weights(child, f"folds/{fold}.safetensors")
+        found = qaudio.zoo.io.load_weights(child, f"folds/{fold}.safetensors")
         assert torch.equal(expected.classifier.weight, found.classifier.weight)
     assert results["parent"]["name"] == "qcnn6_006.esc10"
     assert results["parent"]["difference"]["clips"] == 12
@@ -524,7 +524,7 @@ def test_folds_of_other_widths_are_no_entry(parent, recipe, zoo, monkeypatch, ca
     trained = []
     with monkeypatch.context() as patch:
         patch.setattr("qaudio.training.recorder.read_config", lambda path: {
-            **catalog.read_config(path), "widths": {}})  # fmt: skip
+            **store.read_config(path), "widths": {}})  # fmt: skip
         patch.setattr(qaudio.PrunedClassifier, "training_step", lambda *_: trained.append(1))
         assert main(["crossval", *arguments, "--folds", "[2]"]) == 1
     assert "this fold is pruned to other widths than the entry has" in capsys.readouterr().err
@@ -564,7 +564,7 @@ def test_no_teacher_teaches_a_fold_that_it_saw(parent, recipe, zoo, esc50_tree, 
     module = qaudio.DistilledClassifier(str(parent), "qcnn6_006", frontend=FRONTEND)
     split = qaudio.ESC50(str(esc50_tree), esc10=True, fold=2).split
     module.build(qaudio.load(parent).labels, split)
-    expected = qaudio.zoo.entry.load_weights(parent, "folds/2.safetensors")
+    expected = qaudio.zoo.io.load_weights(parent, "folds/2.safetensors")
     assert torch.equal(module._held[0].classifier.weight, expected.classifier.weight)
     shutil.rmtree(parent / "folds")
     arguments = recipe("qcnn6_006.esc10_kd", distilled(parent))
@@ -667,7 +667,7 @@ def test_networks_made_with_timm_give_entries(arch, recipe, zoo, capsys, monkeyp
     assert main(["verify", str(entry)]) == 0
     assert "trained from scratch" in (entry / "README.md").read_text()
     assert results_of(entry)["versions"]["timm"]
-    monkeypatch.setattr(catalog, "zoo_folder", lambda: zoo)
+    monkeypatch.setattr(store, "zoo_folder", lambda: zoo)
     assert qaudio.list_models(benchmark="esc10") == [f"{name}.esc10"]
     assert qaudio.load(f"{name}.esc10").architecture == arch
     capsys.readouterr()

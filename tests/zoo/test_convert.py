@@ -11,8 +11,8 @@ import torch
 import qaudio
 from qaudio import cli
 from qaudio.errors import EntryError
-from qaudio.zoo.catalog import read_config, trained_on
 from qaudio.zoo.convert import convert_published, read_checkpoint, read_labels
+from qaudio.zoo.store import read_config, trained_on
 from tests.support import golden
 
 COMPONENTS = ("r_weight", "i_weight", "j_weight", "k_weight")

@@ -18,7 +18,7 @@ from qaudio.download import CHUNK
 from qaudio.errors import EntryError
 from qaudio.paths import cache_folder
 from qaudio.training.leakage import LeakError, load_for_split
-from qaudio.zoo import catalog
+from qaudio.zoo import schema, store
 from tests.support import golden
 from tests.support.server import serving
 
@@ -43,7 +43,7 @@ def server(monkeypatch, tmp_path):
         zoo = tmp_path / "zoo"
         zoo.mkdir()
         (zoo / "hosted.json").write_text(json.dumps(catalogue))
-        monkeypatch.setattr(catalog, "zoo_folder", lambda: zoo)
+        monkeypatch.setattr(store, "zoo_folder", lambda: zoo)
         yield server
 
 
@@ -82,7 +82,7 @@ def test_the_catalogue_is_complete_and_invents_nothing():
     }
     for name, facts in catalogue["entries"].items():
         assert facts["arch"] == name.partition(".")[0]
-        assert facts["arch"] in catalog.IMPORTERS[facts["importer"]]
+        assert facts["arch"] in schema.IMPORTERS[facts["importer"]]
         assert re.match(r"https://zenodo\.org/records/\d+/files/", facts["url"])
         assert facts["file"].replace("=", "%3D") in facts["url"]
         assert facts["citation"]
@@ -92,7 +92,7 @@ def test_the_catalogue_is_complete_and_invents_nothing():
 
 def test_hosted_entries_are_listed_with_those_that_ship(tiny_entry, monkeypatch, capsys):
     shutil.copy(HOSTED, tiny_entry.parent)
-    monkeypatch.setattr(catalog, "zoo_folder", lambda: tiny_entry.parent)
+    monkeypatch.setattr(store, "zoo_folder", lambda: tiny_entry.parent)
     pretrained = qaudio.list_models(pretrained=True)
     assert {"tiny.made", "cnn14.audioset", "qcnn14.audioset"} <= set(pretrained)
     assert qaudio.list_models("cnn14*", benchmark="audioset") == ["cnn14.audioset"]
@@ -109,7 +109,7 @@ def test_hosted_entries_are_listed_with_those_that_ship(tiny_entry, monkeypatch,
 def test_a_shipped_entry_comes_before_a_hosted_one_of_its_name(tiny_entry, monkeypatch):
     shutil.copy(HOSTED, tiny_entry.parent)
     tiny_entry.rename(tiny_entry.parent / "cnn14.audioset")
-    monkeypatch.setattr(catalog, "zoo_folder", lambda: tiny_entry.parent)
+    monkeypatch.setattr(store, "zoo_folder", lambda: tiny_entry.parent)
     assert qaudio.load("cnn14.audioset").num_classes == 3
     assert qaudio.list_models(pretrained=True).count("cnn14.audioset") == 1
 
@@ -194,7 +194,7 @@ def test_without_the_class_names_there_is_one_warning(server, tmp_path, caplog):
 def test_offline_one_line_says_what_to_fetch_and_the_command_then_works(
     entry, name, no_network, tmp_path, capsys, write_sound
 ):
-    facts = catalog.hosted()[entry]
+    facts = store.hosted()[entry]
     assert cli.main(["predict", str(write_sound("a.wav")), "--model", entry]) == 1
     out, err = capsys.readouterr()
     (line,) = err.splitlines()

@@ -18,7 +18,7 @@ import qaudio
 from qaudio import cli
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
-from qaudio.zoo.catalog import read_config
+from qaudio.zoo.store import read_config
 from tests.support.entries import results_of, tiny
 from tests.support.hub import ENDPOINT, TOKEN, Fault, hub_on_loopback
 

@@ -21,7 +21,7 @@ from unittest import mock
 import numpy as np
 import soundfile
 
-from qaudio.zoo.entry import save
+from qaudio.cards.entries import save
 from tests.robustness.fuzz.entries import made_model
 from tests.robustness.fuzz.isolated import Begin, Outcome, captured, in_child
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save
 
-from qaudio.zoo.entry import file_hash
+from qaudio.zoo.store import file_hash
 
 WEIGHTS = ("model.safetensors", "model.safetensors", "probe.safetensors", "folds/1.safetensors")
 JSON = ("config.json", "results.json", "report.json")

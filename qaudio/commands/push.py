@@ -1,4 +1,4 @@
-"""`qaudio push` and `qaudio pull`: entries on the Hugging Face Hub."""
+"""`qaudio push`: publish an entry on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qaudio.commands.common import Commands, usage
 
 
 def register(command: Commands) -> None:
-    """Add the subcommands of this module."""
+    """Add the subcommand."""
     sub = command(
         "push", _push, "publish an entry on the Hugging Face Hub, once it verifies",
         "qaudio push qcnn10_050.esc10_pruned50 your-name/qcnn10_050.esc10_pruned50",
@@ -19,16 +19,10 @@ def register(command: Commands) -> None:
     sub.add_argument("--create-pr", action="store_true", help="open a pull request")
     sub.add_argument("--revision", help="branch; made where it does not exist (main)")
 
-    sub = command(
-        "pull", _pull, "fetch an entry from the Hugging Face Hub",
-        "qaudio pull hf-hub:your-name/qcnn10_050.esc10_pruned50 --out my_entry",
-    )  # fmt: skip
-    sub.add_argument("source", help="hf-hub:org/name, or hf-hub:org/name@revision")
-    sub.add_argument("--out", help="folder for a copy (default: the Hub's cache alone)")
-
 
 def _push(options: argparse.Namespace) -> int:
-    from qaudio.zoo.hub import REPO, push
+    from qaudio.cards.entries import push
+    from qaudio.zoo.hub_cache import REPO
 
     if not REPO.fullmatch(options.repo):
         return usage("push", f"{options.repo!r} is not a repository's name, your-name/entry")
@@ -42,15 +36,4 @@ def _push(options: argparse.Namespace) -> int:
         revision=options.revision,
     )
     print(pushed)
-    return 0
-
-
-def _pull(options: argparse.Namespace) -> int:
-    from qaudio.zoo.catalog import entry_name, on_hub
-    from qaudio.zoo.hub import pull
-
-    if not on_hub(options.source):
-        return usage("pull", f"write the source as hf-hub:org/name, not {options.source!r}")
-    folder = pull(options.source, options.out)
-    print(f"{options.source if options.out else entry_name(folder)}: {folder}")
     return 0

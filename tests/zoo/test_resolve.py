@@ -3,8 +3,8 @@ import shutil
 import pytest
 
 from qaudio.errors import EntryError
-from qaudio.zoo import catalog
-from qaudio.zoo.catalog import list_models, locate
+from qaudio.zoo import store
+from qaudio.zoo.resolve import list_models, locate
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def zoo(tiny_entry, monkeypatch):
         shutil.copytree(tiny_entry, folder / name)
     shutil.rmtree(tiny_entry)
     (folder / "no_entry").mkdir()
-    monkeypatch.setattr(catalog, "zoo_folder", lambda: folder)
+    monkeypatch.setattr(store, "zoo_folder", lambda: folder)
     return folder
 
 
@@ -58,9 +58,9 @@ def test_what_is_not_there_is_said_with_what_is(zoo, tmp_path):
 
 def test_a_clone_has_its_zoo_beside_the_package_and_a_wheel_inside(tmp_path, monkeypatch):
     package = tmp_path / "qaudio"
-    monkeypatch.setattr(catalog, "PACKAGE", package)
-    assert catalog.zoo_folder() == package / "zoo" / "entries"
+    monkeypatch.setattr(store, "PACKAGE", package)
+    assert store.zoo_folder() == package / "zoo" / "entries"
     (tmp_path / "zoo").mkdir()
-    assert catalog.zoo_folder() == package / "zoo" / "entries"  # site-packages may hold a zoo
+    assert store.zoo_folder() == package / "zoo" / "entries"  # site-packages may hold a zoo
     (tmp_path / "pyproject.toml").touch()
-    assert catalog.zoo_folder() == tmp_path / "zoo"
+    assert store.zoo_folder() == tmp_path / "zoo"
