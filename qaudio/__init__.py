@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "list_models": "qaudio.zoo.catalog",
+    "list_models": "qaudio.zoo.resolve",
     "create_model": "qaudio.models.registry",
     "register": "qaudio.models.registry",
-    "load": "qaudio.zoo.entry",
-    "save": "qaudio.zoo.entry",
-    "verify": "qaudio.zoo.entry",
-    "push": "qaudio.zoo.hub",
+    "load": "qaudio.zoo.resolve",
+    "save": "qaudio.cards.entries",
+    "verify": "qaudio.cards.entries",
+    "push": "qaudio.cards.entries",
     "pull": "qaudio.zoo.hub",
     "predict": "qaudio.prediction",
     "Prediction": "qaudio.prediction",
@@ -24,52 +24,52 @@ _HOMES = {
     "Plan": "qaudio.compress.prune",
     "cost": "qaudio.compress.cost",
     "Cost": "qaudio.compress.cost",
-    "optimize": "qaudio.inference",
-    "export_onnx": "qaudio.export",
-    "OnnxModel": "qaudio.runtime",
+    "optimize": "qaudio.deploy.optimize",
+    "export_onnx": "qaudio.deploy.onnx.export",
+    "OnnxModel": "qaudio.deploy.onnx.runtime",
     "AudioModel": "qaudio.models.base",
     "FrontendConfig": "qaudio.frontend",
     "QConv2d": "qaudio.quaternion.layers",
     "QLinear": "qaudio.quaternion.layers",
     "AudioDataModule": "qaudio.data.datamodule",
     "Clip": "qaudio.data.dataset",
-    "ESC50": "qaudio.data.esc50",
-    "GTZAN": "qaudio.data.gtzan",
-    "RAVDESS": "qaudio.data.ravdess",
-    "AudioSet": "qaudio.data.audioset",
-    "AudioFolder": "qaudio.data.folder",
+    "ESC50": "qaudio.data.benchmarks.esc50",
+    "GTZAN": "qaudio.data.benchmarks.gtzan",
+    "RAVDESS": "qaudio.data.benchmarks.ravdess",
+    "AudioSet": "qaudio.data.benchmarks.audioset",
+    "AudioFolder": "qaudio.data.benchmarks.folder",
     "AudioPool": "qaudio.data.pool",
     "Mixing": "qaudio.data.pool",
-    "Classifier": "qaudio.training.modules",
-    "PrunedClassifier": "qaudio.training.compressed",
-    "DistilledClassifier": "qaudio.training.compressed",
+    "Classifier": "qaudio.training.classifier",
+    "PrunedClassifier": "qaudio.training.compression",
+    "DistilledClassifier": "qaudio.training.compression",
 }
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from qaudio.cards.entries import push, save, verify
     from qaudio.compress.cost import Cost, cost
     from qaudio.compress.prune import Plan, plan, prune
-    from qaudio.data.audioset import AudioSet
+    from qaudio.data.benchmarks.audioset import AudioSet
+    from qaudio.data.benchmarks.esc50 import ESC50
+    from qaudio.data.benchmarks.folder import AudioFolder
+    from qaudio.data.benchmarks.gtzan import GTZAN
+    from qaudio.data.benchmarks.ravdess import RAVDESS
     from qaudio.data.datamodule import AudioDataModule
     from qaudio.data.dataset import Clip
-    from qaudio.data.esc50 import ESC50
-    from qaudio.data.folder import AudioFolder
-    from qaudio.data.gtzan import GTZAN
     from qaudio.data.pool import AudioPool, Mixing
-    from qaudio.data.ravdess import RAVDESS
-    from qaudio.export import export_onnx
+    from qaudio.deploy.onnx.export import export_onnx
+    from qaudio.deploy.onnx.runtime import OnnxModel
+    from qaudio.deploy.optimize import optimize
     from qaudio.frontend import FrontendConfig
-    from qaudio.inference import optimize
     from qaudio.models.base import AudioModel
     from qaudio.models.registry import create_model, register
     from qaudio.prediction import Prediction, predict
     from qaudio.quaternion.layers import QConv2d, QLinear
-    from qaudio.runtime import OnnxModel
-    from qaudio.training.compressed import DistilledClassifier, PrunedClassifier
-    from qaudio.training.modules import Classifier
-    from qaudio.zoo.catalog import list_models
-    from qaudio.zoo.entry import load, save, verify
-    from qaudio.zoo.hub import pull, push
+    from qaudio.training.classifier import Classifier
+    from qaudio.training.compression import DistilledClassifier, PrunedClassifier
+    from qaudio.zoo.hub import pull
+    from qaudio.zoo.resolve import list_models, load
 
 
 def __getattr__(name: str) -> Any:

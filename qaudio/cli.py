@@ -10,7 +10,21 @@ import sys
 from collections.abc import Callable, Sequence
 
 from qaudio import __version__
-from qaudio.commands import browse, compare, entry, export, hub, pack, predict, study, training
+from qaudio.commands import (
+    compare,
+    export,
+    import_,
+    info,
+    list_,
+    pack,
+    predict,
+    prune,
+    pull,
+    push,
+    study,
+    training,
+    verify,
+)
 from qaudio.commands.common import Commands, is_told, say_failed
 
 
@@ -65,8 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"qaudio {__version__}")
     commands = Commands(parser)
-    for group in (browse, predict, compare, entry, export, hub, training, study, pack):
-        group.register(commands)
+    for module in (
+        list_, info, predict, compare, verify, prune, import_, export, push, pull, training, study,
+        pack,
+    ):  # fmt: skip
+        module.register(commands)
     return parser
 
 

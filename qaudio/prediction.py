@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qaudio.data.audio import AudioError, display_name, windows, windows_of
+from qaudio.deploy.onnx.runtime import OnnxModel
 from qaudio.resampling import check_rate
-from qaudio.runtime import OnnxModel
 
 if TYPE_CHECKING:
     import torch

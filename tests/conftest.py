@@ -1,6 +1,5 @@
 """Sounds, data sets and entries that the tests make for themselves; nothing leaves the machine."""
 
-import csv
 import ipaddress
 import os
 import socket
@@ -13,7 +12,8 @@ import soundfile
 import torch
 
 import qaudio
-from tests.hub import ENDPOINT, TOKEN, hub_on_loopback
+from tests.support.esc50 import SETTINGS, make_esc50
+from tests.support.hub import ENDPOINT, TOKEN, hub_on_loopback
 
 os.environ["HF_ENDPOINT"] = ENDPOINT  # huggingface_hub reads it when it is imported
 # Networks and sounds of tests are so small that threads would mostly wait for one another.
@@ -21,11 +21,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 torch.set_num_threads(1)
 
 LABELS = ["dog", "rain", "clock_tick"]
-SETTINGS = {"sample_rate": 16000, "n_fft": 512, "hop_length": 160, "n_mels": 32, "f_max": 7500.0}
-# ESC-50's own numbers for these classes; Hz of the made tone, None: white noise.
-CLASSES = {0: ("dog", True, 300), 5: ("cat", False, 900), 10: ("rain", True, None),
-           38: ("clock_tick", True, 2500)}  # fmt: skip
-ESC50_RATE = 8000
 
 
 def _local(address) -> bool:
@@ -121,31 +116,6 @@ def bad_sounds(tmp_path, write_sound):
 @pytest.fixture
 def esc50_tree(tmp_path) -> Path:
     return make_esc50(tmp_path / "ESC-50")
-
-
-def make_esc50(root: Path) -> Path:
-    """ESC-50's layout: 5 folds × 4 classes (one outside ESC-10) × 2 clips of 1 s at 8 kHz."""
-    rng = np.random.default_rng(0)
-    (root / "meta").mkdir(parents=True)
-    (root / "audio").mkdir()
-    time, rows = np.arange(ESC50_RATE) / ESC50_RATE, []
-    for fold in range(1, 6):
-        for target, (category, esc10, tone) in CLASSES.items():
-            source = 1000 * fold + target
-            for take in "AB":
-                samples = 0.1 * rng.standard_normal(len(time))
-                if tone is not None:
-                    samples = 0.02 * samples + 0.3 * np.sin(
-                        2 * np.pi * (tone * time + rng.random())
-                    )
-                name = f"{fold}-{source}-{take}-{target}.wav"
-                soundfile.write(root / "audio" / name, samples, ESC50_RATE)
-                rows.append([name, fold, target, category, esc10, source, take])
-    with open(root / "meta" / "esc50.csv", "w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["filename", "fold", "target", "category", "esc10", "src_file", "take"])
-        table.writerows(rows)
-    return root
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ import torch
 
 import qaudio
 from qaudio import cli
-from qaudio.commands import browse
+from qaudio.commands import list_
 from qaudio.models.registry import ARCHITECTURES
-from qaudio.zoo import catalog
+from qaudio.zoo import store
 
 COMMANDS = next(
     action.choices
@@ -134,7 +134,7 @@ def test_an_interrupt_is_no_traceback(run, monkeypatch):
     def interrupted(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(browse, "_list", interrupted)
+    monkeypatch.setattr(list_, "_list", interrupted)
     result = run("list")
     assert result.code == 1
     assert result.err == "qaudio: interrupted\n"
@@ -144,7 +144,7 @@ def test_too_little_memory_is_no_traceback(run, monkeypatch):
     def full(options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(browse, "_list", full)
+    monkeypatch.setattr(list_, "_list", full)
     result = run("list")
     assert result.code == 1
     assert result.err == "qaudio: CUDA out of memory\n"
@@ -156,7 +156,7 @@ def test_too_little_memory_is_no_traceback(run, monkeypatch):
 @pytest.fixture
 def shipped(tiny_entry, monkeypatch):
     """A zoo that holds the tiny entry alone."""
-    monkeypatch.setattr(catalog, "zoo_folder", lambda: tiny_entry.parent)
+    monkeypatch.setattr(store, "zoo_folder", lambda: tiny_entry.parent)
     return tiny_entry.name
 
 
@@ -189,7 +189,7 @@ def test_list_json(run, shipped):
 
 def test_a_missing_licence_is_said_in_words(run, tmp_path, tiny_model, monkeypatch):
     qaudio.save(tiny_model, tmp_path / "zoo" / "bare.made")
-    monkeypatch.setattr(catalog, "zoo_folder", lambda: tmp_path / "zoo")
+    monkeypatch.setattr(store, "zoo_folder", lambda: tmp_path / "zoo")
     for result in (run("list"), run("info", "bare.made")):
         assert result.code == 0
         assert "not stated" in result.out
@@ -217,7 +217,7 @@ def test_info_of_an_entry_that_was_not_tested_says_what_it_is(run, tiny_entry, t
 
 
 def test_info_names_results_that_are_missing(run, tmp_path):
-    shutil.copytree(catalog.entries()["qcnn10_050.esc10"], tmp_path / "copy")
+    shutil.copytree(store.entries()["qcnn10_050.esc10"], tmp_path / "copy")
     (tmp_path / "copy" / "results.json").unlink()
     result = run("info", tmp_path / "copy")
     assert result.code == 1

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from qaudio.download import CHUNK, Download, DownloadError, ResumingDownloader, fetch
-from tests.server import serving
+from tests.support.server import serving
 
 CONTENT = os.urandom(1_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from qaudio.frontend import Frontend, FrontendConfig, pad_to, resample
+from tests.support import golden
 
 N_FFT, HOP = 1024, 320
 
@@ -272,3 +273,80 @@ def test_pad_to_appends_zeros_and_never_cuts() -> None:
     assert torch.equal(padded[:, :5], x)
     assert not padded[:, 5:].any() and padded.shape == (2, 8)
     assert torch.equal(pad_to(x, 3), x)
+
+
+# EfficientAT's settings.
+
+
+def efficientat(**settings) -> Frontend:
+    return Frontend(FrontendConfig.from_dict({"kind": "efficientat"} | settings))
+
+
+def test_efficientat_gives_the_features_of_the_authors_code() -> None:
+    found = efficientat()(golden.sounds())[:, 0, :40].transpose(1, 2)
+    expected = torch.from_numpy(golden.outputs("efficientat_frontend")["features"])
+    assert (found - expected).abs().max() / expected.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("samples", [1025, 8000, 32001])
+def test_efficientat_matches_torchs_and_kaldis_functions(samples) -> None:
+    x = noise(2, samples)
+    emphasised = x[:, 1:] - 0.97 * x[:, :-1]
+    window = torch.hann_window(800, periodic=False)
+    spectrum = torch.stft(
+        emphasised, 1024, 320, 800, window, center=True, return_complex=True
+    )  # (2, bins, frames)
+    bank, _ = torchaudio.compliance.kaldi.get_mel_banks(
+        128, 1024, 32000.0, 0.0, 15000.0, 100.0, -500.0, 1.0
+    )
+    mels = bank @ spectrum.abs().square()[:, :-1]
+    expected = ((mels + 1e-5).log() + 4.5) / 5
+    torch.testing.assert_close(
+        efficientat()(x)[:, 0], expected.transpose(1, 2), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_settings_of_the_first_format_are_written_as_they_were() -> None:
+    names = {"kind", "sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max"}
+    assert set(FrontendConfig().to_dict()) == names
+    assert set(FrontendConfig(preemphasis=0.9).to_dict()) == names | {"preemphasis"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"n_mels": 64, "win_length": None},
+        {"log_offset": None, "shift": 0.0, "scale": 1.0, "preemphasis": 0.0},
+    ],
+)
+def test_settings_survive_their_own_json(settings) -> None:
+    config = FrontendConfig.from_dict({"kind": "efficientat"} | settings)
+    assert FrontendConfig.from_dict(config.to_dict()) == config
+
+
+def test_deltas_follow_the_logarithm_that_is_set() -> None:
+    plain = make("logmel", preemphasis=0.97, log_offset=1e-5, win_length=400)
+    four = make("delta", preemphasis=0.97, log_offset=1e-5, win_length=400)
+    x = noise(1, 8000)
+    found = four(x)
+    assert torch.equal(found[:, :1], plain(x))
+    expected = delta_by_hand(found[0, 0].double().numpy(), axis=0)
+    np.testing.assert_allclose(found[0, 1].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"win_length": 2000}, r"win_length must be 2 to n_fft \(1024\), not 2000"),
+        ({"win_length": 512.0}, "win_length must be"),
+        ({"preemphasis": 1.5}, "preemphasis must be 0 to 1, not 1.5"),
+        ({"mel_scale": "htk"}, "mel_scale must be one of"),
+        ({"log_offset": 0}, "log_offset must be"),
+        ({"scale": 0}, "scale must be"),
+        ({"shift": float("nan")}, "shift must be"),
+    ],
+)
+def test_settings_of_the_logarithm_out_of_range_are_refused(settings, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        FrontendConfig(**settings)

@@ -19,27 +19,37 @@ MODULES = sorted(
     for path in ROOT.rglob("*.py")
 )
 # Parts of the package that another part may import.
+LEAVES = {"errors", "paths", "text", "resampling", "download"}
 MAY_IMPORT = {
-    "quaternion": {"quaternion", "paths"},  # where the compiled kernel is kept
     "resampling": set(),
-    "frontend": {"resampling"},
     "paths": set(),
-    "timing": {"paths"},
     "text": set(),
+    "errors": {"text"},
     "download": {"paths"},
+    "quaternion": {"quaternion"},
+    "frontend": {"resampling"},
+    "data": {*LEAVES, "frontend", "data"},
     "models": {"quaternion", "frontend", "models"},
-    "fastest": {"quaternion", "timing"},
-    "inference": {"quaternion", "frontend", "models", "fastest", "timing"},
-    "compress": {"quaternion", "frontend", "models", "compress", "timing"},
-    "zoo": {"quaternion", "frontend", "models", "compress", "zoo", "paths", "download", "text"},
-    "data": {"frontend", "resampling", "data", "paths", "download", "text"},
-    "compare": {"zoo", "compare", "text"},
-    "runtime": {"resampling"},
-    "prediction": {"resampling", "models", "data.audio", "runtime"},
-    "graphs": {"quaternion", "frontend", "models"},
-    "export": {"frontend", "models", "data.audio", "graphs", "runtime", "paths"},
+    "compress": {"quaternion", "frontend", "models", "compress"},
+    "evaluation": {"evaluation"},
+    "zoo": {*LEAVES, "models", "evaluation", "zoo", "cards", "data.benchmarks.descriptions"},
+    "cards": {*LEAVES, "models", "evaluation", "zoo", "cards", "data.benchmarks.descriptions"},
+    "study": {*LEAVES, "evaluation", "zoo", "cards", "study", "data.benchmarks.descriptions"},
+    "compare": {*LEAVES, "evaluation", "zoo", "cards", "compare", "data.benchmarks.descriptions"},
+    "deploy": {*LEAVES, "data.audio", "quaternion", "frontend", "models", "compress", "deploy"},
+    "deploy.onnx.runtime": {"resampling"},
+    "prediction": {"resampling", "models", "data.audio", "deploy.onnx.runtime"},
 }
-WITHOUT_LIGHTNING = ("quaternion", "frontend", "models", "compress", "zoo")
+WITHOUT_LIGHTNING = (
+    "quaternion",
+    "frontend",
+    "models",
+    "compress",
+    "evaluation",
+    "zoo",
+    "cards",
+    "study",
+)
 
 
 class Imports(ast.NodeVisitor):
@@ -91,8 +101,8 @@ def test_the_parts_are_there():
     for part in MAY_IMPORT:
         assert any(within(module, part) for module in MODULES), part
     assert "qaudio.frontend" in imports_of("qaudio.models.base")
-    assert "qaudio.zoo.entry" in imports_of("qaudio.commands.predict")  # inside a function
-    assert "qaudio.data.datamodule" not in imports_of("qaudio.zoo.lineage")  # TYPE_CHECKING
+    assert "qaudio.zoo.io" in imports_of("qaudio.zoo.resolve")  # inside a function
+    assert "qaudio.data.datamodule" not in imports_of("qaudio.training.leakage")  # TYPE_CHECKING
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -148,7 +158,7 @@ def loaded_after(code: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "code",
-    ["import qaudio", "import qaudio.zoo.catalog", "from qaudio.cli import main; main(['list'])"],
+    ["import qaudio", "import qaudio.zoo.store", "from qaudio.cli import main; main(['list'])"],
 )
 def test_light_imports_load_no_torch(code):
     heavy = {"torch", "numpy", "lightning", "soundfile", "huggingface_hub", "matplotlib", "timm"}

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from qaudio import paths
+from qaudio.errors import EntryError
 from qaudio.text import one_line
-from qaudio.zoo.catalog import EntryError
 
 # By name: importing them would load torch for `qaudio list`.
 TOLD = (

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from qaudio.commands.common import Commands, amount, replacing, say_failed, usage
-from qaudio.zoo.catalog import EntryError, entries
+from qaudio.errors import EntryError
+from qaudio.zoo.store import entries
 
 PLOTS = (".png", ".svg")
 LIMITS = {
@@ -74,7 +75,7 @@ def _compare(options: argparse.Namespace) -> int:
 
             write(draw(comparison), files["plot"], outputs["plot"].suffix.lower()[1:])
         if "html" in files:
-            from qaudio.compare.report import render
+            from qaudio.compare.html import render
 
             files["html"].write(render(comparison, others).encode())
         if options.json:

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from qaudio.commands.common import Commands, usage
-from qaudio.zoo.catalog import DEFAULT_ENTRY, read_config
+from qaudio.zoo.resolve import DEFAULT_ENTRY, load, locate
+from qaudio.zoo.store import read_config
 
 
 def register(command: Commands) -> None:
@@ -33,17 +34,17 @@ def _export(options: argparse.Namespace) -> int:
         return usage("export", "--out must end in .onnx")
     if options.int8 and options.form == "products":
         return usage("export", "--int8 takes --form matrix or auto")
-    from qaudio.export import export_onnx
-    from qaudio.zoo.entry import load
+    from qaudio.deploy.onnx.export import export_onnx
 
+    folder = locate(options.entry)
     made = export_onnx(
-        load(options.entry),
+        load(folder),
         options.out,
         features=options.features,
         form=options.form,
         calibrate=options.calibrate,
         entry=Path(options.entry).name,
-        license=read_config(options.entry)["license"],
+        license=read_config(folder)["license"],
     )
     check, int8 = made.metadata["check"], made.metadata.get("int8")
     size = made.path.stat().st_size / 1e6

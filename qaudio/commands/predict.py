@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.commands.common import Commands, positive, say_beside_bar, usage
-from qaudio.zoo.catalog import DEFAULT_ENTRY
+from qaudio.zoo.resolve import DEFAULT_ENTRY, load
 
 
 def register(command: Commands) -> None:
@@ -105,10 +105,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _model(source: str, exported: bool) -> Any:
     if exported:
-        from qaudio.runtime import OnnxModel
+        from qaudio.deploy.onnx.runtime import OnnxModel
 
         return OnnxModel(source)
-    from qaudio.zoo.entry import load
 
     return load(source)
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from qaudio.commands import training
 from qaudio.commands.common import Commands, is_told, numbers, replacing, say_failed, usage
-from qaudio.zoo.catalog import EntryError
+from qaudio.errors import EntryError
 
 if TYPE_CHECKING:
-    from qaudio.zoo.study import Cell, Study
+    from qaudio.study.grid import Cell, Study
 
 
 def register(command: Commands) -> None:
@@ -39,7 +39,7 @@ def register(command: Commands) -> None:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from qaudio.zoo.study import Study
+    from qaudio.study.grid import Study
 
     study = Study(options.config)
     if options.benchmark not in (None, *study.benchmarks):
@@ -104,15 +104,15 @@ def _missing(
 
 def _write_documents(study: Study, zoo: Path) -> None:
     """The tables in the recipes' README.md, and the picture in the zoo."""
-    from qaudio.zoo import forest
-    from qaudio.zoo.findings import Findings
-    from qaudio.zoo.tables import with_generated
+    from qaudio.cards.tables import with_generated
+    from qaudio.study import forest_plot
+    from qaudio.study.answers import Findings
 
-    page, picture = study.recipes / "README.md", zoo / forest.FILE
+    page, picture = study.recipes / "README.md", zoo / forest_plot.FILE
     text, findings = page.read_text(encoding="utf-8"), Findings(study, zoo)
     made = {
         page: with_generated(text, "study tables", findings.render()),
-        picture: forest.draw(findings),
+        picture: forest_plot.draw(findings),
     }
     for path, content in made.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != content:

@@ -50,7 +50,7 @@ def run(name: str, arguments: list[str]) -> int:
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
     from torch import OutOfMemoryError
 
-    from qaudio.training.run import main
+    from qaudio.training.cli import main
 
     try:
         return main(name, arguments)

@@ -13,10 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from qaudio.data.benchmarks.descriptions import DATASETS
+from qaudio.errors import EntryError
+from qaudio.evaluation.predictions import METRICS, Predictions, paired_difference, scores_by_class
 from qaudio.text import shown
-from qaudio.zoo.benchmarks import DATASETS
-from qaudio.zoo.catalog import EntryError, file_of, locate, read_config, read_json
-from qaudio.zoo.results import METRICS, Predictions, paired_difference, scores_by_class
+from qaudio.zoo.resolve import locate
+from qaudio.zoo.store import file_of, read_config, read_json
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from qaudio.compare.tables import WIDTH, short_si, shorten
-from qaudio.zoo.benchmarks import DATASETS
+from qaudio.data.benchmarks.descriptions import DATASETS
 
 HEADING = "Published by others, not measured here"
 REMARK = (

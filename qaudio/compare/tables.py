@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+from qaudio.cards.tables import difference_text, missing, percent, spread
 from qaudio.compare.gather import MEASURES, Comparison, Group, Measure, Member
-from qaudio.zoo.tables import difference_text, missing, percent, spread
 
 WIDTH = 100  # columns of a terminal that the tables fit
 SHORTEST_NAME = 16  # columns

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from qaudio.compress.timing import in_processor_time, seconds_of
 from qaudio.models.base import AudioModel, check_model, evaluating
-from qaudio.timing import in_processor_time, seconds_of
 
 WARMUP, REPEATS = 3, 15
 TURN = 2  # timed runs of one of two networks, one after the other

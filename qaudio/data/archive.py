@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 from tqdm import tqdm
 
-from qaudio.data.errors import DataError
 from qaudio.download import Download, fetch, log
+from qaudio.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from qaudio.data.dataset import (
     collate,
     cut,
 )
-from qaudio.data.errors import DataError
-from qaudio.data.packed import FACTS, PackedClips
+from qaudio.data.shards import FACTS, PackedClips
+from qaudio.errors import DataError
 from qaudio.resampling import resampled_length
 
 # Folds of the clips of a benchmark with one fixed split instead of a cross-validation.

@@ -18,7 +18,7 @@ from qaudio.data.augment import WaveformAugment, fit_length, item_seed
 
 if TYPE_CHECKING:
     from qaudio.data.audio import AudioCache
-    from qaudio.data.packed import PackedClips
+    from qaudio.data.shards import PackedClips
 
 
 @dataclass(frozen=True)

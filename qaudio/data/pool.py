@@ -15,8 +15,9 @@ import torch
 
 from qaudio.data.audio import AudioCache, display_name, sound_files
 from qaudio.data.augment import fit_length, item_seed
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule, DataError
+from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule
 from qaudio.data.dataset import Clip, ClipDataset, EpochSampler, Item, as_float
+from qaudio.errors import DataError
 from qaudio.text import shown
 
 ID = re.compile(r"\d{4,}")  # in a file's name, where it may be a recording's id elsewhere

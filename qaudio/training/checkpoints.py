@@ -13,8 +13,8 @@ from lightning import Callback, Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from qaudio.errors import EntryError
 from qaudio.paths import replacing
-from qaudio.zoo.catalog import EntryError
 
 LAST = "last.ckpt"
 EVERY = 300.0  # seconds, within an epoch

@@ -1,4 +1,4 @@
-"""Metrics that are logged; entries are scored by `qaudio.zoo.results`."""
+"""Metrics that are logged; entries are scored by `qaudio.evaluation.predictions`."""
 
 from __future__ import annotations
 

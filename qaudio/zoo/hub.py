@@ -7,27 +7,26 @@ account is used is its matter too (`hf auth login`, or HF_TOKEN): no token passe
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qaudio import __version__
 from qaudio.download import log
+from qaudio.errors import EntryError
 from qaudio.paths import replace_folder
 from qaudio.text import one_line
-from qaudio.zoo.catalog import HUB_PREFIX, EntryError, locate, read_config, read_json, read_results
-from qaudio.zoo.hub_faults import MAIN, passes, patiently, reason, told
+from qaudio.zoo.hub_cache import TIMEOUT, check_repo, listed_files, snapshot
+from qaudio.zoo.hub_errors import patiently, told
+from qaudio.zoo.resolve import locate
+from qaudio.zoo.schema import HUB_PREFIX
+from qaudio.zoo.store import NOT_OURS, read_config, read_results, refuse_other
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-COMMIT = re.compile(r"[0-9a-f]{40}")
-
-TIMEOUT = 15.0  # seconds to wait for the answer to a question
 
 
 class Pushed(NamedTuple):
@@ -54,26 +53,18 @@ def push(
     private: bool = False,
     create_pr: bool = False,
     revision: str | None = None,
+    verify: Callable[[Path], Any],
 ) -> Pushed:
-    """Publish an entry as a repository on the Hub, in one commit.
-
-    Nothing is sent of an entry that does not verify. What the repository holds already is not sent
-    again, so a push can be repeated until it went through; files of an earlier entry that this one
-    lacks are removed, other files in the repository stay.
+    """`qaudio.push`, which gives the check that an entry has to pass before anything is sent.
 
     Args:
-        folder: entry name or folder.
-        repo_id: "your-name/entry"; made where it does not exist.
-        private: make the repository a private one.
-        create_pr: open a pull request; the repository's main branch stays as it is.
-        revision: branch to commit to, made where it does not exist; default: main.
+        folder: as in `qaudio.push`, and so are the others.
+        verify: raises EntryError for an entry that does not hold.
 
     Raises:
         EntryError: when the entry does not verify, or has no licence, results, recipe or card; when
             the Hub refuses or cannot be reached. Says what to do.
     """
-    from qaudio.zoo.entry import verify
-
     check_repo(repo_id)
     if create_pr and revision is not None:
         raise EntryError("a pull request is made for the main branch: leave out the revision")
@@ -105,14 +96,12 @@ def pull(
     Raises:
         EntryError: when it cannot be had, or is no entry. Says what to do.
     """
-    from qaudio.zoo.entry import NOT_OURS, refuse_other
-
     if out is not None:
         refuse_other(Path(out))
     cached = snapshot(source, revision=revision, cache_dir=cache_dir, folds=True)
     if out is None:
         return cached
-    names = ["config.json", *_listed(cached / "config.json", source)]
+    names = ["config.json", *listed_files(cached / "config.json", source)]
 
     def copy(new: Path) -> None:
         for name in names:
@@ -121,81 +110,6 @@ def pull(
 
     replace_folder(Path(out), copy, keep=NOT_OURS)
     return Path(out)
-
-
-def snapshot(
-    source: str,
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    folds: bool = False,
-    offline: bool = False,
-) -> Path:
-    """The folder of an entry of the Hub in huggingface_hub's cache, fetched where need be.
-
-    Where the Hub cannot be reached, the revision that was fetched last is taken, with a line that
-    says so.
-
-    Args:
-        source: "hf-hub:org/name[@revision]".
-        revision: branch, tag or commit, where the source names none.
-        cache_dir: in place of huggingface_hub's own cache.
-        folds: fetch the weights of the single folds too, where the entry has some.
-        offline: take what the cache holds, ask nobody.
-
-    Raises:
-        EntryError: when it cannot be had, is no entry, or differs from its own checksums.
-    """
-    import huggingface_hub as hub
-
-    repo, revision = split_source(source, revision)
-    wanted = revision or MAIN
-
-    def cached_commit() -> str | None:
-        found = hub.try_to_load_from_cache(repo, "config.json", cache_dir, wanted)
-        return Path(found).parent.name if isinstance(found, str) else None
-
-    with told(repo, revision):
-        commit, known = wanted, cached_commit()
-        if not COMMIT.fullmatch(wanted):
-            commit, offline = _resolve(repo, wanted, known, offline)
-
-        def fetch(name: str, again: bool = False) -> Path:
-            return Path(
-                hub.hf_hub_download(
-                    repo, name, revision=commit, cache_dir=cache_dir, force_download=again,
-                    local_files_only=offline, library_name="qaudio",
-                )
-            )  # fmt: skip
-
-        config = patiently(lambda: fetch("config.json"))
-        folder = config.parent
-        for name, sha256 in _listed(config, source).items():
-            if folds or not name.startswith("folds/"):
-                _fetch_whole(fetch, name, sha256, repo, offline)
-        if not offline and commit not in (wanted, known):
-            # Only now, with every file here, does the cache take this revision for the newest.
-            hub.hf_hub_download(repo, "config.json", revision=wanted, cache_dir=cache_dir)
-    return folder
-
-
-def split_source(source: str, revision: str | None = None) -> tuple[str, str | None]:
-    """Repository and revision of "hf-hub:org/name[@revision]"; raises EntryError."""
-    repo, at, named = str(source).removeprefix(HUB_PREFIX).partition("@")
-    if not str(source).startswith(HUB_PREFIX):
-        raise EntryError(f"{source}: write it as {HUB_PREFIX}org/name, or {HUB_PREFIX}org/name@rev")
-    check_repo(repo)
-    if at and not named:
-        raise EntryError(f"{source}: no revision after the @")
-    if named and revision is not None and revision != named:
-        raise EntryError(f"{source}: names revision {named}, and {revision} was asked for as well")
-    return repo, named or revision
-
-
-def check_repo(repo_id: str) -> None:
-    """Raise EntryError unless it has the form of a repository's name."""
-    if not REPO.fullmatch(repo_id):
-        raise EntryError(f"{repo_id!r} is not the name of a repository: write your-name/entry")
 
 
 def _refuse_unpublishable(folder: Path) -> None:
@@ -210,8 +124,6 @@ def _refuse_unpublishable(folder: Path) -> None:
 
 def _push(folder: Path, repo: str, private: bool, create_pr: bool, revision: str | None) -> Pushed:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-
-    from qaudio import __version__
 
     api = HfApi(library_name="qaudio", library_version=__version__)
     # None, not False: an organisation may make its repositories private unasked.
@@ -285,60 +197,3 @@ def _names_in(config: bytes | None) -> set[str]:
         return set(found.get("files", {}))
     except (ValueError, AttributeError, TypeError):
         return set()
-
-
-def _resolve(repo: str, wanted: str, known: str | None, offline: bool) -> tuple[str, bool]:
-    """The commit that a branch or tag stands for, and whether only the cache could be asked."""
-    from huggingface_hub import HfApi
-
-    api = HfApi(library_name="qaudio")
-    why = "nobody was to be asked"
-    if not offline:
-        try:
-            ask = lambda: api.model_info(repo, revision=wanted, timeout=TIMEOUT).sha  # noqa: E731
-            return (ask() if known else patiently(ask)) or wanted, False
-        except Exception as error:
-            if not passes(error):
-                raise
-            why = reason(error, repo, None)
-    if known is None:
-        raise EntryError(f"{HUB_PREFIX}{repo}@{wanted} is not in the cache: {why}")
-    if not offline:
-        log.warning(
-            "%s%s: %s; taking the cache's copy of %s, commit %s",
-            HUB_PREFIX, repo, why.partition(":")[0], wanted, known[:12],
-        )  # fmt: skip
-    return known, True
-
-
-def _listed(config: Path, source: str) -> dict[str, str]:
-    """Files and checksums that an entry's config.json lists; raises EntryError."""
-    found = read_json(config)
-    files = found.get("files") if isinstance(found, dict) else None
-    if not isinstance(files, dict) or "schema_version" not in found:
-        raise EntryError(f"{source}: is no qaudio entry: its config.json lists no files of one")
-    for name in files:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-            raise EntryError(f"{source}: config.json lists {name!r}, which lies outside the entry")
-    return files
-
-
-def _fetch_whole(
-    fetch: Callable[..., Path], name: str, sha256: str, repo: str, offline: bool
-) -> None:
-    """Fetch a file; where the cache's copy is not what config.json states, fetch it anew."""
-    from qaudio.zoo.entry import file_hash
-
-    path = patiently(lambda: fetch(name))
-    if file_hash(path) != sha256 and not offline:
-        path = patiently(lambda: fetch(name, again=True))
-    if file_hash(path) == sha256:
-        return
-    if name == "README.md":  # whoever owns a repository may edit its card in the browser
-        log.warning("%s%s: README.md is not the card that was pushed", HUB_PREFIX, repo)
-        return
-    raise EntryError(
-        f"{HUB_PREFIX}{repo}: {name} is not the file that config.json lists (sha256); "
-        + ("go online and pull it again" if offline else "push the entry again, or tell its owner")
-    )

@@ -22,11 +22,12 @@ import numpy as np
 from lightning import Trainer, seed_everything
 
 import qaudio
+from qaudio.cards.tables import with_generated
 from qaudio.data.audio import sound_files
 from qaudio.data.augment import SpecAugment, WaveformAugment
 from qaudio.models.registry import create_model
-from qaudio.zoo.catalog import locate, read_config
-from qaudio.zoo.tables import with_generated
+from qaudio.zoo.resolve import locate
+from qaudio.zoo.store import read_config
 
 ENTRY = "qcnn10_050.esc10_pruned50"
 RESULTS = Path(__file__).with_suffix(".json")

@@ -22,9 +22,9 @@ import soundfile
 import torch
 
 from qaudio.data.audio import AudioCache, load
+from qaudio.data.benchmarks.folder import AudioFolder
 from qaudio.data.dataset import ClipDataset, EpochSampler, ResumableLoader, collate
-from qaudio.data.folder import AudioFolder
-from qaudio.data.packed import VERSION, PackedClips, _Pieces, pack
+from qaudio.data.shards import VERSION, PackedClips, _Pieces, pack
 
 TARGET = 16000
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from qaudio.compare.gather import gather
-from qaudio.zoo.results import summarise
-from tests.compare.made import HOSTILE, LABELS, made
+from qaudio.evaluation.predictions import summarise
+from tests.support.comparison import HOSTILE, LABELS, made
 
 
 @pytest.fixture

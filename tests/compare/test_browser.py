@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from qaudio.cli import main
-from tests.compare.made import HOSTILE, LABELS, made
+from tests.support.comparison import HOSTILE, LABELS, made
 
 pytestmark = pytest.mark.browser
 WIDTHS = (1280, 1000, 390, 320)

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from qaudio import cli
-from qaudio.compare import peers, plots, report
-from qaudio.zoo import catalog
-from tests.compare.made import made
+from qaudio.compare import html, peers, plots
+from qaudio.zoo import store
+from tests.support.comparison import made
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def run(capsys):
 
 
 def test_all_shipped_entries_are_compared_by_default(run, zoo, monkeypatch):
-    monkeypatch.setattr(catalog, "zoo_folder", lambda: zoo[0].parent)
+    monkeypatch.setattr(store, "zoo_folder", lambda: zoo[0].parent)
     result = run()
     assert (result.code, result.err) == (0, "")
     for folder in zoo:
@@ -125,7 +125,7 @@ def test_a_path_that_cannot_be_written_is_told_before_the_work(
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("module", [plots, report], ids=["plot", "html"])
+@pytest.mark.parametrize("module", [plots, html], ids=["plot", "html"])
 def test_a_failure_leaves_the_old_files_and_no_litter(run, zoo, tmp_path, monkeypatch, module):
     def fail(*_):
         raise OSError("disk full")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from qaudio.compare.gather import MEASURES, gather
-from qaudio.zoo.results import Predictions, paired_difference
-from tests.compare.made import LABELS, made
+from qaudio.evaluation.predictions import Predictions, paired_difference
+from tests.support.comparison import LABELS, made
 
 
 def names(group):
@@ -203,7 +203,7 @@ def test_control_characters_of_others_do_not_reach_the_terminal(write_entry):
 
 
 def test_the_shipped_entries_can_be_compared():
-    from qaudio.zoo.catalog import entries
+    from qaudio.zoo.store import entries
 
     found = gather(entries())
     assert found.faults == []

@@ -8,7 +8,7 @@ from matplotlib.text import Annotation
 
 from qaudio.compare.gather import MEASURES, gather
 from qaudio.compare.plots import PLOTTED, draw, write
-from tests.compare.made import made
+from tests.support.comparison import made
 
 
 def labels(ax):

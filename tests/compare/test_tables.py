@@ -16,8 +16,8 @@ from qaudio.compare.tables import (
     text,
     to_csv,
 )
-from qaudio.zoo.results import paired_difference
-from tests.compare.made import LABELS, made
+from qaudio.evaluation.predictions import paired_difference
+from tests.support.comparison import LABELS, made
 
 
 def blocks(shown):

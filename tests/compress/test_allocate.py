@@ -14,7 +14,7 @@ from qaudio.compress.allocate import (
 from qaudio.compress.cost import cost
 from qaudio.compress.prune import plan, prune
 from qaudio.models.registry import create_model
-from tests.networks import SMALL, small_model
+from tests.support.networks import SMALL, small_model
 
 
 @pytest.mark.parametrize("arch", SMALL)

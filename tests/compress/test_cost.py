@@ -7,7 +7,7 @@ import torch
 from qaudio.compress.cost import cost, device_name, macs_by_layer
 from qaudio.compress.prune import plan, prune
 from qaudio.models.registry import create_model
-from tests.networks import same_state, small_model
+from tests.support.networks import same_state, small_model
 
 WIDTHS = {f"conv_block{n}.conv1": width for n, width in ((1, 4), (2, 8), (3, 8), (4, 12))}
 

@@ -14,7 +14,7 @@ from qaudio.compress.importance import (
     scores,
 )
 from qaudio.compress.prune import plan
-from tests.networks import noise, small_model
+from tests.support.networks import noise, small_model
 
 ARCHS = ("cnn10_025", "qcnn10_025")
 LAYER = "conv_block2.conv1"

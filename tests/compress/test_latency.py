@@ -6,14 +6,14 @@ import pytest
 import torch
 from pytest import approx
 
-from qaudio import timing
+from qaudio.compress import timing
 from qaudio.compress.allocate import allowed_widths, uniform
 from qaudio.compress.cost import FEWEST, REPEATS, TURN, latency_ratio
 from qaudio.compress.latency import AGREE, STEPS, towards_latency
 from qaudio.compress.prune import prune
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import create_model
-from tests.networks import small_model
+from tests.support.networks import small_model
 
 
 def test_latency_is_measured_as_the_model_stands(monkeypatch) -> None:

@@ -14,7 +14,7 @@ from qaudio.compress.cost import cost
 from qaudio.compress.importance import CRITERIA
 from qaudio.compress.prune import Plan, plan, prune
 from qaudio.models.registry import create_model, from_config
-from tests.networks import same_state, small_model, sounds
+from tests.support.networks import same_state, small_model, sounds
 
 ARCHS = ("cnn10_025", "qcnn10_025", "cnn6_025", "qcnn6_025")
 RESNETS = ("resnet38_013", "qresnet38_013")

@@ -6,14 +6,14 @@ import pytest
 import soundfile
 
 from qaudio.data.archive import Archive, install
-from qaudio.data.audioset import AudioSet
-from qaudio.data.errors import DataError
-from qaudio.data.esc50 import ESC50
-from qaudio.data.folder import AudioFolder
-from qaudio.data.gtzan import GTZAN
-from qaudio.data.ravdess import RAVDESS, speech_names
+from qaudio.data.benchmarks.audioset import AudioSet
+from qaudio.data.benchmarks.esc50 import ESC50
+from qaudio.data.benchmarks.folder import AudioFolder
+from qaudio.data.benchmarks.gtzan import GTZAN
+from qaudio.data.benchmarks.ravdess import RAVDESS, speech_names
 from qaudio.download import CHUNK, Download, DownloadError
-from tests.server import serving
+from qaudio.errors import DataError
+from tests.support.server import serving
 
 
 @pytest.fixture

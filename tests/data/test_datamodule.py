@@ -10,8 +10,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from qaudio.data import audio
 from qaudio.data.augment import WaveformAugment
-from qaudio.data.datamodule import DataError
-from qaudio.data.esc50 import ESC50
+from qaudio.data.benchmarks.esc50 import ESC50
+from qaudio.errors import DataError
 
 RATE = 8000
 

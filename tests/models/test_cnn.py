@@ -8,9 +8,9 @@ from torch import nn
 from qaudio.frontend import resample
 from qaudio.models.registry import create_model, from_config
 from qaudio.quaternion import QConv2d, QLinear
-from qaudio.zoo.importers import convert_published
-from tests import golden
-from tests.networks import SMALL, noise, same_state, small_model
+from qaudio.zoo.convert import convert_published
+from tests.support import golden
+from tests.support.networks import SMALL, noise, same_state, small_model
 
 PUBLISHED = {
     "cnn6": ("Cnn6", 4_837_455),

@@ -12,7 +12,7 @@ from qaudio.models.registry import (
     from_config,
     parse_architecture,
 )
-from tests.networks import same_state
+from tests.support.networks import same_state
 
 CNNS = tuple(arch for arch in ARCHITECTURES if arch.lstrip("q") in FAMILIES)
 
@@ -37,6 +37,8 @@ def test_the_families_and_their_quaternion_twins_are_known() -> None:
 def test_networks_made_with_timm_are_known(arch) -> None:
     if arch.startswith("timm:"):
         assert timm_name(arch) == arch.removeprefix("timm:")
+    elif arch.startswith("mn"):
+        assert create_model(arch, num_classes=3).frontend.config.kind == "efficientat"
     else:
         widths = create_model(arch, num_classes=3).widths
         width = {"ast_tiny": 192, "ast_small": 384, "ast_base": 768}[arch]

@@ -10,7 +10,7 @@ from qaudio.quaternion import (
     modulus,
     real_matrix,
 )
-from tests.quaternion import scalar
+from tests.support import scalar
 
 relaxed = settings(deadline=None, max_examples=60)
 numbers = st.floats(-100, 100, allow_subnormal=False).filter(lambda x: x == 0 or abs(x) > 1e-6)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.utils import _pair
 
 from qaudio.quaternion import QConv2d, QLinear, layers, quaternion_init_, real_matrix
-from tests.quaternion import scalar
+from tests.support import scalar
 
 LAYERS = {
     "conv": (lambda: QConv2d(8, 12, (3, 2), padding=1), (2, 8, 6, 7)),

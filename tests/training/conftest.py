@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from tests.networks import FRONTEND
+from tests.support.networks import FRONTEND
 
 
 @pytest.fixture

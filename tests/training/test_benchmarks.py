@@ -13,8 +13,8 @@ from lightning import Trainer, seed_everything
 
 import qaudio
 from qaudio.cli import main
-from qaudio.zoo.results import Predictions
-from tests.networks import FRONTEND
+from qaudio.evaluation.predictions import Predictions
+from tests.support.networks import FRONTEND
 
 FILES = [f"{label}/{n}.wav" for label in ("high", "low") for n in range(6)]
 

@@ -4,7 +4,7 @@ from lightning import Callback, Trainer, seed_everything
 
 import qaudio
 from qaudio.training.finetuning import learning, stages
-from tests.networks import FRONTEND
+from tests.support.networks import FRONTEND
 
 
 class Watch(Callback):

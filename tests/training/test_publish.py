@@ -6,7 +6,7 @@ import pytest
 
 import qaudio
 from qaudio.cli import main
-from tests.hub import Fault
+from tests.support.hub import Fault
 
 REPO = "your-name/qcnn6_006.esc10"
 ADDRESS = f"hf-hub:{REPO}"

@@ -8,9 +8,9 @@ import yaml
 import qaudio
 from qaudio.cli import main
 from qaudio.data.audio import AudioError
-from qaudio.training.run import _parse
-from qaudio.zoo.results import Predictions
-from qaudio.zoo.study import Study
+from qaudio.evaluation.predictions import Predictions
+from qaudio.study.grid import Study
+from qaudio.training.cli import _parse
 
 ROOT = Path(__file__).resolve().parents[2]
 

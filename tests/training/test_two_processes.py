@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
-ROOT = SCRIPT.parents[2]
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "tests" / "support" / "two_processes.py"
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ import huggingface_hub.errors
 import numpy as np
 import pytest
 import torch
-from test_entry import results_of, tiny
 
 import qaudio
 from qaudio import cli
-from qaudio.zoo.catalog import EntryError, read_config
-from qaudio.zoo.results import Predictions
-from tests.hub import ENDPOINT, TOKEN, Fault, hub_on_loopback
+from qaudio.errors import EntryError
+from qaudio.evaluation.predictions import Predictions
+from qaudio.zoo.store import read_config
+from tests.support.entries import results_of, tiny
+from tests.support.hub import ENDPOINT, TOKEN, Fault, hub_on_loopback
 
 REPO = "your-name/qcnn6_006.made"
 ADDRESS = f"hf-hub:{REPO}"

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 import qaudio
+from qaudio.cards.model_card import FORMAT
+from qaudio.cards.tables import index, readme_tables, with_generated
 from qaudio.cli import main
-from qaudio.zoo.card import FORMAT
-from qaudio.zoo.catalog import DEFAULT_ENTRY, entries, read_config, read_results
-from qaudio.zoo.tables import index, readme_tables, with_generated
+from qaudio.zoo.resolve import DEFAULT_ENTRY, locate
+from qaudio.zoo.store import entries, read_config, read_results
 
 ROOT = Path(__file__).resolve().parents[2]
 ESC50 = ROOT.parent / "shared" / "data" / "ESC-50"
@@ -24,7 +25,7 @@ def test_every_entry_verifies(name):
 
 @pytest.mark.parametrize("name", WITH_RESULTS)
 def test_every_result_is_complete_and_names_its_sources(name):
-    config, results = read_config(name), read_results(name)
+    config, results = read_config(locate(name)), read_results(locate(name))
     assert config["license"]
     assert config["eval_seconds"]
     assert config["card_format"] == FORMAT  # so that `verify` makes the card anew
@@ -63,12 +64,12 @@ def test_weights_stay_within_what_a_clone_and_a_wheel_should_carry():
 
 def test_the_wheel_carries_only_licences_that_allow_commercial_use():
     for name, folder in entries().items():
-        restricted = "-nc" in read_config(name)["license"]
+        restricted = "-nc" in read_config(locate(name))["license"]
         assert not (restricted and in_wheel(folder / "model.safetensors"))
 
 
 def test_the_default_entry_is_a_pruned_qcnn_that_knows_esc10():
-    config, results = read_config(DEFAULT_ENTRY), read_results(DEFAULT_ENTRY)
+    config, results = (read(locate(DEFAULT_ENTRY)) for read in (read_config, read_results))
     assert config["architecture"].startswith("q")
     assert len(config["labels"]) == 10
     assert results["parent"]["how"] == "pruned from"

@@ -16,9 +16,10 @@ from qaudio.data.audio import load
 from qaudio.data.dataset import Clip
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import parse_architecture
-from qaudio.zoo.catalog import locate, read_results
-from qaudio.zoo.entry import load_weights
-from qaudio.zoo.lineage import fold_file
+from qaudio.training.leakage import fold_file
+from qaudio.zoo.io import load_weights
+from qaudio.zoo.resolve import locate
+from qaudio.zoo.store import read_results
 from tests.benchmarks.speed.networks import SECONDS, network
 from tests.benchmarks.speed.table import Session, Table
 

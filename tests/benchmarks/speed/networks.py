@@ -12,11 +12,11 @@ import torchaudio
 from torch import nn
 
 import qaudio
+from qaudio.deploy.optimize import TOLERANCE, OptimizedModel
 from qaudio.frontend import Frontend, FrontendConfig
-from qaudio.inference import TOLERANCE, OptimizedModel
 from qaudio.models.base import AudioModel
 from qaudio.quaternion import QConv2d, QLinear, real_matrix
-from qaudio.zoo.catalog import entries
+from qaudio.zoo.store import entries
 from tests.benchmarks.speed.table import Call, Row, Table, milliseconds
 
 SECONDS, CLASSES = 10, 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from qaudio.zoo.tables import with_generated
+from qaudio.cards.tables import with_generated
 from tests.benchmarks.speed.table import HEAD, RULE, Row
 
 RESULTS = Path(__file__).with_name("results.json")

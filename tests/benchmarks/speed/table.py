@@ -21,7 +21,7 @@ import torch
 
 import qaudio
 from qaudio.compress.cost import device_name
-from qaudio.timing import in_processor_time
+from qaudio.compress.timing import in_processor_time
 
 ROOT = Path(qaudio.__file__).parent.parent
 CPU = torch.device("cpu")

@@ -1,0 +1,165 @@
+"""Entries with their cards: save, verify, renew the card, push."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qaudio.cards import files as card_files
+from qaudio.cards.model_card import FORMAT
+from qaudio.errors import EntryError
+from qaudio.evaluation.predictions import Predictions
+from qaudio.models.base import AudioModel
+from qaudio.paths import replace_folder
+from qaudio.zoo import hub, io
+from qaudio.zoo.resolve import locate
+from qaudio.zoo.store import (
+    NOT_OURS,
+    check_hash,
+    file_hash,
+    file_of,
+    read_config,
+    read_results,
+    refuse_other,
+    to_json,
+)
+from qaudio.zoo.verify import check_entry, check_results
+
+
+def save(
+    model: AudioModel,
+    folder: str | Path,
+    *,
+    results: dict[str, Any] | None = None,
+    predictions: Predictions | None = None,
+    recipe: str | None = None,
+    license: str | None = None,
+    folds: dict[str, dict[str, torch.Tensor]] | None = None,
+    extra: dict[str, str] | None = None,
+    weights: bool = True,
+) -> Path:
+    """Write an entry: all of it, or nothing.
+
+    Args:
+        model: its weights become model.safetensors.
+        folder: replaced when it is an entry already, but for what git keeps there; folders that
+            hold other files are refused.
+        results: content of results.json; without it the entry has no score and no card.
+        predictions: what the results were computed from.
+        recipe: text of recipe.yaml.
+        license: Hub identifier, such as "cc-by-4.0".
+        folds: state dicts to keep beside the model's, by file name.
+        extra: texts to store beside them, by file name.
+        weights: False leaves out weights, probe and card: results alone, for cells of a study.
+
+    Returns:
+        The folder.
+
+    Raises:
+        EntryError: when the folder holds something else, or the entry could not be read again,
+            such as with labels that are not as many as the classes.
+    """
+    return io.save(
+        model, folder, results=results, predictions=predictions, recipe=recipe, license=license,
+        folds=folds, extra=extra, weights=weights, write_card=card_files.write,
+    )  # fmt: skip
+
+
+def verify(source: str | Path) -> list[str]:
+    """Check an entry from end to end.
+
+    File hashes; strict load; the probe's logits; every score of results.json computed anew from
+    predictions.npz, and the difference to the parent where that is at hand; the card made anew
+    and compared byte for byte.
+
+    Returns:
+        What was checked, a line each.
+
+    Raises:
+        EntryError: at the first thing that does not hold.
+    """
+    folder = locate(source)
+    found = check_entry(folder)
+    if found.results is None or found.predictions is None:
+        return found.done
+    if "model.safetensors" not in found.config["files"]:
+        return found.done
+    card = card_files.check(folder, found.config, found.results, found.predictions)
+    return [*found.done, card]
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+) -> hub.Pushed:
+    """Publish an entry as a repository on the Hub, in one commit.
+
+    Nothing is sent of an entry that does not verify. What the repository holds already is not sent
+    again, so a push can be repeated until it went through; files of an earlier entry that this one
+    lacks are removed, other files in the repository stay.
+
+    Args:
+        folder: entry name or folder.
+        repo_id: "your-name/entry"; made where it does not exist.
+        private: make the repository a private one.
+        create_pr: open a pull request; the repository's main branch stays as it is.
+        revision: branch to commit to, made where it does not exist; default: main.
+
+    Raises:
+        EntryError: when the entry does not verify, or has no licence, results, recipe or card; when
+            the Hub refuses or cannot be reached. Says what to do.
+    """
+    return hub.push(
+        folder, repo_id, private=private, create_pr=create_pr, revision=revision, verify=verify
+    )
+
+
+def renew_card(source: str | Path) -> bool:
+    """Write an entry's card anew, from its config, results and predictions; nothing else changes.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        EntryError: when results or predictions are not those that config.json lists, or do not
+            agree: a card is not made of what does not verify.
+    """
+    folder = locate(source)
+    config, results = read_config(folder), read_results(folder, whole=True)
+    if results is None or "model.safetensors" not in config["files"]:
+        return False
+    for name in ("results.json", "predictions.npz"):
+        check_hash(folder, config, name)
+    predictions = check_results(folder, config, results)
+    try:
+        for name in card_files.names(config):
+            check_hash(folder, config, name)
+        if config.get("card_format") == FORMAT:
+            card_files.check(folder, config, results, predictions)
+            return False
+    except EntryError:
+        pass  # not the card that it should be: that is what this is for
+    refuse_other(folder)
+    keep = [name for name in config["files"] if name not in card_files.names(config)]
+
+    def write(new: Path) -> None:
+        for name in keep:
+            if (folder / name).is_file():  # folds may be left out
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file_of(folder, name), new / name)
+        renewed = {key: value for key, value in config.items() if key != "files"}
+        written = card_files.write(new, renewed, results, predictions)
+        files = {name: config["files"][name] for name in keep}
+        files |= {name: file_hash(new / name) for name in written}
+        renewed["files"] = dict(sorted(files.items()))
+        (new / "config.json").write_text(to_json(renewed), encoding="utf-8", newline="\n")
+
+    replace_folder(folder, write, keep=NOT_OURS)
+    return True

@@ -1,0 +1,195 @@
+"""What is shown of many entries: MODEL_CARDS.md, the README's table, a terminal's lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qaudio.data.benchmarks.descriptions import about
+from qaudio.errors import EntryError
+from qaudio.zoo.store import entries, read_json
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def points(difference: float) -> str:
+    return f"{100 * difference:+.1f}"
+
+
+def difference_text(difference: dict[str, Any]) -> str:
+    """A paired difference in points, with its interval."""
+    low, high = difference["interval95"]
+    return f"{points(difference['mean'])} ({points(low)} to {points(high)})"
+
+
+def interval(bounds: list[float]) -> str:
+    return f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f} %"
+
+
+def spread(std: float | None) -> str:
+    """The standard deviation over folds, in percent, as it follows a mean."""
+    return "" if std is None else f" ± {100 * std:.1f}"
+
+
+def dependence(benchmark: str) -> str:
+    """What intervals over clips leave out, where a benchmark's clips have something in common."""
+    facts = about(benchmark)
+    if "sharing" not in facts:
+        return ""
+    return (
+        f"Intervals take clips for independent; clips that share {facts['sharing']} are not, so "
+        "intervals are too narrow, if anything."
+    )
+
+
+def missing(complete: bool, runs: int) -> str:
+    """A remark on runs that are still to come."""
+    return "" if complete else f" ({runs} runs so far)"
+
+
+def score(results: dict[str, Any], over: str = "") -> str:
+    """Mean and spread over folds, in percent; `over` follows the spread."""
+    result = results["result"]
+    deviation = spread(result["std"])
+    remark = missing(results["complete"], len(result["runs"]))
+    return percent(result["mean"]) + (deviation and deviation + over) + remark
+
+
+def _milliseconds(latency: dict[str, Any]) -> str:
+    fast = latency.get("optimized_milliseconds")
+    return f"{latency['milliseconds']:.1f} ms" + (f", optimized {fast:.1f}" if fast else "")
+
+
+def facts(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a terminal shows of an entry's results: name and value."""
+    result, cost, parent = results["result"], results["cost"], results["parent"]
+    rows = [
+        (result["metric"], score(results, " (over folds)")),
+        ("95 % interval", f"{interval(result['interval95'])}, over {result['clips']} clips"),
+        ("protocol", f"{results['protocol']}, seeds {', '.join(map(str, results['seeds']))}"),
+        ("parameters", f"{cost['params']:,} ({cost['bytes'] / 1e6:.2f} MB)"),
+        ("MACs", f"{cost['macs'] / 1e9:.3f} G for {cost['seconds']:g} s"),
+    ]
+    if cost["latency"]:
+        latency = cost["latency"]
+        rows.append(("latency", f"{_milliseconds(latency)} ({latency['device']})"))
+    if parent:
+        licence = f" ({parent['license']})" if parent.get("license") else ""
+        rows.append(("parent", f"{parent['how']} {parent['name']}{licence}"))
+        if parent.get("difference"):
+            paired = parent["difference"]
+            low, high = (points(bound) for bound in paired["interval95"])
+            rows.append(("difference", f"{points(paired['mean'])} points ({low} to {high})"))
+    return rows
+
+
+def table(results: list[dict[str, Any]], link: str, licences: list[str] | None = None) -> str:
+    """Markdown table of entries.
+
+    Args:
+        results: of each.
+        link: put before each name.
+        licences: of each; with them the table has columns of bytes and licence too.
+    """
+    head = "entry | score | 95 % interval | parameters | MACs (10 s) | latency (10 s) | parent"
+    head = f"| {head}{' | bytes | licence' if licences else ''} |"
+    rows = [head, "|---" * head.count(" |") + "|"]
+    for n, one in enumerate(results):
+        result, cost, parent = one["result"], one["cost"], one["parent"]
+        latency = _milliseconds(cost["latency"]) if cost["latency"] else ""
+        difference = ""
+        if parent:
+            difference = parent["name"]
+            if parent.get("difference"):
+                paired = parent["difference"]
+                low, high = (points(bound) for bound in paired["interval95"])
+                difference += f" ({points(paired['mean'])}; {low} to {high})"
+        cells = [
+            f"[{one['entry']}]({link}{one['entry']}/README.md)",
+            score(one),
+            interval(result["interval95"]),
+            f"{cost['params']:,}",
+            f"{cost['macs'] / 1e9:.3f} G",
+            latency,
+            difference,
+        ]
+        if licences:
+            cells += [f"{cost['bytes']:,}", licences[n]]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def index(folder: Path | None = None) -> str:
+    """MODEL_CARDS.md: every entry with results, benchmark by benchmark and protocol by protocol."""
+    parts = [
+        "# Model cards",
+        "Generated from each entry's `results.json` by `qaudio verify --all --write`. Scores are "
+        "means over folds ± their standard deviation; intervals are 95 % over clips; beside a "
+        "parent's name stands the paired difference to it in points with its interval: of what was "
+        "pruned and of the epochs after it, or to the teacher.",
+    ]
+    for title, members in _by_protocol(folder).items():
+        licences = [read_json(path / "config.json")["license"] or "not stated" for path in members]
+        devices = {
+            one["cost"]["latency"]["device"] for one in members.values() if one["cost"]["latency"]
+        }
+        parts.append(f"## {title}")
+        parts.append(table(list(members.values()), "zoo/", licences))
+        parts.append(_dependence(members))
+        if devices:
+            parts.append(
+                "Latency, batch 1, front-end included, and after `qaudio.optimize`: "
+                f"{'; '.join(sorted(devices))}."
+            )
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def readme_tables(folder: Path | None = None) -> str:
+    """The README's tables: every entry with results, each protocol apart."""
+    groups = _by_protocol(folder).items()
+    parts: list[str] = []
+    for title, members in groups:
+        parts += [f"{title}:", table(list(members.values()), "zoo/"), _dependence(members)]
+    return "\n\n".join(filter(None, parts))
+
+
+def with_generated(text: str, what: str, made: str) -> str:
+    """A document with what stands between `what`'s two markers made anew.
+
+    The markers are `<!-- WHAT: generated -->` and `<!-- end of WHAT -->`.
+
+    Raises:
+        EntryError: the document lacks them.
+    """
+    start, end = f"<!-- {what}: generated -->", f"<!-- end of {what} -->"
+    before, found, rest = text.partition(start)
+    _, also_found, after = rest.partition(end)
+    if not (found and also_found):
+        raise EntryError(f"the document lacks the markers {start} and {end}")
+    return f"{before}{start}\n{made}\n{end}{after}"
+
+
+def _dependence(members: dict[Path, dict[str, Any]]) -> str:
+    """`dependence` of entries of one protocol."""
+    return dependence(next(iter(members.values()))["benchmark"])
+
+
+def _by_protocol(folder: Path | None) -> dict[str, dict[Path, dict[str, Any]]]:
+    """Results of the entries that have some, best first, by benchmark and protocol."""
+    if folder is None:
+        paths = list(entries().values())
+    else:
+        paths = [path.parent for path in sorted(folder.glob("*/config.json"))]
+    found: dict[tuple[str, str], list[tuple[Path, dict[str, Any]]]] = {}
+    for path in paths:
+        if (path / "results.json").is_file():
+            one = read_json(path / "results.json")
+            found.setdefault((one["benchmark"], one["protocol"]), []).append((path, one))
+    groups = {}
+    for (benchmark, protocol), members in sorted(found.items()):
+        title = about(benchmark)["title"]
+        members.sort(key=lambda member: -member[1]["result"]["mean"])
+        groups[protocol if protocol.startswith(title) else f"{title}: {protocol}"] = dict(members)
+    return groups

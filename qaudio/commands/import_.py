@@ -1,0 +1,41 @@
+"""`qaudio import`: an entry from a checkpoint file that others published."""
+
+from __future__ import annotations
+
+import argparse
+
+from qaudio.commands.common import Commands, add_out, check_out, usage
+from qaudio.zoo.schema import IMPORTERS
+
+
+def register(command: Commands) -> None:
+    """Add the subcommand."""
+    sub = command(
+        "import", _import, "an entry from a checkpoint file that others published",
+        "qaudio import panns Cnn14_mAP=0.431.pth --arch cnn14 --out cnn14.audioset",
+    )  # fmt: skip
+    sub.add_argument("importer", choices=IMPORTERS, help="whose code wrote it")
+    sub.add_argument("file", help="the .pth file")
+    sub.add_argument(
+        "--arch", required=True, choices=[arch for known in IMPORTERS.values() for arch in known],
+        help="architecture of the checkpoint",
+    )  # fmt: skip
+    add_out(sub)
+    sub.add_argument("--labels", help="AudioSet's class_labels_indices.csv, for class names")
+    sub.add_argument("--license", help="of the weights, such as cc-by-4.0")
+
+
+def _import(options: argparse.Namespace) -> int:
+    if options.arch not in IMPORTERS[options.importer]:
+        known = ", ".join(IMPORTERS[options.importer])
+        return usage("import", f"--arch of {options.importer} is one of {known}")
+    check_out(options)
+    from qaudio.zoo.convert import import_published, read_labels
+
+    labels = None if options.labels is None else read_labels(options.labels)
+    folder = import_published(
+        options.file, options.importer, options.arch, options.out,
+        labels=labels, license=options.license,
+    )  # fmt: skip
+    print(f"{folder}: {options.arch}, {'527 class names' if labels else 'no class names'}")
+    return 0

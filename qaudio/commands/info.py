@@ -1,0 +1,63 @@
+"""`qaudio info`: what is known of an entry."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from qaudio.commands.common import Commands
+from qaudio.errors import EntryError
+from qaudio.zoo.resolve import DEFAULT_ENTRY, load, locate
+from qaudio.zoo.store import entry_name, file_of, read_config, read_results, read_source
+
+
+def register(command: Commands) -> None:
+    """Add the subcommand."""
+    sub = command("info", _info, "what is known of an entry", f"qaudio info {DEFAULT_ENTRY}")
+    sub.add_argument("entry", help="name, folder or hf-hub:org/name")
+    sub.add_argument("--json", action="store_true", help="print config and results, whole")
+
+
+def _info(options: argparse.Namespace) -> int:
+    folder = locate(options.entry)
+    config, results = read_config(folder), read_results(folder, whole=True)
+    if options.json:
+        print(json.dumps({"config": config, "results": results}, indent=1))
+        return 0
+    print(f"{entry_name(folder)}: {config['architecture']}, {config['num_classes']} classes")
+    rows = [("licence", config["license"] or "not stated")]
+    source = read_source(folder)
+    if source:
+        rows += [(key, source[key]) for key in ("file", "url", "citation") if key in source]
+    if config["labels"]:
+        rows.append(("classes", ", ".join(config["labels"])))
+    settings = config["frontend"]
+    rows.append(("front-end", ", ".join(f"{key} {value}" for key, value in settings.items())))
+    if results:
+        from qaudio.cards.tables import facts
+
+        rows += facts(results)
+    elif "results.json" in config["files"]:
+        raise EntryError(f"{entry_name(folder)}: results.json is missing")
+    else:
+        rows += _unscored(folder)
+    for name, value in rows:
+        print(f"  {name:14}{value}")
+    return 0
+
+
+def _unscored(folder: Path) -> list[tuple[str, str]]:
+    """What is shown of an entry without results: where it comes from and what it costs."""
+    from qaudio.compress.cost import cost
+    from qaudio.compress.prune import Plan
+
+    rows, path = [("score", "none: it was not tested")], folder / "plan.json"
+    if path.is_file():
+        plan = Plan.from_json(file_of(folder, path.name).read_text(encoding="utf-8"))
+        asked = [f"{name} {value}" for name, value in plan.request.items() if value is not None]
+        rows.append(("pruned", f"by {plan.criterion}, {', '.join(asked)}; not fine-tuned"))
+    costs = cost(load(folder))
+    rows.append(("parameters", f"{costs.params:,} ({costs.bytes / 1e6:.2f} MB)"))
+    rows.append(("MACs", f"{costs.macs / 1e9:.3f} G for {costs.seconds:g} s"))
+    return rows

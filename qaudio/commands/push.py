@@ -1,0 +1,39 @@
+"""`qaudio push`: publish an entry on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import argparse
+
+from qaudio.commands.common import Commands, usage
+
+
+def register(command: Commands) -> None:
+    """Add the subcommand."""
+    sub = command(
+        "push", _push, "publish an entry on the Hugging Face Hub, once it verifies",
+        "qaudio push qcnn10_050.esc10_pruned50 your-name/qcnn10_050.esc10_pruned50",
+    )  # fmt: skip
+    sub.add_argument("entry", help="name or folder")
+    sub.add_argument("repo", metavar="ORG/NAME", help="repository; made where it does not exist")
+    sub.add_argument("--private", action="store_true", help="make it a private one")
+    sub.add_argument("--create-pr", action="store_true", help="open a pull request")
+    sub.add_argument("--revision", help="branch; made where it does not exist (main)")
+
+
+def _push(options: argparse.Namespace) -> int:
+    from qaudio.cards.entries import push
+    from qaudio.zoo.hub_cache import REPO
+
+    if not REPO.fullmatch(options.repo):
+        return usage("push", f"{options.repo!r} is not a repository's name, your-name/entry")
+    if options.create_pr and options.revision:
+        return usage("push", "give --create-pr or --revision, not both")
+    pushed = push(
+        options.entry,
+        options.repo,
+        private=options.private,
+        create_pr=options.create_pr,
+        revision=options.revision,
+    )
+    print(pushed)
+    return 0

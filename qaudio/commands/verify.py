@@ -1,0 +1,71 @@
+"""`qaudio verify`: check entries and what is generated from them."""
+
+from __future__ import annotations
+
+import argparse
+
+from qaudio.commands.common import Commands, replacing, say_failed, usage
+from qaudio.errors import EntryError
+from qaudio.zoo.resolve import DEFAULT_ENTRY, on_hub
+from qaudio.zoo.store import entries, zoo_folder
+
+
+def register(command: Commands) -> None:
+    """Add the subcommand."""
+    sub = command(
+        "verify", _verify, "check entries: hashes, weights, scores, card",
+        f"qaudio verify {DEFAULT_ENTRY}",
+    )  # fmt: skip
+    sub.add_argument("entry", nargs="*", help="names, folders or hf-hub:org/name")
+    sub.add_argument("--all", action="store_true", help="every entry and generated table")
+    sub.add_argument(
+        "--write",
+        action="store_true",
+        help="write cards anew; with --all MODEL_CARDS.md and the tables too",
+    )
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from qaudio.cards import tables
+    from qaudio.cards.entries import renew_card, verify
+    from qaudio.study import forest_plot
+    from qaudio.study.answers import Findings
+    from qaudio.study.grid import Study, study_entries
+
+    if bool(options.entry) == options.all:
+        return usage("verify", "give entries, or --all")
+    if options.write and any(map(on_hub, options.entry)):
+        return usage("verify", "--write needs a folder: qaudio pull … --out DIR gives one")
+    failed = 0
+    for name in options.entry or [*entries(), *study_entries()]:
+        try:
+            if options.write and renew_card(name):
+                print(f"{name}: card written")
+            print(f"{name}: " + "; ".join(verify(name)), flush=True)
+        except EntryError as error:
+            failed += 1
+            say_failed(error)
+    top = zoo_folder().parent
+    # The tables are made of entries that hold.
+    if failed or not options.all or not (top / "pyproject.toml").is_file():
+        return 1 if failed else 0
+    findings = Findings(Study(top / "recipes" / "study.yaml"), zoo_folder())
+    for path, what, made in (
+        (top / "MODEL_CARDS.md", None, tables.index()),
+        (top / "README.md", "zoo tables", tables.readme_tables()),
+        (top / "recipes" / "README.md", "study tables", findings.render()),
+        (zoo_folder() / forest_plot.FILE, None, forest_plot.draw(findings)),
+    ):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        made = tables.with_generated(text, what, made) if what else made
+        if options.write and made != text:
+            with replacing(path) as file:
+                file.write(made.encode())
+            print(f"{path.relative_to(top)}: written")
+        elif made != text:
+            failed += 1
+            where = path.relative_to(top)
+            say_failed(EntryError(f"{where}: differs from what the entries' results give"))
+        else:
+            print(f"{path.relative_to(top)}: follows from the entries' results")
+    return 1 if failed else 0

@@ -1,0 +1,70 @@
+"""ESC-50 and its subset ESC-10 (Piczak, ACM MM 2015)."""
+
+from __future__ import annotations
+
+import csv
+from typing import Any
+
+from qaudio.data.archive import Archive
+from qaudio.data.audio import sounds_by_name
+from qaudio.data.datamodule import AudioDataModule
+from qaudio.data.dataset import Clip
+from qaudio.download import Download
+from qaudio.errors import DataError
+
+
+class ESC50(AudioDataModule):
+    """Environmental sounds, 5 official folds; clips of one source are never split.
+
+    Expects `root/meta/esc50.csv` and `root/audio/*`, as the authors publish them; `download`
+    fetches that. GitHub makes the archive when it is asked for, so no checksum is published.
+
+    Args:
+        root: folder that holds `meta` and `audio`.
+        esc10: only the ten classes of ESC-10 (CC BY; ESC-50 is CC BY-NC).
+        **settings: of `AudioDataModule`.
+    """
+
+    dataset = "ESC-50"
+    protocol = "ESC-50 official 5 folds"
+    folds = 5
+    archive = Archive(
+        Download("ESC-50-master.zip", "https://github.com/karolpiczak/ESC-50/archive/master.zip"),
+        "ESC-50-master",
+        "ESC-50 is CC BY-NC 3.0, its ESC-10 subset CC BY 3.0",
+    )
+    layout = "meta/esc50.csv and the clips in audio/, such as audio/1-100032-A-0.wav"
+
+    def __init__(self, root: str = "data/ESC-50", *, esc10: bool = False, **settings: Any):
+        super().__init__(root, **settings)
+        self.esc10 = esc10
+        self.benchmark = "esc10" if esc10 else "esc50"
+
+    def read_clips(self) -> tuple[list[Clip], list[str]]:
+        index = self.root / "meta" / "esc50.csv"
+        if not index.is_file():
+            raise DataError(
+                f"{index} not found: --data.root must name the ESC-50 folder that holds "
+                "meta/esc50.csv and audio/; --data.download true fetches it"
+            )
+        with open(index, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        needed = {"filename", "fold", "target", "category", "esc10"}
+        if not rows or not needed <= set(rows[0]):
+            raise DataError(f"{index}: expected columns {', '.join(sorted(needed))}")
+        for line, row in enumerate(rows, start=2):
+            if not all(row[name] for name in needed) or not (
+                row["fold"].isdecimal() and row["target"].isdecimal()
+            ):
+                raise DataError(f"{index}: line {line}: a value is missing or no number")
+        if self.esc10:
+            rows = [row for row in rows if row["esc10"] == "True"]
+        names = {int(row["target"]): row["category"] for row in rows}
+        number = {target: n for n, target in enumerate(sorted(names))}
+        audio = self.root / "audio"
+        found, clips = sounds_by_name(audio), []
+        for row in rows:
+            name = row["filename"].rsplit(".", 1)[0]
+            path = found.get(name, audio / row["filename"])  # also with another extension
+            clips.append(Clip(path, number[int(row["target"])], name, int(row["fold"])))
+        return clips, [names[target] for target in sorted(names)]

@@ -1,0 +1,353 @@
+"""Networks as ONNX files, fp32 or int8, that are checked against PyTorch before they are kept.
+
+The file holds the whole model, waveform to logits, and in its metadata all that
+`qaudio.deploy.onnx.runtime.OnnxModel` needs to predict with neither torch nor the entry at hand.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from qaudio.data import audio
+from qaudio.deploy.onnx.modules import Form, FrontendGraph, NetworkGraph
+from qaudio.frontend import Frontend, FrontendConfig, pad_to
+from qaudio.models.base import AudioModel, evaluating
+from qaudio.paths import replacing
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18  # what torch's exporter writes without conversion
+TOLERANCE = 1e-4  # of the logits' range, fp32 in onnxruntime against PyTorch
+QUANTISED = ["Conv", "Gemm", "MatMul", "Add", "Relu", "AveragePool", "MaxPool"]
+CALIBRATION_CLIPS, CALIBRATION_SECONDS = 200, 10.0
+CHECKED_EVERY = 4  # of the clips given, one in so many checks and does not calibrate
+
+
+class ExportError(ValueError):
+    """A model that cannot be exported, or whose file gave other logits; says which and why."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export made: the file, and its metadata as `OnnxModel.metadata` reads it."""
+
+    path: Path
+    metadata: dict[str, Any]
+
+
+def export_onnx(
+    model: AudioModel,
+    path: str | os.PathLike,
+    *,
+    features: bool = False,
+    form: Form = "auto",
+    calibrate: str | os.PathLike | None = None,
+    entry: str | None = None,
+    license: str | None = None,
+) -> Export:
+    """Write a model as an ONNX file of any batch size and clip length.
+
+    Input "waveform" (batch, samples) at the model's rate, mono, at least `min_samples` long (the
+    caller pads), or "features" (batch, channels, frames, n_mels); output "logits" (batch,
+    classes). BatchNorms are folded into the convolutions before them. The metadata hold labels,
+    task, rate, shortest length, front-end, licence, and the figures of the check.
+
+    Args:
+        model: exported in eval mode; left as it is.
+        path: file to write, ending in .onnx; replaced when it exists.
+        features: leave the front-end out.
+        form: of quaternion convolutions: "matrix", one real convolution; "products", the
+            8-product scheme; "auto", the one that is faster in onnxruntime for each layer.
+        calibrate: folder of sounds like those to come. The network is quantised to int8 with the
+            ranges it shows on three in four of them (per channel, QDQ); the others tell how far
+            int8 is from fp32. Front-end and classifier stay fp32.
+        entry: its name, for the metadata.
+        license: of the weights, for the metadata.
+
+    Raises:
+        ExportError: for a network that does not export, or whose logits in onnxruntime differ
+            from PyTorch's by more than 1e-4 of their range, or too few sounds that calibrate. No
+            file is left then.
+    """
+    from qaudio import __version__
+
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ExportError(f"{path}: the file's name must end in .onnx")
+    if calibrate is not None and form == "products":
+        raise ExportError("int8 takes quaternion convolutions as real matrices, not as products")
+    model = copy.deepcopy(model).cpu().float()
+    clips = [] if calibrate is None else _clips(calibrate, model)
+    with evaluating(model), tqdm(total=4, unit="step", delay=2, leave=False, disable=None) as bar:
+        network = _network(model, "matrix" if clips else form)
+        bar.update()
+        front = None if features else _frontend(model.frontend.config)
+        bar.update()
+        made = _joined(front, network)
+        metadata = {
+            "qaudio_version": __version__,
+            "entry": entry,
+            "input": "features" if features else "waveform",
+            "min_samples": model.min_samples,
+            "min_frames": model.min_frames,
+            "sample_rate": model.sample_rate,
+            **model.config,
+            "license": license,
+            "opset": OPSET,
+            "check": _check(made, model),
+        }
+        bar.update()
+        if clips:
+            made = _joined(front, _quantised(network, model, clips))
+            metadata["int8"] = _compare(made, model, clips[::CHECKED_EVERY])
+            metadata["int8"]["calibrated_on"] = len(_calibrating(clips))
+        bar.update()
+        _write(made, path, metadata)
+    return Export(path, metadata)
+
+
+# Graphs.
+
+
+def _network(model: AudioModel, form: Form) -> onnx.ModelProto:
+    module = NetworkGraph(model, form)
+    example = model.features(torch.zeros(2, max(model.sample_rate, 2 * model.min_samples)))
+    return _graph(module, example, "features", "logits", 2, "frames", model.min_frames)
+
+
+def _graph(
+    module: nn.Module, example: Tensor, source: str, result: str, axis: int, dim: str, least: int
+) -> onnx.ModelProto:
+    """A module's graph, free in its batch and in one more axis of its input."""
+    free = {0: torch.export.Dim("batch"), axis: torch.export.Dim(dim, min=least)}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module.eval(), (example,), dynamo=True, verbose=False, opset_version=OPSET,
+                input_names=[source], output_names=[result], dynamic_shapes=(free,),
+            )  # fmt: skip
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # the exporter's own kinds, with pages of advice
+        reason = str(error).strip().split("\n")[0]
+        raise ExportError(f"no ONNX graph of any {dim} and batch: {reason}") from error
+    assert program is not None
+    made = program.model_proto
+    for node in made.graph.node:
+        del node.metadata_props[:]  # stack traces, with the paths of this machine
+    return made
+
+
+@lru_cache(maxsize=4)
+def _frontend(config: FrontendConfig) -> onnx.ModelProto:
+    module, example = FrontendGraph(Frontend(config)), torch.zeros(2, 4 * config.n_fft)
+    least = config.n_fft // 2 + 1  # reflect padding takes no less
+    return _graph(module, example, "waveform", "features", 1, "samples", least)
+
+
+def _joined(front: onnx.ModelProto | None, network: onnx.ModelProto) -> onnx.ModelProto:
+    """The front-end's graph, where it is wanted, followed by the network's."""
+    from onnx import compose
+
+    if front is None:
+        return network
+    front = compose.add_prefix(front, "frontend/", rename_inputs=False, rename_outputs=False)
+    front.ir_version = network.ir_version
+    made = compose.merge_models(front, network, io_map=[("features", "features")])
+    del made.opset_import[:]  # which merging leaves in twice
+    made.opset_import.extend(network.opset_import)
+    return made
+
+
+# int8.
+
+
+def _clips(folder: str | os.PathLike, model: AudioModel) -> list[Tensor]:
+    """Sounds of a folder, (1, T) at the model's rate, of at most 10 s."""
+    paths = audio.sound_files(folder)
+    paths = paths[:: max(1, -(-len(paths) // CALIBRATION_CLIPS))]
+    seconds = min(model.eval_seconds or CALIBRATION_SECONDS, CALIBRATION_SECONDS)
+    clips = []
+    for path in tqdm(paths, unit="clip", delay=2, leave=False, disable=None):
+        try:
+            samples = audio.load(path, model.sample_rate)[: round(seconds * model.sample_rate)]
+        except audio.AudioError as error:
+            warnings.warn(f"left out: {error}", stacklevel=3)
+            continue
+        clips.append(pad_to(torch.from_numpy(samples), model.min_samples).unsqueeze(0))
+    if len(clips) < CHECKED_EVERY:
+        raise ExportError(
+            f"{folder}: {len(clips)} usable sound files; int8 needs some that it is calibrated on "
+            f"and others to check it, {CHECKED_EVERY} at least and a hundred to be good"
+        )
+    return clips
+
+
+def _calibrating(clips: list[Tensor]) -> list[Tensor]:
+    """All but those that check."""
+    return [clip for n, clip in enumerate(clips) if n % CHECKED_EVERY]
+
+
+class _Reader:
+    """Calibration clips as onnxruntime asks for them."""
+
+    def __init__(self, model: AudioModel, clips: list[Tensor]):
+        bar = tqdm(clips, unit="clip", delay=2, leave=False, disable=None)
+        self.inputs = ({"features": _numpy(model.features(clip))} for clip in bar)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.inputs, None)
+
+
+def _quantised(network: onnx.ModelProto, model: AudioModel, clips: list[Tensor]) -> onnx.ModelProto:
+    import onnx
+    from onnxruntime.quantization import QuantType, quant_utils, quantize_static
+
+    _pool_by_convolutions(network)
+    # What its preparation would do, torch's exporter has done: shapes inferred, norms folded.
+    quant_utils.add_pre_process_metadata(network)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "int8.onnx")
+        quantize_static(
+            network,
+            path,
+            _Reader(model, _calibrating(clips)),
+            op_types_to_quantize=QUANTISED,
+            nodes_to_exclude=_kept_whole(network),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(path)
+
+
+def _kept_whole(network: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that stay fp32: the norm before the first convolution, the classifier."""
+    nodes = list(network.graph.node)
+    first = next((n for n, node in enumerate(nodes) if node.op_type == "Conv"), 0)
+    last = [node for node in nodes if "logits" in node.output]
+    return [node.name for node in (*nodes[:first], *last)]
+
+
+def _pool_by_convolutions(network: onnx.ModelProto) -> None:
+    """Turn average pooling into depthwise convolutions by the same mean.
+
+    In int8 onnxruntime takes a tenth of the time for them.
+    """
+    from onnx import helper, numpy_helper
+
+    channels = {
+        value.name: value.type.tensor_type.shape.dim[1].dim_value
+        for value in network.graph.value_info
+        if len(value.type.tensor_type.shape.dim) == 4
+    }
+    for node in network.graph.node:
+        settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        plain = not (any(settings.get("pads", [])) or settings.get("ceil_mode"))
+        if node.op_type != "AveragePool" or not plain or not channels.get(node.input[0]):
+            continue
+        groups, kernel = channels[node.input[0]], settings["kernel_shape"]
+        strides = settings.get("strides", [1] * len(kernel))
+        weight = np.full((groups, 1, *kernel), 1 / math.prod(kernel), np.float32)
+        network.graph.initializer.append(numpy_helper.from_array(weight, f"{node.name}_weight"))
+        node.CopyFrom(
+            helper.make_node(
+                "Conv", [node.input[0], f"{node.name}_weight"], node.output, node.name,
+                group=groups, kernel_shape=kernel, strides=strides,
+            )
+        )  # fmt: skip
+
+
+# Checks.
+
+
+def _check(made: onnx.ModelProto, model: AudioModel) -> dict[str, Any]:
+    """The largest difference to PyTorch's logits at lengths that the export did not see."""
+    rate = model.sample_rate
+    lengths = [model.min_samples, model.min_samples + rate + 7, 10 * rate + 1]
+    expected, found = _logits(made, model, [_trial(n) for n in lengths])
+    difference = _difference(expected, found)
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"onnxruntime's logits differ from PyTorch's by {difference:.1e} of their range, "
+            f"allowed {TOLERANCE:.0e}"
+        )
+    return {"samples": lengths, "largest_difference": difference, "tolerance": TOLERANCE}
+
+
+def _compare(made: onnx.ModelProto, model: AudioModel, clips: list[Tensor]) -> dict[str, Any]:
+    """int8 against PyTorch's fp32 on clips that did not calibrate."""
+    expected, found = _logits(made, model, clips)
+    difference = _difference(expected, found)
+    if not math.isfinite(difference):
+        raise ExportError("the int8 network gives logits that are not numbers")
+    if model.task == "multiclass":
+        name, same = "top1_agreement", expected.argmax(1) == found.argmax(1)
+    else:  # of every class, whether it applies at a probability of .5
+        name, same = "label_agreement", (expected > 0) == (found > 0)
+    return {
+        "checked_on": len(clips),
+        name: float(np.mean(same)),
+        "largest_difference": difference,
+    }
+
+
+def _logits(
+    made: onnx.ModelProto, model: AudioModel, clips: list[Tensor]
+) -> tuple[np.ndarray, np.ndarray]:
+    """PyTorch's and onnxruntime's logits of batches of clips (B, T), each (clips, classes)."""
+    from qaudio.deploy.onnx.runtime import session
+
+    running = session(made.SerializeToString())
+    expected, found = [], []
+    with torch.inference_mode():
+        for clip in clips:
+            expected.append(_numpy(model(clip)))
+            source = running.get_inputs()[0].name
+            given = clip if source == "waveform" else model.features(clip)
+            found.append(running.run(["logits"], {source: _numpy(given)})[0])
+    return np.concatenate(expected), np.concatenate(found)
+
+
+def _trial(samples: int) -> Tensor:
+    """Noise, silence and a clipped sweep, (3, samples)."""
+    generator = torch.Generator().manual_seed(samples)
+    noise = 0.1 * torch.randn(samples, generator=generator)
+    phase = torch.linspace(0, 1, samples, dtype=torch.float64).square() * samples / 8
+    sweep = (2 * torch.sin(2 * torch.pi * phase)).clamp(-1, 1).float()
+    return torch.stack([noise, torch.zeros(samples), sweep + 0.01 * noise])
+
+
+def _difference(expected: np.ndarray, found: np.ndarray) -> float:
+    return float(np.abs(expected - found).max() / (np.ptp(expected) or 1.0))
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().numpy()
+
+
+def _write(made: onnx.ModelProto, path: Path, metadata: dict[str, Any]) -> None:
+    import onnx
+
+    made.producer_name, made.producer_version = "qaudio", metadata["qaudio_version"]
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+    onnx.helper.set_model_props(made, texts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(made.SerializeToString())

@@ -1,0 +1,354 @@
+"""optimize(): the same outputs in the form that is fastest on this machine."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from qaudio.deploy.autotune import Layer, Unit, fastest_forms, fastest_linear
+from qaudio.deploy.fused_layers import Stage, can_compile, forms, worth_measuring
+from qaudio.deploy.timing import KnownTimes
+from qaudio.models.base import AudioModel, MelNorm, evaluating
+from qaudio.models.cnn import CNN
+from qaudio.models.panns import ConvBlock
+from qaudio.models.resnet import BasicBlock, ResNet
+from qaudio.quaternion.layers import QConv2d, QLinear
+
+TOLERANCE = 1e-4  # of the logits' range, in float32
+
+
+class OptimizedModel(AudioModel):
+    """What `optimize` returns: for inference only, where it was made.
+
+    Attributes:
+        original: the model that it was made from, to train, prune, save or move.
+        difference: largest difference between the two models' logits on made sounds, as a share
+            of the logits' range.
+        choices: form of each layer, by name.
+    """
+
+    def __init__(self, original: AudioModel, network: AudioModel, choices: dict[str, str]):
+        super().__init__(
+            original.architecture,
+            original.num_classes,
+            original.frontend.config,
+            original.widths,
+            original.quaternion,
+        )
+        self.frontend = copy.deepcopy(original.frontend)
+        self.classifier = copy.deepcopy(original.classifier).requires_grad_(False)
+        self.hidden = copy.deepcopy(original.hidden).requires_grad_(False)
+        self.num_features = original.num_features
+        self.network = network
+        # Layers that stayed as they were may be bfloat16; the norm and the stages cast inside.
+        casts = any(isinstance(layer, _Scaled) for layer in network.modules())
+        stored = next((p.dtype for p in network.parameters()), torch.float32)
+        self.input_dtype = torch.float32 if casts else stored
+        self.labels, self.task = original.labels, original.task
+        self.eval_seconds, self.padded = original.eval_seconds, original.padded
+        self.min_frames = original.min_frames
+        self.choices = choices
+        self.difference = float("nan")
+        self._original = (original,)  # in a tuple: no part of this model
+        super().train(False)
+
+    @property
+    def original(self) -> AudioModel:
+        """The model that this one was made from, as it was."""
+        return self._original[0]
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        # Always in the same mode, for which the compiled pieces were made.
+        with torch.inference_mode():
+            found = self.network.embed_features(features.to(self.input_dtype)).float()
+        # Outside that mode a copy: something may be trained on the embeddings.
+        return found if torch.is_inference_mode_enabled() else found.clone()
+
+    def channel_groups(self) -> NoReturn:
+        raise self._refusal("pruned")
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise self._refusal("saved")
+
+    def train(self, mode: bool = True) -> OptimizedModel:
+        """Only eval mode."""
+        if mode:
+            raise self._refusal("trained")
+        return super().train(False)
+
+    def reset_classifier(self, num_classes: int, labels: list[str] | None = None) -> NoReturn:
+        raise self._refusal("given a new classifier")
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> NoReturn:
+        raise self._refusal("moved or cast")
+
+    def _refusal(self, what: str) -> TypeError:
+        return TypeError(
+            f"an optimized model cannot be {what}: take its `.original`, and optimize the result"
+        )
+
+
+def optimize(
+    model: AudioModel,
+    *,
+    seconds: float = 10.0,
+    batch: int = 1,
+    dtype: torch.dtype = torch.float32,
+    compile: bool = True,
+) -> OptimizedModel:
+    """A model with the same outputs, in the form that is fastest on this machine.
+
+    BatchNorm is folded into convolutions, ReLU and pooling are fused with them where the network
+    is one of this package's, and each layer takes the fastest of its forms (see
+    `qaudio.deploy.fused_layers`), found by a short measurement that is remembered for this machine
+    in qaudio's cache folder. Networks of unknown structure get folding, channels_last and the
+    fastest form of each convolution.
+
+    Args:
+        model: left as it is; the result keeps it as `.original`.
+        seconds: length of the clips that it should be fastest for; it takes any length.
+        batch: their number. The first call with another number above 1 may compile once more.
+        dtype: float32, or bfloat16 for machines that multiply it faster: `.difference` then says
+            what it costs.
+        compile: use a C++ compiler: a kernel of our own for quaternion layers of 3×3 (see
+            `qaudio.deploy.cpp_kernel`), and `torch.compile` for the additions of the others. Where
+            there is none, the eager forms do, after one warning.
+
+    Returns:
+        A model for inference: it cannot be trained, saved, pruned or moved.
+
+    Warns where the logits differ by more than rounding does (float32).
+
+    Raises:
+        ValueError: for clips of no length, another dtype, or a model that is not float32.
+    """
+    if not seconds > 0 or batch < 1:
+        raise ValueError(f"seconds and batch must be positive, not {seconds} and {batch}")
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"dtype must be torch.float32 or torch.bfloat16, not {dtype}")
+    original = model.original if isinstance(model, OptimizedModel) else model
+    if original.classifier.weight.dtype != torch.float32:
+        raise ValueError("optimize takes a float32 model; its `dtype` sets that of the result")
+    with torch.no_grad(), evaluating(original):
+        sounds = _sounds(original, batch, seconds)
+        expected = [original(sound) for sound in sounds]
+        for fold in (True, False):
+            optimized = _optimized(original, sounds[0], dtype, compile, fold)
+            optimized.difference = _difference(expected, [optimized(sound) for sound in sounds])
+            # Beyond it in float32: the network uses a convolution's output beside its norm's.
+            if dtype != torch.float32 or optimized.difference <= TOLERANCE:
+                return optimized
+    warnings.warn(
+        f"the optimized model's logits are off by {optimized.difference:.1g} of their range: the "
+        "model does what `optimize` does not know; use it as it is",
+        stacklevel=2,
+    )
+    return optimized
+
+
+def _optimized(
+    original: AudioModel, sound: Tensor, dtype: torch.dtype, compile: bool, fold: bool
+) -> OptimizedModel:
+    network = copy.deepcopy(original).requires_grad_(False)
+    shapes, norms = _observe(network, network.features(sound))
+    known = _is_known(network)
+    units = list(
+        _known_units(network) if known else _unknown_units(network, shapes, norms if fold else {})
+    )
+    names = {
+        unit.name: worth_measuring(unit.layer, forms(unit.layer, dtype, compile)) for unit in units
+    }
+    split = any("products" in found for found in names.values())
+    fused = compile and split and can_compile()
+    known_times = KnownTimes(original.classifier.weight.device)
+    layers = [
+        Layer(unit, names[unit.name], shapes[unit.name], dtype, fused, known_times)
+        for unit in units
+    ]
+    for layer in tqdm(layers, "optimize", unit="layer", delay=2, leave=False, disable=None):
+        layer.seconds()  # measured here, where it is seen to go on; looked up below
+    if known:
+        paths, layout = list(_paths(layers)), torch.contiguous_format  # as the front-end gives it
+    else:
+        paths, layout = [[layer] for layer in layers], torch.channels_last  # as most forms give it
+    choices: dict[str, str] = {}
+    for path in paths:
+        choices |= fastest_forms(path, layout)
+    stages = {layer.unit.name: layer.stage(choices[layer.unit.name]) for layer in layers}
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, MelNorm):
+            given = torch.float32 if known else dtype
+            network.set_submodule(name, _Scaled(layer, original.frontend.config.n_mels, given))
+    if known:
+        _rebuild_blocks(network, stages)
+    else:
+        _replace_convolutions(network, units, stages)
+        network.to(dtype=dtype)
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, QLinear):
+            choices[name], linear = fastest_linear(layer, shapes[name], known_times)
+            network.set_submodule(name, linear)
+        elif isinstance(layer, nn.Dropout):  # may stand between two stages that pass tuples
+            network.set_submodule(name, nn.Identity())
+    known_times.write()
+    return OptimizedModel(original, network, choices)
+
+
+def _observe(
+    network: AudioModel, features: Tensor
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Input shape of every layer in use; BatchNorms by the convolution whose output they take."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    norms: dict[str, str] = {}
+    made: dict[int, tuple[str, Tensor]] = {}  # the tensors too: ids of live ones do not repeat
+
+    def watch(name: str, layer: nn.Module) -> Callable:
+        def hook(_: nn.Module, inputs: tuple, output: Any) -> None:
+            if isinstance(layer, (nn.Conv2d, QConv2d)):
+                made[id(output)] = (name, output)
+            if isinstance(layer, nn.BatchNorm2d) and id(inputs[0]) in made:
+                norms[made[id(inputs[0])][0]] = name
+            shapes[name] = tuple(inputs[0].shape)
+
+        return hook
+
+    kinds = (nn.Conv2d, QConv2d, QLinear, nn.BatchNorm2d)
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, kinds)]
+    handles = [layer.register_forward_hook(watch(name, layer)) for name, layer in layers]
+    network.embed_features(features)
+    for handle in handles:
+        handle.remove()
+    return shapes, norms
+
+
+def _is_known(network: AudioModel) -> bool:
+    """Whether it is one of this package's networks; a subclass, or of a block, may do otherwise."""
+    blocks = [block for block in network.modules() if isinstance(block, (ConvBlock, BasicBlock))]
+    return type(network) in (CNN, ResNet) and all(
+        type(block) in (ConvBlock, BasicBlock) for block in blocks
+    )
+
+
+def _known_units(network: AudioModel) -> Iterator[Unit]:
+    """The convolutions of this package's blocks."""
+    for name, block in network.named_modules():
+        if isinstance(block, ConvBlock):
+            for n in range(1, block.depth + 1):
+                pool = block.pool if n == block.depth else 1
+                yield _unit(network, f"{name}.conv{n}", f"{name}.bn{n}", relu=True, pool=pool)
+        elif isinstance(block, BasicBlock):
+            yield _unit(network, f"{name}.conv1", f"{name}.bn1", relu=True)
+            yield _unit(network, f"{name}.conv2", f"{name}.bn2", relu=True, shortcut=True)
+            if block.halve:
+                yield _unit(network, f"{name}.downsample.1", f"{name}.downsample.2")
+
+
+def _paths(layers: list[Layer]) -> Iterator[list[Layer]]:
+    """Of this package's networks, layers that each take what the one before it gives."""
+    beside = [".downsample." in layer.unit.name for layer in layers]
+    yield [layer for layer, aside in zip(layers, beside, strict=True) if not aside]
+    yield from ([layer] for layer, aside in zip(layers, beside, strict=True) if aside)
+
+
+def _unknown_units(
+    network: AudioModel, shapes: dict[str, tuple[int, ...]], norms: dict[str, str]
+) -> Iterator[Unit]:
+    """Convolutions of a network of any structure; subclasses may compute something else."""
+    for name, layer in network.named_modules():
+        plain = type(layer) is nn.Conv2d and layer.padding_mode == "zeros"
+        plain = plain and not isinstance(layer.padding, str)
+        if name in shapes and (type(layer) is QConv2d or plain):
+            yield _unit(network, name, norms.get(name))
+
+
+def _unit(network: AudioModel, name: str, norm_name: str | None, **ends: Any) -> Unit:
+    norm = network.get_submodule(norm_name) if norm_name else None
+    return Unit(name, network.get_submodule(name), norm_name, norm, ends)  # type: ignore[arg-type]
+
+
+class _Residual(nn.Module):
+    """`BasicBlock` of stages; a block that halves the map pools once for both its branches."""
+
+    def __init__(self, block: BasicBlock, conv1: Stage, conv2: Stage, downsample: Stage | None):
+        super().__init__()
+        self.halve, self.conv1, self.conv2 = block.halve, conv1, conv2
+        self.downsample = downsample or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.avg_pool2d(x, 2) if self.halve else x
+        return self.conv2(self.conv1(x), self.downsample(x))
+
+
+class _Scaled(nn.Module):
+    """`MelNorm` in eval mode, in one pass over (B, channels, frames, mels); gives a dtype."""
+
+    def __init__(self, norm: MelNorm, mels: int, dtype: torch.dtype):
+        super().__init__()
+        self.dtype = dtype
+        self.scale, self.shift = (part.unsqueeze(1) for part in norm.scale_and_shift(mels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, x, self.scale).to(self.dtype)
+
+
+class _Float(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float()
+
+
+def _rebuild_blocks(network: AudioModel, stages: dict[str, Stage]) -> None:
+    """Put stages in the place of this package's blocks."""
+    chains: list[list[Stage]] = []
+    last = ""
+    for name, block in list(network.named_modules()):
+        if isinstance(block, ConvBlock):
+            chains.append([stages[f"{name}.conv{n}"] for n in range(1, block.depth + 1)])
+            network.set_submodule(name, nn.Sequential(*chains[-1]))
+            last = name
+        elif isinstance(block, BasicBlock):
+            chains.append([stages[f"{name}.conv{n}"] for n in (1, 2)])
+            network.set_submodule(
+                name,
+                _Residual(block, chains[-1][0], chains[-1][1], stages.get(f"{name}.downsample.1")),
+            )
+    # Both architectures end with a conv block; the head after it is float32.
+    network.set_submodule(last, nn.Sequential(network.get_submodule(last), _Float()))
+    if isinstance(network, CNN):  # its blocks follow each other with nothing between
+        chains = [[stage for chain in chains for stage in chain]]
+    for chain in chains:
+        for stage, following in pairwise(chain):
+            stage.spreads = stage.form in ("products", "grouped") and following.form == "products"
+
+
+def _replace_convolutions(network: AudioModel, units: list[Unit], stages: dict[str, Stage]) -> None:
+    """Put stages in the place of convolutions, and of the norms that they hold."""
+    for unit in units:
+        network.set_submodule(unit.name, stages[unit.name])
+        if unit.norm_name:
+            # timm's norms carry the activation after them.
+            network.set_submodule(unit.norm_name, getattr(unit.norm, "act", nn.Identity()))
+
+
+def _sounds(model: AudioModel, batch: int, seconds: float) -> list[Tensor]:
+    """Noise of a length, and a fading tone of another."""
+    device, generator = model.classifier.weight.device, torch.Generator().manual_seed(0)
+    samples = max(2, round(seconds * model.sample_rate))
+    noise = 0.1 * torch.randn(batch, samples, generator=generator)
+    time = torch.arange(samples * 2 // 3) / model.sample_rate
+    tone = (torch.sin(2 * torch.pi * 440 * time) * (-time).exp()).expand(batch, -1)
+    return [noise.to(device), tone.to(device)]
+
+
+def _difference(expected: list[Tensor], found: list[Tensor]) -> float:
+    """Largest difference of logits as a share of their range, over several sounds."""
+    a, b = torch.cat(expected), torch.cat(found)
+    scale = a.max() - a.min()
+    scale = scale if scale > 0 else a.abs().max().clamp(min=torch.finfo(a.dtype).tiny)
+    return float((a - b).abs().max() / scale)

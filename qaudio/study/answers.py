@@ -1,0 +1,178 @@
+"""What the results of a study say: its answers, its tables, and what its picture shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qaudio.cards.tables import difference_text, interval, points, score
+from qaudio.data.benchmarks.descriptions import about
+from qaudio.evaluation.predictions import Predictions, paired_difference
+from qaudio.study.grid import Cell, Study
+
+HEAD = (
+    "| cell | score | 95 % interval | parameters | MACs (10 s) | difference in points (95 %) |\n"
+    "|---|---|---|---|---|---|"
+)
+LEGEND = (
+    "Differences in points with their 95 % intervals; yes or no is said where an interval leaves "
+    "0 out."
+)
+
+
+class Findings:
+    """Results of a study's cells and their differences, each as it is when first asked for.
+
+    Args:
+        study: the grid.
+        zoo: folder of the entries.
+    """
+
+    def __init__(self, study: Study, zoo: Path):
+        self.study, self.zoo = study, zoo
+        self._differences: dict[tuple[str, str, str, str | None], dict[str, Any] | None] = {}
+
+    def difference(
+        self, cell: str, other: str, benchmark: str, shared: str | None = None
+    ) -> dict[str, Any] | None:
+        """`paired_difference` of two cells; None where no fold was scored for both.
+
+        Args:
+            cell: the one's name.
+            other: the other's.
+            benchmark: the one of which.
+            shared: a regular expression, of what the interval is over in place of clips.
+        """
+        key = cell, other, benchmark, shared
+        if key not in self._differences:
+            self._differences[key] = self._difference(*key)
+        return self._differences[key]
+
+    def _difference(
+        self, cell: str, other: str, benchmark: str, shared: str | None
+    ) -> dict[str, Any] | None:
+        cells = self.study.cells
+        folders = [self.zoo / self.study.entry(cells[name], benchmark) for name in (cell, other)]
+        files = [folder / "predictions.npz" for folder in folders]
+        if not all(file.is_file() for file in files):
+            return None
+        ours, theirs = (Predictions.load(file) for file in files)
+        if not set(ours.fold.tolist()) & set(theirs.fold.tolist()):
+            return None
+        return paired_difference(ours, theirs, shared)
+
+    def render(self) -> str:
+        """Answers to the study's questions, then all tables by benchmark, in Markdown."""
+        parts = self._answers() if self.study.questions else []
+        for benchmark in self.study.benchmarks:
+            parts.append(f"### {about(benchmark)['title']}")
+            for title, names in self.study.tables:
+                parts += self._table(title, names, benchmark)
+        return "\n\n".join(parts)
+
+    def _answers(self) -> list[str]:
+        """A table: a row for every question, a column for every benchmark."""
+        titles = [about(benchmark)["title"] for benchmark in self.study.benchmarks]
+        rows = [f"| | {' | '.join(titles)} |", f"|---{'|---' * len(titles)}|"]
+        for one in self.study.questions:
+            found = [self.difference(one.cell, one.than, name) for name in self.study.benchmarks]
+            rows.append(f"| {one.ask} | {' | '.join(map(_answer, found))} |")
+        checks = [self._by_groups(name) for name in self.study.benchmarks]
+        return ["### Answers", LEGEND, "\n".join(rows), *filter(None, checks)]
+
+    def _by_groups(self, benchmark: str) -> str:
+        """Which answers change where clips that have something in common are drawn together.
+
+        Empty where a benchmark's clips are not known to have any such thing.
+        """
+        facts, changed, groups = about(benchmark), [], 0
+        if "shared" not in facts:
+            return ""
+        for one in self.study.questions:
+            pair = self.difference(one.cell, one.than, benchmark)
+            grouped = self.difference(one.cell, one.than, benchmark, facts["shared"])
+            if pair is None or grouped is None:  # as one is, so is the other
+                continue
+            groups = max(groups, grouped["groups"])
+            if _said(grouped) != _said(pair):
+                changed.append(f"`{one.cell}` against `{one.than}` is {_answer(grouped)}")
+        if not groups:
+            return ""
+        what = "; ".join(changed) or "all answers stay"
+        return f"{facts['title']}, its {groups} {facts['sharing']} drawn in place of clips: {what}."
+
+    def _table(self, title: str, names: list[str], benchmark: str) -> list[str]:
+        rows, undecided, targets = [HEAD], [], []
+        for cell in (self.study.cells[name] for name in names):
+            found = self.study.results(cell, benchmark, self.zoo)
+            name = f"`{cell.name}`: {cell.what}"
+            if found is None:
+                rows.append(f"| {name} | not run | | | | |")
+                continue
+            result, cost, differences = found["result"], found["cost"], []
+            for other in cell.against:
+                pair = self.difference(cell.name, other, benchmark)
+                if pair is None:
+                    continue
+                fewer = pair["runs"] < len(result["runs"])
+                over = f" over {pair['runs']} of its runs" if fewer else ""
+                differences.append(f"{difference_text(pair)} to `{other}`{over}")
+                if not decided(pair):
+                    undecided.append(f"`{cell.name}` against `{other}`")
+                if other in cell.targets:
+                    targets.append(_aim(cell, other, pair))
+            columns = [
+                name,
+                score(found, _seeds(result["runs"])),
+                interval(result["interval95"]),
+                f"{cost['params']:,}",
+                f"{cost['macs'] / 1e9:.3f} G",
+                "; ".join(differences),
+            ]
+            rows.append(f"| {' | '.join(columns)} |")
+        parts = [f"**{title}**", "\n".join(rows)]
+        if undecided:
+            parts.append(f"Undecided at 95 %: {', '.join(undecided)}.")
+        if targets:
+            parts.append(f"Targets: {'; '.join(targets)}.")
+        return parts
+
+
+def decided(difference: dict[str, Any]) -> bool:
+    """Whether the interval of a paired difference leaves zero out."""
+    low, high = difference["interval95"]
+    return bool(low > 0 or high < 0)
+
+
+def _answer(difference: dict[str, Any] | None) -> str:
+    """Whether the difference is above zero, as far as its interval tells."""
+    if difference is None:
+        return "not run"
+    return f"{_said(difference)}: {difference_text(difference)}"
+
+
+def _said(difference: dict[str, Any]) -> str:
+    if not decided(difference):
+        return "undecided"
+    return "**yes**" if difference["mean"] > 0 else "**no**, it is worse"
+
+
+def _seeds(runs: dict[str, float]) -> str:
+    """How many seeds there are, and how far their means over folds lie apart; of one nothing."""
+    means: dict[str, list[float]] = {}
+    for run, value in runs.items():
+        means.setdefault(run.split("_")[0], []).append(value)
+    if len(means) == 1:
+        return ""
+    if len({len(values) for values in means.values()}) > 1:  # means over other folds
+        return f", {len(means)} seeds"
+    found = sorted(sum(values) / len(values) for values in means.values())
+    return f", {len(means)} seeds from {100 * found[0]:.1f} to {100 * found[-1]:.1f}"
+
+
+def _aim(cell: Cell, other: str, pair: dict[str, Any]) -> str:
+    """Whether the difference that was aimed at was reached, and whether that is sure."""
+    least, (low, high) = cell.targets[other] / 100, pair["interval95"]
+    met = "met" if pair["mean"] >= least - 1e-9 else "missed"
+    sure = "" if low >= least or high < least else ", undecided at 95 %"
+    return f"`{cell.name}` at least {points(least)} points to `{other}`: {met}{sure}"

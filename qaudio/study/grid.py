@@ -1,0 +1,149 @@
+"""Studies: grids of recipes. What their results say is in `qaudio.study.answers`.
+
+A study is a YAML file beside the recipes. Each of its cells is one of them with some settings
+changed, on each benchmark; its results are an entry without weights in zoo/study/BENCHMARK/CELL,
+or, where nothing is changed, the entry that the recipe names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qaudio.errors import EntryError
+from qaudio.zoo.store import read_json, zoo_folder
+
+FOLDER = "study"  # of the zoo, for results without weights
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network of the grid.
+
+    Attributes:
+        name: of the cell.
+        what: it is, in words.
+        recipe: file name in the benchmark's folder of recipes.
+        changes: settings of the recipe and their values, {benchmark} filled in; a mapping holds
+            one value for each benchmark.
+        against: cells that it is compared with.
+        targets: for some of these, the least difference in points that was aimed at.
+        seeds: None: the study's.
+    """
+
+    name: str
+    what: str
+    recipe: str
+    changes: dict[str, Any]
+    against: tuple[str, ...]
+    targets: dict[str, float]
+    seeds: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whether one cell scores above another.
+
+    Attributes:
+        ask: the question in words.
+        cell: that may be better.
+        than: the other cell.
+    """
+
+    ask: str
+    cell: str
+    than: str
+
+
+class Study:
+    """A grid of cells, what is asked of them, and which of them make a table.
+
+    Args:
+        path: the YAML file, in the folder of recipes.
+
+    Raises:
+        EntryError: for a file that is missing, names cells or settings that there are not, or has
+            targets that no comparison would show.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path, self.recipes = Path(path), Path(path).parent
+        try:
+            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            self.benchmarks: list[str] = document["benchmarks"]
+            self.seeds: tuple[int, ...] = tuple(document["seeds"])
+            self.cells = {
+                name: Cell(
+                    name, one["what"], one["recipe"], one.get("set", {}),
+                    tuple(one.get("against", ())), one.get("targets", {}),
+                    tuple(one["seeds"]) if one.get("seeds") is not None else None,
+                )
+                for name, one in document["cells"].items()
+            }  # fmt: skip
+            self.questions = [Question(**one) for one in document.get("questions", ())]
+            self.reference: str = document["reference"]  # the cell that the picture is drawn to
+            self.tables: list[tuple[str, list[str]]] = [
+                (one["title"], one["cells"]) for one in document["tables"]
+            ]
+        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+            raise EntryError(f"{path}: not readable as a study ({error!r})") from None
+        for name, one in document["cells"].items():
+            self._check_cell(name, one)
+        named = {name for cell in self.cells.values() for name in (*cell.against, *cell.targets)}
+        named |= {name for one in self.questions for name in (one.cell, one.than)}
+        named |= {name for _, names in self.tables for name in names} | {self.reference}
+        if named - self.cells.keys():
+            raise EntryError(
+                f"{path}: no such cells: {', '.join(sorted(named - self.cells.keys()))}"
+            )
+
+    def _check_cell(self, name: str, given: dict[str, Any]) -> None:
+        """Raise EntryError for what a cell is given that would be overlooked."""
+        known = {"what", "recipe", "set", "against", "targets", "seeds"}
+        faults = [f"unknown {key!r}" for key in sorted(given.keys() - known)]
+        cell = self.cells[name]
+        faults += [
+            f"a target to {other!r}, which is not in its `against`"
+            for other in cell.targets if other not in cell.against
+        ]  # fmt: skip
+        for setting, value in cell.changes.items():
+            lacking = set(self.benchmarks) - value.keys() if isinstance(value, dict) else ()
+            faults += [f"no {setting} for {benchmark}" for benchmark in sorted(lacking)]
+        if faults:
+            raise EntryError(f"{self.path}: cell {name!r}: {'; '.join(faults)}")
+
+    def entry(self, cell: Cell, benchmark: str) -> str:
+        """Where the cell's results lie, below the zoo's folder."""
+        if cell.changes:
+            return f"{FOLDER}/{benchmark}/{cell.name}"
+        recipe = yaml.safe_load((self.recipes / benchmark / cell.recipe).read_text("utf-8"))
+        return recipe["writer"]["entry"]
+
+    def arguments(self, cell: Cell, benchmark: str) -> list[str]:
+        """The arguments of `qaudio crossval` that train the cell."""
+        arguments = [f"--config={self.recipes / benchmark / cell.recipe}"]
+        for name, value in cell.changes.items():
+            if isinstance(value, dict):
+                value = value[benchmark]
+            if isinstance(value, str):
+                value = value.format(benchmark=benchmark)
+            arguments.append(f"--{name}={'null' if value is None else value}")
+        if cell.changes:
+            arguments.append(f"--writer.entry={self.entry(cell, benchmark)}")
+            arguments += [f"--writer.{name}=false" for name in ("weights", "keep_folds", "latency")]
+        return arguments
+
+    def results(self, cell: Cell, benchmark: str, zoo: Path) -> dict[str, Any] | None:
+        """The cell's results.json; None where it was not run."""
+        path = zoo / self.entry(cell, benchmark) / "results.json"
+        return read_json(path) if path.is_file() else None
+
+
+def study_entries(zoo: Path | None = None) -> list[Path]:
+    """Folders of all results without weights."""
+    folder = (zoo or zoo_folder()) / FOLDER
+    found = (path.parent for path in sorted(folder.glob("*/*/config.json")))
+    return [path for path in found if not path.name.startswith(".")]

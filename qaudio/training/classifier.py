@@ -1,0 +1,411 @@
+"""The LightningModule that trains a network; `compressed.py` has those that make it smaller."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from qaudio.data.augment import Mixup, SpecAugment, global_seed, item_seed, one_hot
+from qaudio.data.datamodule import Split
+from qaudio.frontend import FrontendConfig
+from qaudio.models.base import AudioModel, Task
+from qaudio.models.registry import create_model, from_config
+from qaudio.training import finetuning
+from qaudio.training.callbacks import averaged
+from qaudio.training.finetuning import Freeze
+from qaudio.training.leakage import load_for_split
+from qaudio.training.metrics import ClipMean, clip_metric
+from qaudio.zoo.resolve import locate
+from qaudio.zoo.store import entry_name, found_in, read_config
+
+Optimizer = Literal["adamw", "adam"]
+Schedule = Literal["cosine", "one_cycle", "trapezoidal", "constant"]
+
+
+class Classifier(LightningModule):
+    """Trains an `AudioModel` on the clips of an `AudioDataModule`.
+
+    The network is built in `setup`, when the DataModule knows its classes; it is then `self.net`.
+
+    Args:
+        arch: architecture to train from scratch, as `qaudio.create_model` takes it.
+        source: an entry to start from instead: name, folder or hf-hub: address.
+        frontend: front-end settings, whole or in part, with `arch` only.
+        task: "multiclass" (cross-entropy) or "multilabel" (binary cross-entropy).
+        optimizer: "adamw" or "adam" (amsgrad, as PANNs).
+        lr: peak learning rate.
+        weight_decay: of AdamW; biases and norms are left out.
+        schedule: "cosine" (linear warm-up, half cosine), "one_cycle" (torch's), "trapezoidal"
+            (linear warm-up, flat, linear decay to zero) or "constant".
+        warmup: share of the steps that warm up.
+        decay: share of the steps that decay, with "trapezoidal".
+        label_smoothing: of cross-entropy, so with "multiclass" only.
+        class_weights: weight the classes in the loss, inversely to their training clips
+            (segments, where they are cut).
+        mixup, spec_augment: on the front-end's output in training; None: off.
+        block_dropout, head_dropout: rates in training; None: the architecture's.
+        freeze: "backbone" trains the classifier alone; "gradual" begins so and thaws the next stage
+            before it every `thaw_every` epochs. Frozen stages keep their BatchNorm statistics and
+            drop nothing inside; the dropout between stages, of the two rates above, goes on.
+        thaw_every: epochs, with freeze "gradual".
+
+    Raises:
+        ValueError: for arguments out of range, or that contradict one another.
+    """
+
+    def __init__(
+        self,
+        arch: str | None = None,
+        source: str | None = None,
+        *,
+        frontend: dict[str, Any] | None = None,
+        task: Task = "multiclass",
+        optimizer: Optimizer = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        schedule: Schedule = "cosine",
+        warmup: float = 0.1,
+        decay: float = 0.3,
+        label_smoothing: float = 0.0,
+        class_weights: bool = False,
+        mixup: Mixup | None = None,
+        spec_augment: SpecAugment | None = None,
+        block_dropout: float | None = None,
+        head_dropout: float | None = None,
+        freeze: Freeze = "none",
+        thaw_every: int = 3,
+    ):
+        super().__init__()
+        if (arch is None) == (source is None):
+            raise ValueError("give exactly one of arch (from scratch) and source (an entry)")
+        if source is not None and frontend is not None:
+            raise ValueError("frontend goes with arch only: a source entry brings its own")
+        for name, given, known in (
+            ("task", task, Task),
+            ("optimizer", optimizer, Optimizer),
+            ("schedule", schedule, Schedule),
+            ("freeze", freeze, Freeze),
+        ):
+            if given not in get_args(known):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(known))}, not {given!r}"
+                )
+        for name, rate in (
+            ("warmup", warmup),
+            ("decay", decay),
+            ("label_smoothing", label_smoothing),
+            ("block_dropout", block_dropout),
+            ("head_dropout", head_dropout),
+        ):
+            if rate is not None and not 0 <= rate <= 1:
+                raise ValueError(f"{name} is a share, 0 to 1, not {rate}")
+        if label_smoothing and task == "multilabel":
+            raise ValueError("label_smoothing is for one label a clip: leave it 0 with multilabel")
+        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0, not {value}")
+        self.arch, self.source, self.frontend, self.task = arch, source, frontend, task
+        self.optimizer_name, self.lr, self.weight_decay = optimizer, lr, weight_decay
+        self.schedule, self.warmup, self.decay = schedule, warmup, decay
+        self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+        self.mixup, self.spec_augment = mixup, spec_augment
+        if freeze != "none" and source is None:
+            raise ValueError(f"freeze {freeze!r} goes with source only: nothing is learnt yet")
+        if thaw_every < 1:
+            raise ValueError(f"thaw_every must be at least 1, not {thaw_every}")
+        self.block_dropout, self.head_dropout = block_dropout, head_dropout
+        self.frozen, self.thaw_every = freeze, thaw_every
+        self.net: AudioModel
+        self._split: Split | None = None  # that `net` was built for
+        self._trained = False
+        self._rng_state: Tensor | None = None  # of a checkpoint that is gone on from
+        self.loss_weights: Tensor | None = None
+        self.scored: list[dict[str, Any]] = []
+
+    def look_in(self, folder: Path) -> None:
+        """Find entries that are given by name in this folder first, as the writer does."""
+        if self.source is not None:
+            self.source = found_in(folder, self.source)
+
+    @property
+    def parent(self) -> tuple[str, str] | None:
+        """Name of the entry that the network comes from, and how; None from scratch."""
+        return None if self.source is None else (entry_name(locate(self.source)), "fine-tuned from")
+
+    @property
+    def final_widths(self) -> dict[str, int]:
+        """The network's widths when training has ended; known once it begins."""
+        return self.net.widths
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What else an entry's results say of the training."""
+        return {}
+
+    @property
+    def sources(self) -> list[str]:
+        """Entries that the network learns from: what they were trained on, it has seen too."""
+        return [] if self.source is None else [self.source]
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate in Hz at which the network takes waveforms."""
+        if hasattr(self, "net"):
+            return self.net.sample_rate
+        if self.source is not None:
+            return int(read_config(locate(self.source))["frontend"]["sample_rate"])
+        return FrontendConfig.from_dict(self.frontend or {}).sample_rate
+
+    def build(self, labels: list[str], split: Split) -> AudioModel:
+        """The network to train, for these classes and this split."""
+        if not labels:
+            raise ValueError(
+                f"{split.dataset} has no labels to train on: give --model DistilledClassifier and "
+                "a teacher"
+            )
+        if self.arch is not None:
+            net = create_model(self.arch, num_classes=len(labels), frontend=self.frontend)
+        else:
+            assert self.source is not None
+            net = load_for_split(self.source, split, global_seed())
+            if net.labels != labels:
+                net.reset_classifier(len(labels), labels)
+        net.labels, net.task = labels, self.task
+        return net
+
+    def setup(self, stage: str | None = None) -> None:
+        built, fitting = hasattr(self, "net"), self.trainer.state.fn == TrainerFn.FITTING
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        known = hasattr(data, "split")
+        if built and not (fitting and known and self._split not in (None, data.split)):
+            return
+        if not known:
+            raise TypeError(
+                f"{type(self).__name__} takes classes and rate from a DataModule: "
+                "trainer.fit(model, datamodule=qaudio.AudioFolder(...)), or a benchmark's"
+            )
+        if self._trained:
+            raise ValueError(
+                f"this {type(self).__name__}'s network was trained on another split, or the "
+                "recordings have changed since: it may have seen what is held out here. Make a "
+                "new one for each"
+            )
+        if any(isinstance(c, StochasticWeightAveraging) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
+            raise ValueError(
+                "StochasticWeightAveraging copies the network before there is one, and averages "
+                "nothing: take Lightning's WeightAveraging or EMAWeightAveraging"
+            )
+        if data.task != self.task:
+            raise ValueError(
+                f"{data.split.benchmark} is {data.task}, but model.task is {self.task}: give "
+                f"--model.task {data.task}"
+            )
+        net = self.build(data.labels, data.split)
+        net.eval_seconds, net.padded = data.seconds, data.pads
+        self.adopt(net)
+        self._split = data.split
+        self.metric, self.val_loss = clip_metric(self.task, net.num_classes), ClipMean()
+        if self.class_weights:
+            self.loss_weights = data.class_weights()
+        if self.frozen == "gradual" and self.trainer.world_size > 1:
+            raise ValueError("freeze 'gradual' needs one process: DDP learns of frozen parts once")
+        finetuning.apply(self.net, self.frozen, 0, self.thaw_every)
+
+    def configure_model(self) -> None:
+        """Callbacks that average weights copy the network before Lightning calls `setup`."""
+        self.setup()
+
+    def adopt(self, net: AudioModel) -> None:
+        """Train this network from now on, with the dropout rates that were asked for."""
+        rates = {"block_dropout": self.block_dropout, "head_dropout": self.head_dropout}
+        for name, rate in rates.items():
+            if rate is None:
+                continue
+            layer = getattr(net, name, None)
+            if not isinstance(layer, nn.Dropout):
+                raise ValueError(f"{net.architecture} has no {name}: leave --model.{name} out")
+            layer.p = rate
+        # Lightning keeps the mode it finds, and a loaded entry comes in eval mode.
+        self.net = net.to(memory_format=torch.channels_last).train()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["widths"] = dict(self.net.widths)
+        checkpoint["rng_state"] = torch.get_rng_state()  # dropout goes on within an epoch
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Rebuild the network, and its average, at the widths that pruning in steps had reached."""
+        self._rng_state = checkpoint.get("rng_state")
+        for module in (self, *averaged(self.trainer)):
+            net, widths = module.net, checkpoint.get("widths", module.net.widths)
+            if widths != net.widths:
+                small = from_config({**net.config, "widths": widths})
+                module.adopt(small.to(net.classifier.weight.device))
+
+    def forward(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:
+        return self.net(waveform, sample_rate)
+
+    def clip_logits(self, batch: dict[str, Any]) -> Tensor:
+        """Logits (clips, C) of a batch; those of a clip's segments are averaged."""
+        return clip_means(self.net(batch["waveform"]).float(), batch)
+
+    def clip_labels(self, batch: dict[str, Any]) -> Tensor:
+        """What a batch is scored against: class indices (clips,), or 0/1 per class (clips, C)."""
+        return batch["label"]
+
+    def on_train_start(self) -> None:
+        self._trained = True
+        # As the epoch wants it also where a run goes on within one, which starts no epoch.
+        finetuning.apply(self.net, self.frozen, self.current_epoch, self.thaw_every)
+        if self._rng_state is not None:
+            torch.set_rng_state(self._rng_state)
+
+    def on_train_epoch_start(self) -> None:
+        finetuning.apply(self.net, self.frozen, self.current_epoch, self.thaw_every)
+        # Dropout's draws become a function of (seed, epoch): resuming at an epoch's start is exact.
+        parts = (global_seed(), self.current_epoch)
+        torch.manual_seed(item_seed(*parts, *([self.global_rank] if self.global_rank else [])))
+
+    def on_fit_end(self) -> None:
+        self.net.requires_grad_(True)
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        generator = torch.Generator().manual_seed(int(batch["seed"][0]))
+        with torch.no_grad():
+            features = self.net.features(batch["waveform"])
+            targets = one_hot(batch["label"], self.net.num_classes)
+            if self.spec_augment is not None:
+                features = self.spec_augment(features, generator)
+            mix = (self.mixup or Mixup()).draw(len(features), generator)
+            features, targets = mix(features), mix(targets)
+        embedding = self.net.embed_features(features)
+        loss = self.training_loss(embedding, targets, batch["waveform"], mix)
+        size = len(features)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size,
+                 sync_dist=True)  # fmt: skip
+        return loss
+
+    def training_loss(
+        self,
+        embedding: Tensor,
+        targets: Tensor,
+        waveform: Tensor,
+        mix: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Loss of a training batch.
+
+        Args:
+            embedding: of the clips as they were masked and mixed, (B, D).
+            targets: mixed alike, (B, C).
+            waveform: the clips before that, (B, T).
+            mix: how they were mixed.
+        """
+        return self.loss(self.net.classify(embedding), targets)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of logits (B, C) against float targets (B, C)."""
+        if self.task == "multilabel":
+            return F.binary_cross_entropy_with_logits(logits.float(), targets)
+        weights = None if self.loss_weights is None else self.loss_weights.to(logits.device)
+        return F.cross_entropy(
+            logits.float(), targets, weights, label_smoothing=self.label_smoothing
+        )
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        kept = ~batch["repeat"]  # one that another process scores is here only to keep step
+        logits, labels = self.clip_logits(batch)[kept], self.clip_labels(batch)[kept]
+        if not len(logits):
+            return
+        self._log_score("val", logits, labels)
+        loss = self.loss(logits, one_hot(labels, self.net.num_classes))
+        self.val_loss.update(loss, len(logits))
+        self.log("val_loss", self.val_loss, batch_size=len(logits))
+
+    def _log_score(self, part: str, logits: Tensor, labels: Tensor) -> None:
+        name = "accuracy" if self.task == "multiclass" else "mAP"
+        self.metric.update(logits, labels.long())
+        self.log(
+            f"{part}_{name}", self.metric, on_epoch=True, prog_bar=True, batch_size=len(logits)
+        )
+
+    def on_test_start(self) -> None:
+        self.scored = []
+
+    def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        logits, labels = self.clip_logits(batch), self.clip_labels(batch)
+        self._log_score("test", logits, labels)
+        self.scored.append({"id": batch["id"], "label": labels.cpu(), "logits": logits.cpu()})
+
+    def on_test_epoch_end(self) -> None:
+        """Bring the scores of all processes together, on each of them."""
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, self.scored)
+            self.scored = [batch for part in parts for batch in part]
+
+    def configure_optimizers(self) -> Any:
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        plain = [p for p in self.parameters() if p.ndim <= 1]
+        if self.optimizer_name == "adam":
+            optimizer: torch.optim.Optimizer = torch.optim.Adam(
+                self.parameters(), lr=self.lr, amsgrad=True
+            )
+        else:
+            groups = [
+                {"params": decayed, "weight_decay": self.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ]
+            # One pass over all parameters: small networks spend a tenth of a step here otherwise.
+            optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
+        if self.schedule == "constant":
+            return optimizer
+        if math.isinf(self.trainer.estimated_stepping_batches):
+            raise ValueError(
+                f"schedule {self.schedule!r} ends with the training: give --trainer.max_epochs or "
+                "max_steps, or --model.schedule constant"
+            )
+        steps = int(self.trainer.estimated_stepping_batches)
+        if self.schedule == "one_cycle":
+            scheduler: Any = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, self.lr, total_steps=steps, pct_start=self.warmup
+            )
+        elif self.schedule == "trapezoidal":
+            scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: trapezoid(step, steps, self.warmup, self.decay)
+            )
+        else:
+            scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: warmup_cosine(step, steps, self.warmup)
+            )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+def clip_means(rows: Tensor, batch: dict[str, Any]) -> Tensor:
+    """Means (clips, D) of what a batch's segments gave, (segments, D)."""
+    return torch.stack([own.mean(0) for own in rows.split(batch["segments"])])
+
+
+def trapezoid(step: int, steps: int, warmup: float, decay: float) -> float:
+    """Learning-rate factor: linear to 1 over the first share, flat, linear to 0 over the last."""
+    rising, falling = max(1, round(warmup * steps)), max(1, round(decay * steps))
+    return min((step + 1) / rising, 1.0, max(0, steps - step) / falling)
+
+
+def warmup_cosine(step: int, steps: int, warmup: float) -> float:
+    """Learning-rate factor: linear over the first `warmup` share, then a half cosine to zero."""
+    start = max(1, round(warmup * steps))
+    if step < start:
+        return (step + 1) / start
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - start) / max(1, steps - start))))

@@ -1,0 +1,95 @@
+"""Checkpoints that others host: downloaded, imported once, kept in the user's cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from qaudio.download import Download, DownloadError, fetch, log
+from qaudio.errors import EntryError
+from qaudio.paths import cache_folder, replacing
+from qaudio.zoo.schema import SCHEMA_VERSION
+from qaudio.zoo.store import hosted, read_config
+
+
+def imported(name: str) -> Path:
+    """The folder of a hosted checkpoint's entry, made at the first call.
+
+    Raises:
+        EntryError: when the checkpoint cannot be had, or is not what the catalog says.
+    """
+    from filelock import FileLock
+
+    folder = cache_folder() / "entries" / f"schema{SCHEMA_VERSION}" / name
+    if _has_config(folder) and read_config(folder)["labels"] is not None:
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{name}.lock")):
+        if not _has_config(folder):
+            _import(name, folder)
+        elif read_config(folder)["labels"] is None and _labels_file(name).path.is_file():
+            _write_labels(folder, _labels(name))
+    return folder
+
+
+def _has_config(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _import(name: str, folder: Path) -> None:
+    facts = hosted()[name]
+    item = _download(facts)
+    path = _fetched(item, name)
+    from qaudio.zoo.convert import import_published  # loads torch: only once the file is there
+
+    try:
+        import_published(
+            path,
+            facts["importer"],
+            facts["arch"],
+            folder,
+            labels=_labels(name),
+            license=facts["license"],
+            source={"url": item.url, "citation": facts["citation"]},
+        )
+    except EntryError as error:
+        raise EntryError(
+            f"{error}; if the download went wrong, delete it and {item.record.name} beside it"
+        ) from None
+
+
+def _fetched(item: Download, name: str) -> Path:
+    try:
+        return fetch(item, f"qaudio info {name}")
+    except DownloadError as error:
+        raise EntryError(str(error)) from None
+
+
+def _download(facts: dict[str, Any]) -> Download:
+    return Download(facts["file"], facts["url"], facts["size"], facts["sha256"])
+
+
+def _labels_file(name: str) -> Download:
+    return _download(hosted("labels")[name.partition(".")[2]])
+
+
+def _labels(name: str) -> list[str] | None:
+    """Class names by the benchmark's official list; None, and a warning, where it is not to be had.
+
+    The weights are of use without them.
+    """
+    from qaudio.zoo.convert import read_labels
+
+    try:
+        return read_labels(_fetched(_labels_file(name), name))
+    except EntryError as error:
+        log.warning("%s has no class names: %s", name, error)
+        return None
+
+
+def _write_labels(folder: Path, labels: list[str] | None) -> None:
+    """Give an entry that was imported without them its class names."""
+    config = read_config(folder) | {"labels": labels}
+    with replacing(folder / "config.json") as file:
+        file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())

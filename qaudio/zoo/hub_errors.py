@@ -1,0 +1,146 @@
+"""What goes wrong with the Hub: tried again where it may pass, else told in one line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from qaudio.download import log
+from qaudio.errors import EntryError
+from qaudio.text import one_line
+
+MAIN = "main"
+WAITS = (1.0, 4.0, 10.0)  # seconds before each new attempt, where the Hub does not say
+LONGEST_WAIT = 60.0  # where it does say
+T = TypeVar("T")
+
+
+def patiently(attempt: Callable[[], T]) -> T:
+    """Call until it works, with a pause after each failure that may pass; raises the last one."""
+    for wait in WAITS:
+        try:
+            return attempt()
+        except Exception as error:
+            if not passes(error) or _is_offline(error):
+                raise
+            pause = _retry_after(error)
+            if pause is None:
+                pause = wait
+            elif pause > LONGEST_WAIT:
+                raise
+            log.warning("%s; trying again in %g s", _what_failed(error), pause)
+            time.sleep(pause)
+    return attempt()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """huggingface_hub wraps what went wrong in "not found in the cache"."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    wrapped = isinstance(error, LocalEntryNotFoundError) or "Force download" in str(error)
+    return error.__cause__ if wrapped and error.__cause__ is not None else error
+
+
+def _status(error: BaseException) -> int | None:
+    response = getattr(_cause(error), "response", None)
+    return None if response is None else int(response.status_code)
+
+
+def _is_offline(error: BaseException) -> bool:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return isinstance(_cause(error), OfflineModeIsEnabled)
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the same call may work later: no connection, too many requests, a failing server."""
+    from huggingface_hub.errors import HTTPError
+
+    status = _status(error)
+    if status is not None:
+        return status in (408, 409, 412, 429) or status >= 500
+    cause = _cause(error)
+    # JSONDecodeError: a failing server's page in place of an answer. OSError: a file cut short.
+    cut_short = isinstance(cause, OSError) and "Consistency check failed" in str(cause)
+    return isinstance(cause, (HTTPError, json.JSONDecodeError)) or cut_short or _is_offline(error)
+
+
+def _retry_after(error: BaseException) -> float | None:
+    """Seconds that the Hub asks to wait."""
+    response = getattr(_cause(error), "response", None)
+    value = "" if response is None else response.headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else None
+
+
+def _what_failed(error: BaseException) -> str:
+    status = _status(error)
+    if status is not None:
+        return f"the Hub answers {status}"
+    if isinstance(_cause(error), json.JSONDecodeError):
+        return "the Hub's answer cannot be read"
+    if _is_offline(error):
+        return "HF_HUB_OFFLINE is set"
+    return "the Hub cannot be reached, or the connection broke"
+
+
+def reason(error: BaseException, repo: str, revision: str | None) -> str:
+    """What went wrong and what to do, in a line."""
+    from huggingface_hub import errors
+
+    cause, status, what = _cause(error), _status(error), _what_failed(error)
+    said = getattr(cause, "server_message", None)
+    said = f" ({one_line(said)})" if said else ""
+    if isinstance(cause, errors.GatedRepoError):
+        return f"{repo} is gated: ask for access on its page, then `hf auth login`"
+    if isinstance(cause, errors.RepositoryNotFoundError):
+        return (
+            f"the Hub shows no repository {repo} ({status}): check the name; a private one needs "
+            "`hf auth login`, or HF_TOKEN, with access to it"
+        )
+    if isinstance(cause, errors.RevisionNotFoundError):
+        return f"{repo} has no revision {revision or MAIN!r}: see its branches, tags and commits"
+    if isinstance(cause, errors.RemoteEntryNotFoundError):
+        return f"{repo} is no whole qaudio entry: {one_line(said) or 'a file'} is missing"
+    if status == 401:
+        return f"the Hub does not know you (401){said}: `hf auth login`, or set HF_TOKEN"
+    if status == 403:
+        return f"your token may not do this to {repo} (403){said}: use one with write access"
+    if status == 429:
+        pause = _retry_after(error)
+        when = "later" if pause is None else f"in {pause:g} s"
+        return f"too many requests (429){said}: try again {when}"
+    if status is not None and status >= 500:
+        return f"{what}{said}: try again later; what came so far is kept, nothing is half done"
+    if status is not None:
+        return f"{what}{said}"
+    if _is_offline(error):
+        return f"{what}: unset it to reach the Hub"
+    if isinstance(cause, errors.LocalEntryNotFoundError):
+        return "the cache holds only a part of it: pull it once with a connection"
+    if passes(error):
+        return f"{what}: try again; what came so far is kept"
+    return one_line(cause)
+
+
+@contextmanager
+def told(repo: str, revision: str | None) -> Iterator[None]:
+    """Turn what huggingface_hub raises into one clear line without a token in it."""
+    from huggingface_hub import get_token
+    from huggingface_hub.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its remarks run over several lines; ours tell the same
+    try:
+        yield
+    except EntryError:
+        raise
+    except Exception as error:
+        message = reason(error, repo, revision)
+        token = get_token()
+        message = message.replace(token, "…") if token else message
+        raise EntryError(message if repo in message else f"{repo}: {message}") from None
+    finally:
+        logging.set_verbosity(verbosity)

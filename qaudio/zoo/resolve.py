@@ -1,0 +1,166 @@
+"""Entries by name, folder or address on the Hub: where they are, which there are, their networks.
+
+Imports no torch before a network is loaded, so that `qaudio list` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fnmatch
+import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qaudio.data.benchmarks.descriptions import DATASETS
+from qaudio.errors import EntryError
+from qaudio.models.registry import architectures
+from qaudio.zoo.hub_cache import snapshot
+from qaudio.zoo.schema import HUB_PREFIX
+from qaudio.zoo.store import entries, found_in, hosted, read_results
+
+if TYPE_CHECKING:
+    from qaudio.models.base import AudioModel
+
+DEFAULT_ENTRY = "qcnn10_050.esc10_pruned50"  # what `qaudio predict FILE` uses
+
+
+def load(
+    source: str | Path,
+    *,
+    num_classes: int | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> AudioModel:
+    """A pretrained network, in eval mode.
+
+    Args:
+        source: entry name ("qcnn10_050.esc10_pruned50"), folder, or address on the Hugging Face Hub
+            ("hf-hub:your-name/entry", "hf-hub:your-name/entry@revision"). Checkpoints that others
+            host ("cnn14.audioset") are downloaded at first use, entries on the Hub when they are
+            new or have changed.
+        num_classes: put a fresh classifier of this size on it, to fine-tune.
+        revision: branch, tag or commit on the Hub, where the source names none.
+        cache_dir: for what comes from the Hub, in place of huggingface_hub's own cache.
+
+    Raises:
+        EntryError: names the file, what was expected and what was found.
+    """
+    from qaudio.zoo.io import load_weights  # loads torch
+
+    folder = locate(source, revision=revision, cache_dir=cache_dir)
+    version, model = None, None
+    while model is None or version != _version(folder):
+        version = _version(folder)
+        try:
+            model = load_weights(folder)
+        except EntryError:
+            # Another process may have replaced the entry between two of its files.
+            if version == _version(folder):
+                raise
+    if num_classes is not None:
+        model.reset_classifier(num_classes)
+    return model
+
+
+def _version(folder: Path) -> tuple[int, int]:
+    """What tells an entry from the one that takes its place, even from an equal one."""
+    stat = (folder / "config.json").stat()
+    return stat.st_ino, stat.st_mtime_ns
+
+
+def locate(source: str | Path, beside: Path | None = None, **hub: Any) -> Path:
+    """The folder of an entry given by name, by path or by its address on the Hub.
+
+    A checkpoint that others host is downloaded and imported at the first call; an entry on the Hub
+    is fetched into huggingface_hub's cache.
+
+    Args:
+        source: name, folder, or "hf-hub:org/name[@revision]".
+        beside: a folder of entries to look for the name in first.
+        hub: how to fetch from the Hub: see `qaudio.zoo.hub_cache.snapshot`.
+
+    Raises:
+        EntryError: when there is none; says what was tried and what exists. When one that others
+            host, or that is on the Hub, cannot be had; says what to do.
+    """
+    if on_hub(source):
+        return snapshot(str(source), **hub)
+    if hub.get("revision") is not None:
+        raise EntryError(f"{source}: only an entry on the Hub ({HUB_PREFIX}org/name) has revisions")
+    folder = _here(source, beside)
+    if folder is not None:
+        return folder
+    if Path(source).expanduser().is_dir():
+        raise EntryError(f"{source}: not an entry, it holds no config.json")
+    others = hosted()
+    if str(source) in others:
+        from qaudio.zoo.hosted_checkpoints import imported  # loads torch
+
+        return imported(str(source))
+    nearby = [folder.parent for folder in Path().glob(f"*/{glob.escape(str(source))}/config.json")]
+    known = [*entries(), *others]
+    close = [name for name in known if str(source) in name]
+    close = close or difflib.get_close_matches(str(source), known)
+    hint = "`qaudio list` names the entries there are"
+    if nearby:
+        hint = f"there is {', '.join(map(str, nearby))}: give that path"
+    elif close:
+        hint = f"similar: {', '.join(close)}"
+    raise EntryError(f"no entry or folder named {str(source)!r}; {hint}")
+
+
+def find_local(source: str | Path, beside: Path | None = None) -> Path | None:
+    """As `locate`, of what needs no download; None where there is nothing."""
+    if on_hub(source):
+        try:
+            return locate(source, offline=True)
+        except EntryError:
+            return None
+    return _here(source, beside)
+
+
+def on_hub(source: str | Path) -> bool:
+    """Whether a source is an address on the Hub."""
+    return str(source).startswith(HUB_PREFIX)
+
+
+def _here(source: str | Path, beside: Path | None) -> Path | None:
+    """An entry beside others, one that is shipped, or any folder."""
+    known = entries()
+    source = source if beside is None else found_in(beside, str(source))
+    if str(source) in known:
+        return known[str(source)]
+    folder = Path(source).expanduser()
+    return folder if (folder / "config.json").is_file() else None
+
+
+def list_models(
+    pattern: str = "*", *, pretrained: bool = False, benchmark: str | None = None
+) -> list[str]:
+    """Names of architectures and entries.
+
+    Args:
+        pattern: shell-style, such as "qcnn10*".
+        pretrained: only entries, which have weights; those of others are downloaded at first use.
+        benchmark: only entries of this benchmark ("esc10").
+    """
+    shipped = entries()
+    names = [*shipped, *(name for name in hosted() if name not in shipped)]
+    if benchmark is not None:
+        names = [name for name in names if _benchmark(name, shipped.get(name)) == benchmark]
+    elif not pretrained:
+        names = [*architectures(), *names]
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def _benchmark(name: str, folder: Path | None) -> str:
+    """An entry's benchmark as its results say, or else as its name does."""
+    if folder is not None:
+        with contextlib.suppress(EntryError):  # `verify` tells of it
+            results = read_results(folder)
+            if results and "benchmark" in results:
+                return str(results["benchmark"])
+    rest = name.partition(".")[2]
+    known = [one for one in DATASETS if f"{rest}_".startswith(f"{one}_")]
+    return max(known, key=len) if known else rest.partition("_")[0]

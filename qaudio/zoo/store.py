@@ -1,0 +1,216 @@
+"""Entries as folders: which ship, what their files hold and whether they are the right ones.
+
+Imports no torch, so that `qaudio list` answers at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from qaudio.errors import EntryError
+from qaudio.zoo.schema import HUB_PREFIX, RESULTS, SOURCE, check, check_config
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# What git, the Hub's client and file managers put into a folder: it stays, and is no part of an
+# entry.
+NOT_OURS = (".git", ".gitattributes", ".gitignore", ".cache", ".DS_Store", "Thumbs.db")
+MOST_JSON = 1 << 23  # bytes: what is parsed takes many times as much
+
+
+def zoo_folder() -> Path:
+    """The folder of shipped entries: a clone's `zoo/`, or the wheel's `qaudio/zoo/entries`."""
+    clone = PACKAGE.parent / "zoo"
+    if clone.is_dir() and (PACKAGE.parent / "pyproject.toml").is_file():
+        return clone
+    return PACKAGE / "zoo" / "entries"
+
+
+def recipes_folder() -> Path:
+    """The folder of shipped recipes: a clone's `recipes/`, or the wheel's `qaudio/recipes`."""
+    clone = zoo_folder() == PACKAGE.parent / "zoo"
+    return (PACKAGE.parent if clone else PACKAGE) / "recipes"
+
+
+def entries() -> dict[str, Path]:
+    """Name and folder of every shipped entry, by name."""
+    folder = zoo_folder()
+    found = folder.glob("*/config.json") if folder.is_dir() else []
+    # Hidden ones are what a killed process left.
+    return {p.parent.name: p.parent for p in sorted(found) if not p.parent.name.startswith(".")}
+
+
+def hosted(section: str = "entries") -> dict[str, dict[str, Any]]:
+    """What zoo/hosted.json says of the files that others host.
+
+    Args:
+        section: "entries", checkpoints by entry name; "labels", class names by benchmark.
+    """
+    path = zoo_folder() / "hosted.json"
+    return read_json(path)[section] if path.is_file() else {}
+
+
+def entry_name(folder: Path) -> str:
+    """What to call an entry by its folder: in the Hub's cache, its address and not its commit."""
+    if folder.parent.name == "snapshots":
+        organisation, _, name = folder.parents[1].name.removeprefix("models--").partition("--")
+        return f"{HUB_PREFIX}{organisation}/{name}@{folder.name}"
+    return folder.name
+
+
+def found_in(folder: Path, source: str) -> str:
+    """A source as it was given, or its path where this folder of entries holds it."""
+    inside = (folder / source).absolute()  # by no name that another entry may have
+    return str(inside) if (inside / "config.json").is_file() else source
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """Path of an entry's file; raises EntryError when it is missing, or lies outside the entry.
+
+    No link may lead out of it, but those of the Hub's cache to what that keeps beside its folders,
+    and those of the package's own entries, by which some installers save space.
+    """
+    path = folder / name
+    if not path.is_file():  # neither is a pipe, which could be waited for without end
+        raise EntryError(f"{entry_name(folder)}: {name} is missing")
+    top = folder.parents[1] if folder.parent.name == "snapshots" else folder
+    inside = path.resolve().is_relative_to(top.resolve())
+    if not inside and not folder.is_relative_to(zoo_folder()):
+        raise EntryError(f"{entry_name(folder)}: {name} is a link that leads out of the entry")
+    return path
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; raises EntryError when it is missing or malformed."""
+    file = file_of(path.parent, path.name)
+    try:
+        if file.stat().st_size > MOST_JSON:
+            raise ValueError(f"over {MOST_JSON} bytes")
+        document = json.loads(file.read_text(encoding="utf-8"))
+        json.dumps(document, ensure_ascii=False).encode()  # no halves of characters
+        return document
+    except (OSError, ValueError, RecursionError) as error:
+        raise EntryError(
+            f"{entry_name(path.parent)}: {path.name} is not readable ({error})"
+        ) from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """An entry's config.json, checked key by key; raises EntryError."""
+    config = read_json(folder / "config.json")
+    try:
+        check_config(config)
+    except ValueError as error:
+        raise EntryError(f"{entry_name(folder)}: config.json: {error}") from None
+    return config
+
+
+def read_results(folder: Path, *, whole: bool = False) -> dict[str, Any] | None:
+    """An entry's results.json, checked key by key; None where it has none. Raises EntryError.
+
+    Args:
+        folder: of the entry.
+        whole: refuse results that lack a key, for what shows or writes all of them.
+    """
+    return _described(folder, "results.json", RESULTS, whole)
+
+
+def read_source(folder: Path) -> dict[str, Any] | None:
+    """An imported entry's source.json, or None where it has none; raises EntryError."""
+    return _described(folder, "source.json", SOURCE)
+
+
+def _described(
+    folder: Path, name: str, shape: dict[str, Any], whole: bool = True
+) -> dict[str, Any] | None:
+    if not os.path.lexists(folder / name):
+        return None
+    document = read_json(folder / name)
+    try:
+        check(document, shape, whole)
+    except ValueError as error:
+        raise EntryError(f"{entry_name(folder)}: {name}: {error}") from None
+    return document
+
+
+def trained_on(folder: Path) -> list[str] | None:
+    """Datasets that an entry's weights saw, by its results, or its source where it was imported.
+
+    None where it does not say; raises EntryError.
+    """
+    known = read_results(folder) or read_source(folder)
+    return None if known is None else known["trained_on"]
+
+
+def held_out(folder: Path) -> str | None:
+    """What the trainers of an imported checkpoint kept for testing, where its source says so."""
+    known = read_source(folder)
+    return None if known is None else known.get("held_out")
+
+
+def check_hash(folder: Path, config: dict[str, Any], name: str) -> Path:
+    """A file's path, once it was found to be the one that config.json lists; raises EntryError."""
+    expected = config["files"].get(name)
+    if expected is None:
+        raise EntryError(f"{entry_name(folder)}: {name} is not listed in config.json")
+    path = file_of(folder, name)
+    found = file_hash(path)
+    if found != expected:
+        with open(path, "rb") as file:
+            if file.read(64).startswith(b"version https://git-lfs"):
+                raise EntryError(
+                    f"{entry_name(folder)}: {name} is a pointer of Git LFS: `git lfs pull` there "
+                    "fetches the file"
+                )
+        raise EntryError(
+            f"{entry_name(folder)}: {name} was changed: sha256 {found[:12]}…, "
+            f"expected {expected[:12]}…"
+        )
+    return path
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_json(document: dict[str, Any]) -> str:
+    """The one way entries write JSON."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def refuse_other(folder: Path) -> None:
+    """Raise EntryError where there is something that an entry must not take the place of.
+
+    That is a file, a folder that is no entry, or an entry with files that are not its own.
+    """
+    folder = folder.expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise EntryError(f"{folder}: is a file, not a folder; choose another name")
+    files = files_of(folder)
+    if not files:
+        return
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        listed = {"config.json", *config["files"]} if "schema_version" in config else set()
+    except (OSError, ValueError, TypeError, KeyError):
+        listed = set()
+    if not listed:
+        raise EntryError(f"{folder}: holds files but is no entry; choose another folder")
+    if others := sorted(files - listed):
+        raise EntryError(
+            f"{folder}: holds files that are not the entry's ({', '.join(others[:5])}): move them, "
+            "or choose another folder"
+        )
+
+
+def files_of(folder: Path) -> set[str]:
+    """Files below a folder, but for those that git and its like put there."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {
+        path.as_posix() for path in paths if not {path.parts[0], path.name}.intersection(NOT_OURS)
+    }

@@ -1,0 +1,152 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import qaudio
+from qaudio.cards.confusion import draw
+from qaudio.cards.entries import renew_card
+from qaudio.errors import EntryError
+from qaudio.evaluation.predictions import Predictions
+from qaudio.zoo.store import to_json
+from tests.support.entries import LABELS, change_config, made_entry, rehash, results_of, tiny
+
+
+@pytest.fixture
+def entry(tmp_path):
+    return made_entry(tmp_path)
+
+
+def test_verify_passes_and_says_what_it_checked(entry):
+    text = " ".join(qaudio.verify(entry))
+    for what in ("sha256", "probe", "predictions.npz", "README.md"):
+        assert what in text
+
+
+def test_a_forged_digit_of_the_card_is_found(entry):
+    card = (entry / "README.md").read_text()
+    digit = next(c for c in card.split("Accuracy **")[1] if c.isdigit())
+    (entry / "README.md").write_text(card.replace(f"Accuracy **{digit}", "Accuracy **9", 1) + " ")
+    rehash(entry, "README.md")
+    with pytest.raises(EntryError, match="not the card"):
+        qaudio.verify(entry)
+
+
+@pytest.mark.parametrize("path", ["cost.params", "training.wall_seconds", "card_fold"])
+def test_a_forged_fact_that_predictions_do_not_hold_is_found_by_the_card(entry, path):
+    results = json.loads((entry / "results.json").read_text())
+    holder = results
+    for key in path.split(".")[:-1]:
+        holder = holder[key]
+    holder[path.split(".")[-1]] *= 1000
+    (entry / "results.json").write_text(to_json(results))
+    rehash(entry, "results.json")
+    with pytest.raises(EntryError, match="not the card"):
+        qaudio.verify(entry)
+
+
+def test_a_picture_of_other_counts_is_found(entry):
+    predictions = Predictions.load(entry / "predictions.npz")
+    other = predictions.select(predictions.fold == 1)
+    for name, shown in (("forged", other), ("own", predictions)):
+        draw(shown, LABELS, entry / "confusion.png")
+        rehash(entry, "confusion.png")
+        if name == "own":
+            qaudio.verify(entry)
+        else:
+            with pytest.raises(EntryError, match=r"confusion\.png shows other counts"):
+                qaudio.verify(entry)
+    (entry / "confusion.png").write_bytes(b"no picture")
+    rehash(entry, "confusion.png")
+    with pytest.raises(EntryError, match=r"confusion\.png is not readable"):
+        qaudio.verify(entry)
+
+
+def test_the_picture_is_the_same_each_time(entry, tmp_path):
+    predictions = Predictions.load(entry / "predictions.npz")
+    draw(predictions, LABELS, tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == (entry / "confusion.png").read_bytes()
+
+
+def test_a_dropped_picture_is_found(entry):
+    (entry / "confusion.png").unlink()
+    config = json.loads((entry / "config.json").read_text())
+    del config["files"]["confusion.png"]
+    (entry / "config.json").write_text(to_json(config))
+    with pytest.raises(EntryError, match=r"README\.md, not README\.md, confusion\.png"):
+        qaudio.verify(entry)
+
+
+def test_a_card_is_renewed_and_nothing_else(entry):
+    before = {p.name: p.read_bytes() for p in entry.rglob("*") if p.is_file()}
+    assert not renew_card(entry)
+    (entry / "README.md").write_text("worded otherwise")
+    change_config(entry, card_format=1)
+    assert renew_card(entry)
+    assert {p.name: p.read_bytes() for p in entry.rglob("*") if p.is_file()} == before
+    qaudio.verify(entry)
+
+
+def test_no_card_is_made_of_results_that_do_not_hold(entry):
+    results = json.loads((entry / "results.json").read_text())
+    results["result"]["mean"] = 0.999
+    (entry / "results.json").write_text(to_json(results))
+    card = (entry / "README.md").read_bytes()
+    for repair in (lambda: None, lambda: rehash(entry, "results.json")):
+        repair()
+        with pytest.raises(EntryError, match=r"was changed|predictions\.npz gives"):
+            renew_card(entry)
+    assert (entry / "README.md").read_bytes() == card
+
+
+def test_a_leaderboards_score_is_a_file_that_verify_makes_anew(entry, tmp_path):
+    predictions = Predictions.load(entry / "predictions.npz")
+    benchmark = {"hub_benchmark": {"dataset_id": "your-name/sounds", "task_id": "default"}}
+    other = qaudio.save(
+        tiny(), tmp_path / "other", results=results_of(predictions) | benchmark,
+        predictions=predictions, recipe="model: {}\n", license="cc-by-4.0",
+    )  # fmt: skip
+    name = ".eval_results/made.yaml"
+    assert name in " ".join(qaudio.verify(other))
+    (other / name).write_text((other / name).read_text().replace("value: 0", "value: 1"))
+    rehash(other, name)
+    with pytest.raises(EntryError, match="not the card"):
+        qaudio.verify(other)
+
+
+def test_the_card_of_schema_1_still_verifies(tmp_path):
+    entry = shutil.copytree(Path(__file__).parents[1] / "zoo" / "schema1", tmp_path / "schema1")
+    assert "as another version words it" in qaudio.verify(entry)[-1]
+    card = (entry / "README.md").read_text()
+    for forged in (card.replace("value: 0.833333", "value: 0.933333"),
+                   card.replace("**83.3 %**", "**93.3 %**")):  # fmt: skip
+        assert forged != card
+        (entry / "README.md").write_text(forged)
+        rehash(entry, "README.md")
+        with pytest.raises(EntryError, match="not the card of score"):
+            qaudio.verify(entry)
+    assert renew_card(entry)
+    assert "the card of these results" in qaudio.verify(entry)[-1]
+
+
+@pytest.mark.parametrize("benchmark", ["../../outside", "/tmp/outside"])
+def test_no_card_is_written_outside(entry, tmp_path, benchmark):
+    results = json.loads((entry / "results.json").read_text())
+    results |= {"benchmark": benchmark, "hub_benchmark": {"dataset_id": "a/b", "task_id": "c"}}
+    (entry / "results.json").write_text(to_json(results))
+    rehash(entry, "results.json")
+    for act in (qaudio.verify, renew_card):
+        with pytest.raises(EntryError, match=r"'benchmark' .* expected a name without slashes"):
+            act(entry)
+    assert list(tmp_path.iterdir()) == [entry]
+
+
+def test_a_picture_is_not_unpacked(entry, monkeypatch):
+    from PIL import Image
+
+    def unpack(self):
+        raise AssertionError("unpacked")
+
+    monkeypatch.setattr(Image.Image, "load", unpack)
+    qaudio.verify(entry)

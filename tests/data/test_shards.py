@@ -1,0 +1,236 @@
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import qaudio
+from qaudio.cli import main
+from qaudio.data import shards
+from qaudio.data.augment import WaveformAugment
+from qaudio.data.shards import PackedClips, pack
+from qaudio.errors import DataError
+
+ROOT = Path(qaudio.__file__).parents[1]
+KINDS = ("a.wav", "b.flac", "c.ogg", "d.WAV", "e.flac", "f.ogg", "g.aiff", "h.wav")
+
+
+@pytest.fixture
+def sounds(write_sound, tmp_path):
+    """Two classes of eight clips of several kinds, rates, lengths and channels."""
+    for c, label in enumerate(("high", "low")):
+        for n, name in enumerate(KINDS):
+            rate = 8000 if n % 2 else 11025
+            write_sound(f"sounds/{label}/{name}", seconds=0.3 + 0.1 * n, rate=rate,
+                        channels=1 + (n == 0), seed=10 * c + n)  # fmt: skip
+    return tmp_path / "sounds"
+
+
+def folder(root, **settings):
+    defaults = {"folds": 2, "seconds": 0.25, "segment_hop": 0.25, "batch_size": 4,
+                "sample_rate": 8000, "seed": 1}  # fmt: skip
+    return qaudio.AudioFolder(str(root), **defaults | settings)
+
+
+def batches(data, role="training", epoch=2):
+    data.setup()
+    loader = data.train_dataloader() if role == "training" else data.test_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def equal(left, right):
+    assert len(left) == len(right) > 1
+    for one, two in zip(left, right, strict=True):
+        assert one["id"] == two["id"]
+        assert torch.equal(one["label"], two["label"])
+        assert torch.equal(one["waveform"], two["waveform"])
+        assert one["segments"] == two["segments"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_those_of_the_files(sounds, tmp_path, workers):
+    facts = pack(folder(sounds), tmp_path / "packed", shard_bytes=20_000)
+    assert len(facts["clips"]) == 16
+    assert len(list((tmp_path / "packed").glob("*.bin"))) > 3
+    augment = WaveformAugment(roll=1.0, speed=0.1)
+    settings = {"augment": augment, "balanced": True}
+    from_files = folder(sounds, **settings)
+    packed = folder("nowhere", packed=str(tmp_path / "packed"), num_workers=workers, **settings)
+    for role in ("training", "scored"):
+        equal(batches(packed, role), batches(from_files, role))
+    assert packed.labels == ["high", "low"]
+    assert packed.split == from_files.split
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of files are text there")
+def test_names_that_are_no_text_are_packed(sounds, tmp_path):
+    one = next((sounds / "low").glob("*.wav"))
+    one.rename(os.fsdecode(os.fsencode(one.parent) + b"/\xff.wav"))
+    facts = pack(folder(sounds), tmp_path / "packed")
+    assert len(facts["clips"]) == 16 and not facts["left_out"]
+    equal(batches(folder("nowhere", packed=str(tmp_path / "packed"))), batches(folder(sounds)))
+
+
+def test_uncompressed_sound_is_packed_smaller_and_the_rest_as_it_is(sounds, tmp_path):
+    pack(folder(sounds), tmp_path / "packed")
+    clips = PackedClips(str(tmp_path / "packed"))
+    for n, (id, *_) in enumerate(clips.facts["clips"]):
+        data, file = clips.item(n + 1), sounds / id
+        if file.suffix in (".ogg", ".flac"):
+            assert data == file.read_bytes()
+        else:
+            assert data[:4] == b"fLaC"
+
+
+def test_clips_may_be_resampled_when_they_are_packed(sounds, tmp_path):
+    pack(folder(sounds), tmp_path / "packed", sample_rate=8000)
+    packed = folder(sounds, packed=str(tmp_path / "packed"))
+    for one, two in zip(batches(packed), batches(folder(sounds)), strict=True):
+        assert one["id"] == two["id"]
+        assert torch.allclose(one["waveform"], two["waveform"], atol=2**-15)
+    rates = {row[4] for row in PackedClips(str(tmp_path / "packed")).facts["clips"]}
+    assert rates == {8000}
+
+
+def test_what_cannot_be_used_is_named_when_it_is_packed_and_when_it_is_read(
+    sounds, bad_sounds, tmp_path
+):
+    for n, path in enumerate(bad_sounds.values()):
+        if path.exists():
+            shutil.move(path, sounds / "low" / f"bad{n}{path.suffix}")
+    facts = pack(folder(sounds), tmp_path / "packed")
+    assert len(facts["left_out"]) == 5
+    packed = folder(sounds, packed=str(tmp_path / "packed"))
+    with pytest.warns(UserWarning, match="5 clips left out"):
+        packed.setup()
+    assert packed.left_out == facts["left_out"]
+
+
+def test_another_split_than_the_packed_one_is_refused(esc50_tree, tmp_path, capsys):
+    out = str(tmp_path / "packed")
+    assert main(["pack", "esc50", str(esc50_tree), out, "--set", "esc10=true"]) == 0
+    assert "30 clips of ESC-50 official 5 folds, 0 left out" in capsys.readouterr().out
+    data = qaudio.ESC50("nowhere", esc10=True, packed=out, sample_rate=8000)
+    data.setup()
+    assert data.labels == ["dog", "rain", "clock_tick"]
+    with pytest.raises(DataError, match=r"benchmark is 'esc10', asked for is 'esc50'"):
+        qaudio.ESC50("nowhere", packed=out, sample_rate=8000).setup()
+    assert main(["pack", "esc50", str(esc50_tree), out]) == 1
+    assert "holds another packed set" in capsys.readouterr().err
+    assert main(["pack", "esc50", str(esc50_tree), out, "--set", "colour=red"]) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_audioset_validates_on_a_part_of_what_was_packed(sound_tree, tmp_path):
+    from tests.data.benchmarks.test_audioset import EVAL, write_lists
+
+    train = [(f"train{n:06}", "0.000", [n % 3]) for n in range(60)]
+    root = sound_tree("set", [f"audio/{id}.wav" for id, _, _ in [*train, *EVAL]])
+    write_lists(root, balanced_train=train, eval=EVAL)
+    settings = {"sample_rate": 8000, "seconds": 0.1, "batch_size": 4, "seed": 0, "balanced": True}
+    pack(qaudio.AudioSet(str(root)), tmp_path / "packed")
+    for holdout in ("test", "validation"):
+        files = qaudio.AudioSet(str(root), holdout=holdout, **settings)
+        packed = qaudio.AudioSet("no", holdout=holdout, packed=str(tmp_path / "packed"), **settings)
+        equal(batches(packed), batches(files))
+
+
+@pytest.mark.parametrize("address", ["missing", "empty", "unfinished"])
+def test_what_is_no_packed_set_is_said(sounds, tmp_path, address):
+    (tmp_path / "empty").mkdir()
+    pack(folder(sounds), tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "index.json").unlink()
+    with pytest.raises(DataError, match=r"no packed set is there.*qaudio pack"):
+        folder(sounds, packed=str(tmp_path / address))
+
+
+def test_without_litdata_it_is_said_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "litdata", None)
+    with pytest.raises(DataError, match=r"pip install 'qaudio\[scale\]'"):
+        PackedClips(str(tmp_path))
+    with pytest.raises(DataError, match=r"pip install 'qaudio\[scale\]'"):
+        pack(folder(tmp_path / "nowhere"), tmp_path / "packed")  # before anything is read
+    assert not (tmp_path / "packed").exists()
+
+
+def test_packing_goes_on_behind_the_last_whole_shard(sounds, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    pack(folder(sounds), whole, shard_bytes=20_000)
+    real, read = shards._encode, []
+
+    def encode(path, rate):
+        read.append(path)
+        if len(read) == 9:
+            raise KeyboardInterrupt
+        return real(path, rate)
+
+    monkeypatch.setattr(shards, "_encode", encode)
+    with pytest.raises(KeyboardInterrupt):
+        pack(folder(sounds), broken, shard_bytes=20_000, workers=1)
+    done = sorted(path.name for path in broken.glob("*.bin"))
+    assert done
+    with pytest.raises(DataError, match="no packed set"):
+        PackedClips(str(broken))
+    (broken / ".packing" / "scratch").mkdir(exist_ok=True)
+    (broken / ".packing" / "scratch" / "chunk-0-9.bin").write_bytes(b"half")
+    with pytest.raises(DataError, match="the beginning of another"):
+        pack(folder(sounds), broken, shard_bytes=30_000)
+    read[:] = []
+    read += [None] * 100
+    pack(folder(sounds), broken, shard_bytes=20_000)
+    assert len(read) - 100 < 16
+    for left, right in zip(sorted(whole.iterdir()), sorted(broken.iterdir()), strict=True):
+        assert left.name == right.name
+        assert left.read_bytes() == right.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_pack_that_is_killed_again_and_again_ends_whole(sounds, tmp_path):
+    out = tmp_path / "packed"
+    code = (
+        "import sys, time\nfrom qaudio.data import shards\nfrom qaudio import AudioFolder\n"
+        "write, replace = shards._write, shards.os.replace\n"
+        "def slowly(*a):\n    time.sleep(0.05); replace(*a); time.sleep(0.05)\n"
+        "shards.os.replace = slowly\n"
+        "shards.pack(AudioFolder(sys.argv[1], folds=2), sys.argv[2], shard_bytes=20_000)\n"
+    )
+    command = [sys.executable, "-c", code, str(sounds), str(out)]
+    kills = 0
+    for _ in range(40):
+        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        before = len(list((out / ".packing").glob("*.json")))
+        while process.poll() is None:
+            time.sleep(0.02)
+            if len(list((out / ".packing").glob("*.json"))) > before:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+                break
+        if process.returncode == 0:
+            break
+    assert process.returncode == 0
+    assert kills > 2
+    assert not (out / ".packing").exists()
+    equal(batches(folder(sounds, packed=str(out))), batches(folder(sounds)))
+    names = {chunk["filename"] for chunk in json.loads((out / "index.json").read_text())["chunks"]}
+    assert {path.name for path in out.glob("*.bin")} == names
+
+
+def test_another_process_can_take_the_clips_along(sounds, tmp_path):
+    pack(folder(sounds), tmp_path / "packed")
+    clips = PackedClips(str(tmp_path / "packed"))
+    here = clips.get("3", 8000)
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=lambda: np.save(tmp_path / "x.npy", clips.get("3", 8000)))
+    process.start()
+    process.join(30)
+    assert np.array_equal(np.load(tmp_path / "x.npy"), here)

@@ -1,0 +1,66 @@
+"""A small study and the results of two of its cells."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import qaudio
+from qaudio.evaluation.predictions import Predictions
+from qaudio.study.grid import Study
+from tests.support.entries import results_of, tiny
+
+
+@pytest.fixture
+def answered():
+    """Makes predictions of nine clips, so many of which are answered rightly."""
+
+    def made(right: int) -> Predictions:
+        label = np.arange(9) % 3
+        answer = np.where(np.arange(9) < right, label, (label + 1) % 3)
+        return Predictions.of_run(1, 0, list("abcdefghi"), label, np.eye(3)[answer])
+
+    return made
+
+
+@pytest.fixture
+def study(tmp_path) -> Study:
+    cells = {
+        "whole": {"what": "the net", "recipe": "whole.yaml"},
+        "small": {"what": "pruned", "recipe": "small.yaml", "set": {"model.ratio": None,
+                  "model.target_macs": {"made": 0.25, "other": 0.5},
+                  "model.source": "whole.{benchmark}"},
+                  "against": ["whole", "later"]},
+        "later": {"what": "another", "recipe": "small.yaml", "set": {"model.lr": 0.1},
+                  "against": ["whole"]},
+    }  # fmt: skip
+    recipes = tmp_path / "recipes"
+    (recipes / "made").mkdir(parents=True)
+    (recipes / "made" / "whole.yaml").write_text("writer: {entry: whole.made}")
+    tables = [{"title": "All", "cells": list(cells)}]
+    (recipes / "study.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "benchmarks": ["made"],
+                "seeds": [0],
+                "reference": "whole",
+                "cells": cells,
+                "tables": tables,
+            },
+            sort_keys=False,
+        )
+    )
+    return Study(recipes / "study.yaml")
+
+
+@pytest.fixture
+def zoo(tmp_path, answered) -> Path:
+    for name, right in (("whole.made", 5), ("study/made/small", 8)):
+        found = answered(right)
+        results = results_of(found) | {"entry": name}
+        qaudio.save(
+            tiny(), tmp_path / "zoo" / name, results=results, predictions=found,
+            recipe="a recipe", weights="study" not in name,
+        )  # fmt: skip
+    return tmp_path / "zoo"

@@ -1,0 +1,18 @@
+"""Made predictions."""
+
+import numpy as np
+
+from qaudio.evaluation.predictions import Predictions
+
+
+def made(seed=0, folds=(1, 2), seeds=(0,), clips=20, classes=4, skill=2.0) -> Predictions:
+    """Predictions of every fold and seed: right more often the higher `skill` is."""
+    rng, parts = np.random.default_rng(seed), None
+    for s in seeds:
+        for fold in folds:
+            label = np.arange(clips) % classes
+            logits = rng.standard_normal((clips, classes)) + skill * np.eye(classes)[label]
+            names = [f"{fold}-{n}" for n in range(clips)]
+            run = Predictions.of_run(fold, s, names, label, logits)
+            parts = run if parts is None else parts.merged(run)
+    return parts
