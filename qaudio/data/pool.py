@@ -71,8 +71,8 @@ class AudioPool(AudioDataModule):
         **settings: of `AudioDataModule`; decoded sound is cached with 16 bits a sample.
 
     Raises:
-        DataError: for a pool without sound or sources, or held-out sources that do not exist, hold
-            a single recording, or leave nothing to train on.
+        DataError: for a pool without sound or sources, a table that cannot be read, or held-out
+            sources that do not exist, hold a single recording, or leave nothing to train on.
     """
 
     benchmark, folds, task = "audioset", 1, "multilabel"
@@ -107,8 +107,13 @@ class AudioPool(AudioDataModule):
         self.epoch_clips, self.mixing = epoch_clips, mixing
         self.exclude_ids, self.overlap_check = exclude_ids, overlap_check
         self.table = None if table is None else Path(table).expanduser()
+        self.licences: dict[str, str] = {}
         self.dataset = name
         self.protocol = f"{name}: the teacher's tags on {', '.join(sorted(test_sources))}"
+
+    def setup(self, stage: str | None = None) -> None:
+        self.licences = self._read_licences()  # what is wrong with the table is said now
+        super().setup(stage)
 
     def read_clips(self) -> tuple[list[Clip], list[str]]:
         if not self.root.is_dir():
@@ -161,17 +166,13 @@ class AudioPool(AudioDataModule):
         return False
 
     def heard(self) -> dict[str, Any]:
-        """What training hears: hours, recordings and licence by source; how overlap was checked.
-
-        Raises:
-            DataError: for a table of sources that cannot be read.
-        """
-        rate, licences = self._rate(), self._licences()
+        """What training hears: hours, recordings and licence by source; how overlap was checked."""
+        rate = self._rate()
         sources: dict[str, dict[str, Any]] = {}
         for clip in self._select("training"):
             name = source_of(clip.id)
             row = sources.setdefault(
-                name, {"recordings": 0, "hours": 0.0, "licence": licences.get(name)}
+                name, {"recordings": 0, "hours": 0.0, "licence": self.licences.get(name)}
             )
             row["recordings"] += 1
             row["hours"] += self._lengths[clip.id] / rate / 3600
@@ -184,7 +185,7 @@ class AudioPool(AudioDataModule):
             "overlap_check": self.overlap_check,
         }
 
-    def _licences(self) -> dict[str, str]:
+    def _read_licences(self) -> dict[str, str]:
         found = [self.root / name for name in TABLES if (self.root / name).is_file()]
         path = self.table or next(iter(found), None)
         if path is None:
