@@ -18,6 +18,7 @@ from qaudio.commands import (
     list_,
     pack,
     predict,
+    probe,
     prune,
     pull,
     push,
@@ -43,7 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         and not {"-h", "--help"} & set(arguments[1:2])
     ):
         return _guarded(lambda: training.run(arguments[0], arguments[1:]))
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, others = parser.parse_known_args(arguments)
+    if others and not hasattr(options, "overrides"):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    options.overrides = others
     return _guarded(lambda: options.run(options))
 
 
@@ -80,8 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"qaudio {__version__}")
     commands = Commands(parser)
     for module in (
-        list_, info, predict, compare, verify, prune, import_, export, push, pull, training, study,
-        pack,
+        list_, info, predict, probe, compare, verify, prune, import_, export, push, pull, training,
+        study, pack,
     ):  # fmt: skip
         module.register(commands)
     return parser

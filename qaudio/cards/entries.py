@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from qaudio.zoo.resolve import locate
 from qaudio.zoo.store import (
     NOT_OURS,
     check_hash,
+    entry_name,
     file_hash,
     file_of,
     read_config,
@@ -146,20 +148,69 @@ def renew_card(source: str | Path) -> bool:
             return False
     except EntryError:
         pass  # not the card that it should be: that is what this is for
+    _rewrite(folder, config, results, predictions)
+    return True
+
+
+def add_transfer(source: str | Path, scores: list[dict[str, Any]]) -> Path:
+    """Put scores on benchmarks that an entry was not trained on into its results and card.
+
+    Args:
+        source: the entry.
+        scores: each as `results.json` has them under "transfer", with the `Predictions` themselves
+            as "predictions"; those of a protocol that the entry has already replace it.
+
+    Returns:
+        The entry's folder.
+
+    Raises:
+        EntryError: for an entry without results, or that does not verify.
+    """
+    folder = locate(source)
+    config, results = read_config(folder), read_results(folder, whole=True)
+    if results is None:
+        raise EntryError(f"{entry_name(folder)}: has no results to add scores to")
+    predictions = check_results(folder, config, results)
+    kept = {one["protocol"]: one for one in results.get("transfer", [])}
+    made: dict[str, Predictions] = {}
+    for one in scores:
+        name = f"transfer/{re.sub('[^a-z0-9]+', '_', one['protocol'].lower()).strip('_')}.npz"
+        made[name] = one["predictions"]
+        kept[one["protocol"]] = one | {"predictions": name}
+    results["transfer"] = [kept[protocol] for protocol in sorted(kept)]
+    _rewrite(folder, config, results, predictions, made)
+    return folder
+
+
+def _rewrite(
+    folder: Path,
+    config: dict[str, Any],
+    results: dict[str, Any],
+    predictions: Predictions,
+    more: dict[str, Predictions] | None = None,
+) -> None:
+    """Write an entry's results and card anew, and more predictions; its other files stay."""
     refuse_other(folder)
-    keep = [name for name in config["files"] if name not in card_files.names(config)]
+    more = more or {}
+    fresh = {*card_files.names(config), "results.json", *more}
+    keep = [name for name in config["files"] if name not in fresh]
 
     def write(new: Path) -> None:
         for name in keep:
             if (folder / name).is_file():  # folds may be left out
                 (new / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file_of(folder, name), new / name)
+        (new / "results.json").write_text(to_json(results), encoding="utf-8", newline="\n")
+        for name, one in more.items():
+            (new / name).parent.mkdir(exist_ok=True)
+            one.save(new / name)
         renewed = {key: value for key, value in config.items() if key != "files"}
-        written = card_files.write(new, renewed, results, predictions)
+        written = [
+            *card_files.write(new, renewed, results, predictions), "results.json", *more
+        ]  # fmt: skip
         files = {name: config["files"][name] for name in keep}
         files |= {name: file_hash(new / name) for name in written}
         renewed["files"] = dict(sorted(files.items()))
         (new / "config.json").write_text(to_json(renewed), encoding="utf-8", newline="\n")
 
     replace_folder(folder, write, keep=NOT_OURS)
-    return True

@@ -61,6 +61,8 @@ def render(
         _cost(results),
         "## How it was trained, and how to do it again",
         _training(results),
+        *_teaching(results),
+        *_transfer(results),
         "## Limits and biases",
         data["limits"],
         "## Licence",
@@ -321,6 +323,50 @@ def _cost(results: dict[str, Any]) -> str:
             "the MACs |"
         )
     return "\n".join(lines)
+
+
+def _teaching(results: dict[str, Any]) -> list[str]:
+    """Of nets that learned from another on unlabelled sound: what they heard."""
+    teaching = results.get("teaching")
+    if not teaching:
+        return []
+    heard = teaching["heard"]
+    rows = [
+        f"| {name} | {row['recordings']} | {row['hours']:.2f} | {row['licence'] or 'not stated'} |"
+        for name, row in sorted(heard["sources"].items())
+    ]
+    checked = heard["overlap_check"]
+    cosine = teaching.get("embedding_cosine")
+    lines = [
+        f"Taught by `{teaching['teacher']}` on {heard['hours']:.1f} hours of recordings without "
+        f"labels. Sources held out: {', '.join(heard['held_out'])}. Its score compares it with its "
+        f"teacher's tags there (probability from {teaching['tagged_from']:g}, classes with "
+        f"{teaching['least_tagged']} clips or more)"
+        + ("." if cosine is None else f"; mean cosine of the embeddings, {cosine:.3f}."),
+        "Overlap with benchmarks: " + (f"{checked}." if checked else "not checked."),
+    ]
+    table = ["| source | recordings | hours | licence |", "|---|---|---|---|", *rows]
+    return ["## What it heard", "\n\n".join(lines), "\n".join(table)]
+
+
+def _transfer(results: dict[str, Any]) -> list[str]:
+    """Scores on benchmarks that the network was not trained on."""
+    scores = results.get("transfer")
+    if not scores:
+        return []
+    rows = [
+        f"| {one['protocol']} | {percent(one['result']['mean'])} {one['result']['metric']} | "
+        f"{interval(one['result']['interval95'])} |"
+        for one in scores
+    ]
+    table = ["| protocol | score | 95 % interval |", "|---|---|---|", *rows]
+    return [
+        "## Carried over",
+        "Without training the network: a linear probe is a logistic regression on its standardised "
+        "embeddings, fitted for each fold on the others; a label map takes the classes of its own "
+        "that mean the benchmark's.",
+        "\n".join(table),
+    ]
 
 
 def _training(results: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ class AudioPool(AudioDataModule):
             sources that do not exist, hold a single recording, or leave nothing to train on.
     """
 
-    benchmark, folds, task = "audioset", 1, "multilabel"
+    benchmark, folds, task = "audioset_kd", 1, "multilabel"
     published = False
     layout = "SOURCE/…/FILE.wav (or .flac, .ogg, …), a folder for each source, two of them at least"
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -200,6 +200,30 @@ def test_entry(source: str, arguments: list[str]) -> int:
     # Of two clips whose logits differ by rounding either may rank above the other.
     allowed = 1e-4 if metric == "mAP" else 0
     return 0 if recorded is not None and abs(score - recorded) <= allowed else 1
+
+
+def recipe_data(recipe: str, arguments: list[str]) -> AudioDataModule:
+    """The DataModule of a recipe's data section, with settings overridden.
+
+    Raises:
+        EntryError: for a recipe that cannot be read or has no data section.
+    """
+    path = _at_hand(recipe)
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["data"]
+    except (OSError, yaml.YAMLError, UnicodeError, KeyError, TypeError) as error:
+        raise EntryError(f"{recipe}: no recipe with a data section ({error!r})") from None
+    parser = ArgumentParser(prog="qaudio probe", exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(AudioDataModule, "data", required=True)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "data.yaml"
+        plain.write_text(yaml.safe_dump({"data": data}), encoding="utf-8")
+        try:
+            found = parser.parse_args([f"--config={plain}", *arguments])
+        except ArgumentError as error:
+            raise EntryError(f"{recipe}: {error}") from None
+        return parser.instantiate_classes(found).data
 
 
 def _given(arguments: list[str], name: str) -> bool:

@@ -166,6 +166,10 @@ RESULTS: dict[str, Any] = {
     },
     "versions": Map(text, text),
     "teaching?": TEACHING,
+    "transfer?": [{
+        "benchmark": name, "dataset": text, "protocol": text, "result": RESULT,
+        "predictions": inside,
+    }],
     "hub_benchmark?": Maybe({"dataset_id": text, "task_id": text}),
 }  # fmt: skip
 SOURCE: dict[str, Any] = {

@@ -101,6 +101,8 @@ def check_results(folder: Path, config: dict[str, Any], results: dict[str, Any])
             f"{entry_name(folder)}: results cannot be computed anew ({error})"
         ) from None
     _compare(folder, "result", results["result"], again)
+    for one in results.get("transfer", []):
+        _compare(folder, one["protocol"], one["result"], _transferred(folder, one))
     parent = results.get("parent")
     if parent and parent.get("difference"):
         theirs = find_local(parent["name"], folder.parent)
@@ -114,6 +116,16 @@ def check_results(folder: Path, config: dict[str, Any], results: dict[str, Any])
             raise EntryError(f"{entry_name(folder)}: parent {parent['name']}: {error}") from None
         _compare(folder, "parent.difference", parent["difference"], difference)
     return predictions
+
+
+def _transferred(folder: Path, one: dict[str, Any]) -> dict[str, Any]:
+    """The result that follows from the predictions of a benchmark that was only probed."""
+    try:
+        predictions = Predictions.load(file_of(folder, one["predictions"]))
+        predictions.check(predictions.logits.shape[1], "multiclass")
+        return summarise(predictions, one["result"]["metric"])
+    except (ValueError, KeyError) as error:
+        raise EntryError(f"{entry_name(folder)}: {one['predictions']}: {error}") from None
 
 
 def _compare(folder: Path, where: str, stated: Any, computed: Any) -> None:

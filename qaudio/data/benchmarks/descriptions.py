@@ -100,6 +100,25 @@ DATASETS: dict[str, dict[str, str]] = {
   year      = {2017}
 }""",
     },
+    "audioset_kd": {
+        "title": "AudioSet's classes, learned from a published tagger",
+        "about": "AudioSet's list of 527 classes, learned from the answers of a published tagger "
+        "to recordings without labels; it never heard AudioSet",
+        "use": "tagging sound of any kind, embeddings, and fine-tuning on few recordings",
+        "not_for": "decisions about people, or evidence of what was heard",
+        "limits": "It imitates another network, faults included, on sounds that are few beside "
+        "AudioSet's: its score says how far it answers as its teacher does on sources that it "
+        "never heard, not how often either is right. Classes that its pool hardly holds (most "
+        "music, vehicles, machines) are learned from traces. Its probabilities are its teacher's, "
+        "imitated: low ones for sounds that it does not know.",
+        "license": "by source, as the table above has it",
+        "citation": """@inproceedings{schmid2023efficientat,
+  title     = {Efficient Large-Scale Audio Tagging via Transformer-to-{CNN} Knowledge Distillation},
+  author    = {Schmid, F. and Koutini, K. and Widmer, G.},
+  booktitle = {ICASSP},
+  year      = {2023}
+}""",
+    },
     "ravdess": {
         "title": "RAVDESS speech",
         "about": "1440 recordings of 24 actors speaking two sentences in eight emotions",

@@ -7,6 +7,7 @@ from typing import Any
 
 from qaudio.data.archive import Archive
 from qaudio.data.audio import sounds_by_name
+from qaudio.data.benchmarks import audioset_names
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.dataset import Clip
 from qaudio.download import Download
@@ -28,6 +29,7 @@ class ESC50(AudioDataModule):
     dataset = "ESC-50"
     protocol = "ESC-50 official 5 folds"
     folds = 5
+    audioset_names = audioset_names.ESC50
     archive = Archive(
         Download("ESC-50-master.zip", "https://github.com/karolpiczak/ESC-50/archive/master.zip"),
         "ESC-50-master",

@@ -23,7 +23,7 @@ PARTS = {
     "validation": VALIDATION, "dev": VALIDATION,
 }  # fmt: skip
 SPECIAL = ("file", "label", "split", "group")
-BENCHMARKS = ("audioset", "esc10", "esc50", "gtzan", "gtzan_sample", "ravdess")
+BENCHMARKS = ("audioset", "audioset_kd", "esc10", "esc50", "gtzan", "gtzan_sample", "ravdess")
 UNUSABLE = re.compile(r'[/\\:*?"<>|\x00-\x1f]|^\.|\.$|^$')  # in a folder's name, on some system
 
 

@@ -1,0 +1,63 @@
+"""`qaudio probe`: what a pretrained entry is worth on a benchmark, without training it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from qaudio.commands.common import Commands, usage
+
+
+def register(command: Commands) -> None:
+    """Add the subcommand."""
+    sub = command(
+        "probe", _probe, "score an entry on a benchmark that it was not trained on",
+        "qaudio probe qcnn10_050.audioset_kd --config recipes/esc10/qcnn10_050.yaml "
+        "--data.root data/ESC-50",
+    )  # fmt: skip
+    sub.add_argument("entry", help="name, folder or hf-hub:org/name")
+    sub.add_argument(
+        "--config",
+        required=True,
+        help="a recipe, whose data section is taken; --data.SETTING VALUE overrides it",
+    )
+    sub.add_argument(
+        "--zero-shot", action="store_true",
+        help="by the tagger's own classes that mean the benchmark's; default: a linear probe of "
+        "the embeddings, each fold's fitted on the others",
+    )  # fmt: skip
+    sub.add_argument("--write", action="store_true", help="add the score to the entry and its card")
+    sub.add_argument("--json", action="store_true", help="print the score as JSON")
+    sub.set_defaults(overrides=[])  # of the recipe's data section, as --data.root PATH
+
+
+def _probe(options: argparse.Namespace) -> int:
+    others = [
+        one for one in options.overrides if one.startswith("--") and not one.startswith("--data")
+    ]
+    if others:
+        return usage("probe", f"unknown option {others[0]}; of the recipe only --data.… is taken")
+    from qaudio.cards.entries import add_transfer
+    from qaudio.evaluation.probe import LINEAR, ZERO_SHOT
+    from qaudio.training.cli import recipe_data
+    from qaudio.training.transfer import transfer
+    from qaudio.zoo.resolve import load
+
+    data = recipe_data(options.config, options.overrides)
+    found = transfer(load(options.entry), data, ZERO_SHOT if options.zero_shot else LINEAR)
+    score = {
+        "benchmark": found.benchmark, "dataset": found.dataset, "protocol": found.protocol,
+        "result": found.result,
+    }  # fmt: skip
+    if options.write:
+        add_transfer(options.entry, [score | {"predictions": found.predictions}])
+    if options.json:
+        print(json.dumps(score))
+    else:
+        low, high = found.result["interval95"]
+        print(
+            f"{options.entry}: {found.protocol}: {found.result['metric']} "
+            f"{found.result['mean']:.4f}, 95 % interval {low:.4f}-{high:.4f}, "
+            f"{found.result['clips']} clips"
+        )
+    return 0

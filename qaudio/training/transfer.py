@@ -1,0 +1,126 @@
+"""What a pretrained network is worth on a benchmark as it is: probes and label maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from qaudio.data.datamodule import AudioDataModule
+from qaudio.errors import DataError
+from qaudio.evaluation.predictions import Predictions, summarise
+from qaudio.evaluation.probe import LINEAR, ZERO_SHOT, by_label_map, linear_probe
+from qaudio.models.base import AudioModel, evaluating
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """A score of a network that was not trained on the benchmark.
+
+    Attributes:
+        benchmark, dataset: as in `Split`.
+        protocol: the benchmark's folds and how they were scored.
+        predictions: of every fold.
+        result: as in an entry's results.
+    """
+
+    benchmark: str
+    dataset: str
+    protocol: str
+    predictions: Predictions
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Every clip of a benchmark: ids (N,), labels (N,), folds (N,), embeddings (N, D), logits."""
+
+    clip: list[str]
+    label: np.ndarray
+    fold: np.ndarray
+    vectors: np.ndarray
+    logits: np.ndarray
+
+
+@torch.inference_mode()
+def embed_clips(model: AudioModel, data: AudioDataModule) -> Embedded:
+    """Embeddings and logits of every clip, as the benchmark scores them, in float32.
+
+    Raises:
+        DataError: for a benchmark of several labels a clip, or with one fixed split.
+    """
+    if data.task != "multiclass" or data.folds == 1:
+        raise DataError(f"{data.benchmark}: a probe needs folds and one label a clip")
+    data.sample_rate = model.sample_rate
+    data.setup()
+    clips: list[str] = []
+    labels: list[int] = []
+    folds: list[int] = []
+    vectors: list[torch.Tensor] = []
+    logits: list[torch.Tensor] = []
+    device = model.classifier.weight.device
+    bar = tqdm(total=len(data._clips), desc="embedding", unit="clip", delay=2, leave=False,
+               disable=None)  # fmt: skip
+    with evaluating(model), bar:
+        for fold in range(1, data.folds + 1):
+            data.fold = fold
+            for batch in data.test_dataloader():
+                found = model.embed(batch["waveform"].to(device))
+                answers = model.classify(found)
+                clips += batch["id"]
+                labels += batch["label"].tolist()
+                folds += [fold] * len(batch["id"])
+                for rows, kept in ((found, vectors), (answers, logits)):
+                    kept += [part.mean(0).float().cpu() for part in rows.split(batch["segments"])]
+                bar.update(len(batch["id"]))
+    return Embedded(
+        clips, np.array(labels), np.array(folds), torch.stack(vectors).numpy(),
+        torch.stack(logits).numpy(),
+    )  # fmt: skip
+
+
+def transfer(model: AudioModel, data: AudioDataModule, how: str = LINEAR) -> Transferred:
+    """Score a network on a benchmark without training it.
+
+    Args:
+        model: a pretrained network that heard none of the benchmark's clips.
+        data: the benchmark, with folds; each fold's probe is fitted on the others.
+        how: "linear probe", or "zero-shot by label map": a tagger's own classes, those that mean
+            the benchmark's by its `audioset_names`.
+
+    Raises:
+        DataError: for a benchmark that cannot be scored so.
+    """
+    names = getattr(data, "audioset_names", None)
+    if how == ZERO_SHOT and (not names or not model.labels or model.task != "multilabel"):
+        raise DataError(
+            f"{data.benchmark}: zero-shot scores need a tagger of AudioSet's classes and a "
+            "benchmark that says which of them mean its own (ESC-50)"
+        )
+    found = embed_clips(model, data)
+    logits = np.zeros((len(found.clip), len(data.labels)))
+    if how == ZERO_SHOT:
+        assert names is not None and model.labels is not None
+        try:
+            logits = by_label_map(found.logits, model.labels, names, data.labels)
+        except ValueError as error:
+            raise DataError(f"{data.benchmark}: {error}") from None
+    else:
+        for fold in np.unique(found.fold):
+            test = found.fold == fold
+            logits[test] = linear_probe(
+                found.vectors[~test], found.label[~test], found.vectors[test], len(data.labels)
+            )
+    clips, predictions = np.array(found.clip), None
+    for fold in np.unique(found.fold):
+        own = found.fold == fold
+        run = Predictions.of_run(int(fold), 0, list(clips[own]), found.label[own], logits[own])
+        predictions = run if predictions is None else predictions.merged(run)
+    assert predictions is not None
+    return Transferred(
+        data.benchmark, data.dataset, f"{data.split.protocol}; {how}", predictions,
+        summarise(predictions, "accuracy"),
+    )  # fmt: skip

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from qaudio.data.benchmarks.audioset_names import ESC50
+from qaudio.evaluation.probe import by_label_map, linear_probe
+
+
+def clouds(count: int, seed: int = 0):
+    """Points around three centres in four dimensions, of very different scales."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(count) % 3
+    centres = np.array([[2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0]])
+    return (centres[label] + rng.standard_normal((count, 4))) * [1, 100, 0.01, 1], label
+
+
+def test_linear_probe_is_logistic_regression_on_standardised_embeddings() -> None:
+    (train, label), (test, _) = clouds(90), clouds(30, seed=1)
+    mean, deviation = train.mean(0), train.std(0)
+    model = LogisticRegression(max_iter=5000).fit((train - mean) / deviation, label)
+    expected = model.predict_log_proba((test - mean) / deviation)
+    np.testing.assert_allclose(linear_probe(train, label, test, 3), expected, atol=1e-6)
+
+
+def test_linear_probe_gives_unseen_classes_the_lowest_logit() -> None:
+    train, label = clouds(90)
+    found = linear_probe(train, label + (label == 2), train, 5)  # classes 0, 1 and 3
+    assert (found[:, [2, 4]] < found[:, [0, 1, 3]].min(axis=1, keepdims=True)).all()
+    assert np.isfinite(found.astype(np.float16)).all()
+
+
+def test_linear_probe_needs_two_classes() -> None:
+    with pytest.raises(ValueError, match="two classes at least, not 1"):
+        linear_probe(np.ones((4, 2)), np.zeros(4, int), np.ones((1, 2)), 3)
+
+
+def test_label_map_takes_the_largest_logit_of_the_names_that_mean_a_class() -> None:
+    logits = np.array([[1.0, 5.0, 3.0], [2.0, 0.0, -1.0]])
+    names = {"dog": ("Dog", "Bark"), "cat": ("Meow", "Cat")}
+    found = by_label_map(logits, ["Bark", "Meow", "Dog"], names, ["dog", "cat"])
+    np.testing.assert_array_equal(found, [[3.0, 5.0], [2.0, 0.0]])
+    with pytest.raises(ValueError, match="no class of the tagger means 'cow'"):
+        by_label_map(logits, ["Bark", "Meow", "Dog"], names, ["cow"])
+
+
+def test_label_map_of_esc50_has_all_its_classes() -> None:
+    assert len(ESC50) == 50 and all(ESC50.values())
+    assert all(len(set(names)) == len(names) for names in ESC50.values())
