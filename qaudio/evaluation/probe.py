@@ -9,11 +9,41 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 LINEAR, ZERO_SHOT = "linear probe", "zero-shot by label map"
 REGULARISATION = 1.0  # scikit-learn's C, its default
+LOWEST = -1e4  # logit of a class that the probe has not seen, within float16
+
+
+def fit_linear(train: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (classes, D) and bias (classes,) of a logistic regression on standardised embeddings.
+
+    They take embeddings as they are: the standardisation is part of them. Classes without an
+    embedding get a bias below every logit of the others.
+
+    Args:
+        train: embeddings, (N, D).
+        label: their class indices, (N,).
+        classes: number of classes.
+
+    Raises:
+        ValueError: when `label` holds fewer than two classes.
+    """
+    present = np.unique(label)
+    if len(present) < 2:
+        raise ValueError(f"a probe needs clips of two classes at least, not {len(present)}")
+    scaler = StandardScaler().fit(train)
+    model = LogisticRegression(C=REGULARISATION, max_iter=5000)
+    model.fit(scaler.transform(train), label)
+    rows, offsets = model.coef_, model.intercept_
+    if len(present) == 2:  # one row, of the second class beside the first
+        rows, offsets = np.concatenate((-rows, rows)) / 2, np.concatenate((-offsets, offsets)) / 2
+    rows = rows / scaler.scale_
+    offsets = offsets - rows @ scaler.mean_
+    weight, bias = np.zeros((classes, train.shape[1])), np.full(classes, LOWEST)
+    weight[present], bias[present] = rows, offsets
+    return weight, bias
 
 
 def linear_probe(
@@ -25,23 +55,16 @@ def linear_probe(
         train: embeddings to fit on, (N, D); their mean and deviation standardise both sets.
         label: their class indices, (N,).
         test: embeddings to score, (M, D).
-        classes: number of classes; those without an embedding get the lowest logit.
+        classes: number of classes.
 
     Returns:
-        Logarithms of the probabilities, (M, classes).
+        (M, classes).
 
     Raises:
         ValueError: when `label` holds fewer than two classes.
     """
-    present = np.unique(label)
-    if len(present) < 2:
-        raise ValueError(f"a probe needs clips of two classes at least, not {len(present)}")
-    model = make_pipeline(
-        StandardScaler(), LogisticRegression(C=REGULARISATION, max_iter=5000)
-    ).fit(train, label)
-    logits = np.full((len(test), classes), -100.0)
-    logits[:, present] = np.maximum(model.predict_log_proba(test), -99.0)
-    return logits
+    weight, bias = fit_linear(train, label, classes)
+    return test @ weight.T + bias
 
 
 def by_label_map(

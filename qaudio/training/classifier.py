@@ -15,9 +15,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from qaudio.data.augment import Mixup, SpecAugment, global_seed, item_seed, one_hot
-from qaudio.data.datamodule import Split
+from qaudio.data.datamodule import AudioDataModule, Split
+from qaudio.evaluation.probe import fit_linear
 from qaudio.frontend import FrontendConfig
-from qaudio.models.base import AudioModel, Task
+from qaudio.models.base import AudioModel, Task, evaluating
 from qaudio.models.registry import create_model, from_config
 from qaudio.training import finetuning
 from qaudio.training.callbacks import averaged
@@ -57,6 +58,8 @@ class Classifier(LightningModule):
             before it every `thaw_every` epochs. Frozen stages keep their BatchNorm statistics and
             drop nothing inside; the dropout between stages, of the two rates above, goes on.
         thaw_every: epochs, with freeze "gradual".
+        probe_first: start from the classifier that logistic regression finds on the source's
+            embeddings of the training clips; for one label a clip.
 
     Raises:
         ValueError: for arguments out of range, or that contradict one another.
@@ -83,6 +86,7 @@ class Classifier(LightningModule):
         head_dropout: float | None = None,
         freeze: Freeze = "none",
         thaw_every: int = 3,
+        probe_first: bool = False,
     ):
         super().__init__()
         if (arch is None) == (source is None):
@@ -121,6 +125,9 @@ class Classifier(LightningModule):
         self.mixup, self.spec_augment = mixup, spec_augment
         if freeze != "none" and source is None:
             raise ValueError(f"freeze {freeze!r} goes with source only: nothing is learnt yet")
+        if probe_first and (source is None or task == "multilabel"):
+            raise ValueError("probe_first goes with a source, and with one label a clip")
+        self.probe_first = probe_first
         if thaw_every < 1:
             raise ValueError(f"thaw_every must be at least 1, not {thaw_every}")
         self.block_dropout, self.head_dropout = block_dropout, head_dropout
@@ -212,6 +219,8 @@ class Classifier(LightningModule):
             )
         net = self.build(data.labels, data.split)
         net.eval_seconds, net.padded = data.seconds, data.pads
+        if self.probe_first and fitting:
+            probe_classifier(net, data)
         self.adopt(net)
         self._split = data.split
         self.metric, self.val_loss = clip_metric(self.task, net.num_classes), ClipMean()
@@ -390,6 +399,30 @@ class Classifier(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+@torch.no_grad()
+def probe_classifier(net: AudioModel, data: AudioDataModule) -> None:
+    """Give a network the classifier that a linear probe of its own features finds.
+
+    "Linear probing, then fine-tuning" (Kumar et al., ICLR 2022): a random classifier's first
+    gradients would spoil what the network knows.
+
+    Args:
+        net: left in the mode that it is in.
+        data: whose training clips are taken, without augmentation.
+    """
+    features, labels = [], []
+    with evaluating(net):
+        for batch in data.plain_batches():
+            rows = net.hidden(net.embed(batch["waveform"].to(net.classifier.weight.device)))
+            features.append(clip_means(rows.float().cpu(), batch))
+            labels.append(batch["label"])
+    weight, bias = fit_linear(
+        torch.cat(features).numpy(), torch.cat(labels).numpy(), net.num_classes
+    )
+    net.classifier.weight.copy_(torch.from_numpy(weight))
+    net.classifier.bias.copy_(torch.from_numpy(bias))
 
 
 def clip_means(rows: Tensor, batch: dict[str, Any]) -> Tensor:
