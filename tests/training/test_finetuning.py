@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
 
 import qaudio
+from qaudio.evaluation.probe import linear_probe
 from qaudio.training.finetuning import learning, stages
+from qaudio.training.transfer import embed_clips
 from tests.support.networks import FRONTEND
 
 
@@ -81,3 +84,25 @@ def test_nothing_is_frozen_unless_asked(esc50_tree):
 def test_freezing_that_makes_no_sense_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         qaudio.Classifier(**settings)
+
+
+def test_probe_first_starts_from_the_classifier_of_a_linear_probe(esc50_tree) -> None:
+    seed_everything(0, verbose=False)
+    module = Made(source="made", lr=0.0, weight_decay=0.0, probe_first=True, head_dropout=0.0)
+    data = qaudio.ESC50(str(esc50_tree), esc10=True, seconds=0.25, batch_size=8)
+    Trainer(
+        max_steps=0, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False,
+    ).fit(module, data)  # fmt: skip
+    assert module.net.training
+    net = module.net.eval()
+    found = embed_clips(net, data)
+    train = found.fold != 1
+    expected = linear_probe(found.vectors[train], found.label[train], found.vectors, 3)
+    np.testing.assert_allclose(found.logits, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"arch": "cnn6"}, {"source": "x", "task": "multilabel"}])
+def test_probe_first_needs_a_source_and_one_label_a_clip(settings) -> None:
+    with pytest.raises(ValueError, match="probe_first goes with a source"):
+        qaudio.Classifier(**settings, probe_first=True)
