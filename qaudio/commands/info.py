@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from qaudio.cards.tables import facts
 from qaudio.commands.common import Commands
 from qaudio.errors import EntryError
 from qaudio.zoo.resolve import DEFAULT_ENTRY, load, locate
@@ -35,8 +36,6 @@ def _info(options: argparse.Namespace) -> int:
     settings = config["frontend"]
     rows.append(("front-end", ", ".join(f"{key} {value}" for key, value in settings.items())))
     if results:
-        from qaudio.cards.tables import facts
-
         rows += facts(results)
     elif "results.json" in config["files"]:
         raise EntryError(f"{entry_name(folder)}: results.json is missing")

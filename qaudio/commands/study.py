@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qaudio.cards.tables import with_generated
 from qaudio.commands import training
 from qaudio.commands.common import Commands, is_told, numbers, replacing, say_failed, usage
 from qaudio.errors import EntryError
@@ -104,7 +105,6 @@ def _missing(
 
 def _write_documents(study: Study, zoo: Path) -> None:
     """The tables in the recipes' README.md, and the picture in the zoo."""
-    from qaudio.cards.tables import with_generated
     from qaudio.study import forest_plot
     from qaudio.study.answers import Findings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from qaudio.cards import tables
 from qaudio.commands.common import Commands, replacing, say_failed, usage
 from qaudio.errors import EntryError
 from qaudio.zoo.resolve import DEFAULT_ENTRY, on_hub
@@ -26,7 +27,6 @@ def register(command: Commands) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from qaudio.cards import tables
     from qaudio.cards.entries import renew_card, verify
     from qaudio.study import forest_plot
     from qaudio.study.answers import Findings

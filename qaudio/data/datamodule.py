@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -22,45 +22,15 @@ from tqdm import tqdm
 from qaudio.data.archive import Archive, install
 from qaudio.data.audio import AudioCache, AudioError
 from qaudio.data.augment import WaveformAugment, global_seed
-from qaudio.data.dataset import (
-    Clip,
-    ClipDataset,
-    EpochSampler,
-    Item,
-    ResumableLoader,
-    collate,
-    cut,
-)
+from qaudio.data.clip import Clip
+from qaudio.data.dataset import ClipDataset, EpochSampler, Item, ResumableLoader, collate, cut
 from qaudio.data.shards import FACTS, PackedClips
+from qaudio.data.split import TRAINING, VALIDATION, Split
 from qaudio.errors import DataError
 from qaudio.resampling import resampled_length
 
-# Folds of the clips of a benchmark with one fixed split instead of a cross-validation.
-TRAINING, TEST, VALIDATION = 0, 1, 2
 ROOM_AFTER = 200  # clips, what all of them need is compared with the room on the disk
 NAMED = 10  # at most so many of the clips that cannot be used are named in the warning
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which part of which benchmark is trained on and which is held out.
-
-    Attributes:
-        benchmark: as in entry names ("esc10").
-        dataset: the recordings and their folds; benchmarks that share both share this name, so
-            that a parent trained on one can be checked against a child on the other.
-        protocol: how the folds are made, by name.
-        fold: the held-out fold.
-        folds: how many there are; 1 for a fixed split.
-        scored: the fold that is evaluated: `fold`, or a validation fold taken from training.
-    """
-
-    benchmark: str
-    dataset: str
-    protocol: str
-    fold: int
-    folds: int
-    scored: int
 
 
 class AudioDataModule(LightningDataModule):

@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from qaudio.data.augment import Mixup, SpecAugment, global_seed, item_seed, one_hot
-from qaudio.data.datamodule import Split
+from qaudio.data.split import Split
 from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel, Task
 from qaudio.models.registry import create_model, from_config

@@ -20,7 +20,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.errors import EntryError
-from qaudio.evaluation.predictions import Predictions, summarise
+from qaudio.evaluation.bootstrap import summarise
+from qaudio.evaluation.predictions import Predictions
 from qaudio.paths import replacing
 from qaudio.training.bf16 import fast_bf16
 from qaudio.training.callbacks import take_averages

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qaudio.compress import distill
 from qaudio.compress.prune import prune, select_groups
 from qaudio.data.augment import global_seed
-from qaudio.data.datamodule import Split
+from qaudio.data.split import Split
 from qaudio.errors import EntryError
 from qaudio.models.base import AudioModel
 from qaudio.training.callbacks import StepwisePruning

@@ -18,11 +18,13 @@ from filelock import FileLock
 
 from qaudio.cards.entries import push, save
 from qaudio.compress.cost import cost, device_name, measure_latency
-from qaudio.data.datamodule import Split
+from qaudio.data.split import Split
 from qaudio.deploy.optimize import optimize
 from qaudio.errors import EntryError
 from qaudio.evaluation import per_class
-from qaudio.evaluation.predictions import Predictions, metric_of, paired_difference, summarise
+from qaudio.evaluation.bootstrap import paired_difference, summarise
+from qaudio.evaluation.metrics import metric_of
+from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import from_config
 from qaudio.paths import replacing

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qaudio.data.audio import sounds_by_name
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule
-from qaudio.data.dataset import Clip
+from qaudio.data.clip import Clip
+from qaudio.data.datamodule import AudioDataModule
+from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.errors import DataError
 
 LISTS = {

@@ -7,8 +7,8 @@ from typing import Any
 
 from qaudio.data.archive import Archive
 from qaudio.data.audio import sounds_by_name
+from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
-from qaudio.data.dataset import Clip
 from qaudio.download import Download
 from qaudio.errors import DataError
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.data.audio import SOUNDS, UNREAD, display_name, sound_files
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule
-from qaudio.data.dataset import Clip
+from qaudio.data.clip import Clip
+from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.shards import FACTS
+from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.data.splits import grouped_folds
 from qaudio.errors import DataError
 from qaudio.text import UNSHOWN, shown

@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from qaudio import __version__
 from qaudio.data import audio
 from qaudio.deploy.onnx.modules import Form, FrontendGraph, NetworkGraph
+from qaudio.deploy.onnx.runtime import session
 from qaudio.frontend import Frontend, FrontendConfig, pad_to
 from qaudio.models.base import AudioModel, evaluating
 from qaudio.paths import replacing
@@ -84,8 +86,6 @@ def export_onnx(
             from PyTorch's by more than 1e-4 of their range, or too few sounds that calibrate. No
             file is left then.
     """
-    from qaudio import __version__
-
     path = Path(path)
     if path.suffix != ".onnx":
         raise ExportError(f"{path}: the file's name must end in .onnx")
@@ -312,8 +312,6 @@ def _logits(
     made: onnx.ModelProto, model: AudioModel, clips: list[Tensor]
 ) -> tuple[np.ndarray, np.ndarray]:
     """PyTorch's and onnxruntime's logits of batches of clips (B, T), each (clips, classes)."""
-    from qaudio.deploy.onnx.runtime import session
-
     running = session(made.SerializeToString())
     expected, found = [], []
     with torch.inference_mode():
