@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 
+from qaudio.errors import InputError
 from qaudio.resampling import whole_ratio
 
 Kind = Literal["logmel", "delta", "published"]
@@ -53,24 +54,24 @@ class FrontendConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise ValueError(f"frontend kind must be one of {get_args(Kind)}, not {self.kind!r}")
+            raise InputError(f"frontend kind must be one of {get_args(Kind)}, not {self.kind!r}")
         for name in ("sample_rate", "n_fft", "hop_length", "n_mels"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-                raise ValueError(f"frontend {name} must be a positive integer, not {value!r}")
+                raise InputError(f"frontend {name} must be a positive integer, not {value!r}")
             if value > MOST[name]:
-                raise ValueError(f"frontend {name} must be at most {MOST[name]}, not {value}")
+                raise InputError(f"frontend {name} must be at most {MOST[name]}, not {value}")
         if self.n_mels * self.sample_rate > MOST_VALUES * self.hop_length:
-            raise ValueError(
+            raise InputError(
                 f"frontend of {self.n_mels} mel bins every {self.hop_length} samples at "
                 f"{self.sample_rate} Hz gives over {MOST_VALUES} values a second"
             )
         for name in ("f_min", "f_max"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ValueError(f"frontend {name} must be a finite number of Hz, not {value!r}")
+                raise InputError(f"frontend {name} must be a finite number of Hz, not {value!r}")
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
-            raise ValueError(
+            raise InputError(
                 f"frontend needs 0 <= f_min < f_max <= sample_rate/2, got {self.f_min}, "
                 f"{self.f_max} at {self.sample_rate} Hz"
             )
@@ -80,7 +81,7 @@ class FrontendConfig:
         """Build from a plain dict; raises ValueError naming unknown settings."""
         unknown = set(settings) - {field.name for field in fields(cls)}
         if unknown:
-            raise ValueError(f"unknown frontend settings: {', '.join(sorted(unknown))}")
+            raise InputError(f"unknown frontend settings: {', '.join(sorted(unknown))}")
         return cls(**settings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,7 +141,7 @@ class Frontend(nn.Module):
         """Log-mels of (B, T): (B, 1, frames, n_mels), or 4 channels of the `published` kind."""
         size, half = self.config.n_fft, self.config.n_fft // 2
         if waveform.shape[-1] <= half:
-            raise ValueError(
+            raise InputError(
                 f"the front-end needs more than {half} samples, not {waveform.shape[-1]}"
             )
         edges = waveform[:, 1 : half + 1].flip(1), waveform[:, -half - 1 : -1].flip(1)

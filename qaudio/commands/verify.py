@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from qaudio.cards import tables
-from qaudio.commands.common import Commands, replacing, say_failed, usage
+from qaudio.commands.common import Commands, print_error, replacing, usage
 from qaudio.errors import EntryError
 from qaudio.zoo.resolve import DEFAULT_ENTRY, on_hub
 from qaudio.zoo.store import entries, zoo_folder
@@ -44,7 +44,7 @@ def _verify(options: argparse.Namespace) -> int:
             print(f"{name}: " + "; ".join(verify(name)), flush=True)
         except EntryError as error:
             failed += 1
-            say_failed(error)
+            print_error(error)
     top = zoo_folder().parent
     # The tables are made of entries that hold.
     if failed or not options.all or not (top / "pyproject.toml").is_file():
@@ -65,7 +65,7 @@ def _verify(options: argparse.Namespace) -> int:
         elif made != text:
             failed += 1
             where = path.relative_to(top)
-            say_failed(EntryError(f"{where}: differs from what the entries' results give"))
+            print_error(EntryError(f"{where}: differs from what the entries' results give"))
         else:
             print(f"{path.relative_to(top)}: follows from the entries' results")
     return 1 if failed else 0

@@ -19,11 +19,11 @@ import soundfile
 import torch
 from tqdm import tqdm
 
-from qaudio.data.audio import AudioError, display_name, opened, read
+from qaudio.data.audio import display_name, opened, read
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.shards import FACTS, NO_LITDATA, VERSION, PackedClips
-from qaudio.errors import DataError
+from qaudio.errors import AudioError, DataError
 from qaudio.frontend import resample
 from qaudio.paths import naming, replacing
 

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from qaudio.errors import InputError
 from qaudio.evaluation import average_precision
 from qaudio.evaluation.metrics import DIGITS, METRICS, correct, over_folds
 from qaudio.evaluation.predictions import Predictions
@@ -70,16 +71,16 @@ def paired_difference(
     """
     both = sorted({fold for _, fold in child.runs()} & {fold for _, fold in parent.runs()})
     if not both:
-        raise ValueError("the two entries share no fold that both were scored on")
+        raise InputError("the two entries share no fold that both were scored on")
     if child.label.ndim != parent.label.ndim:
-        raise ValueError("the two entries were scored by other metrics")
+        raise InputError("the two entries were scored by other metrics")
     folds = []
     for fold in both:
         (clips, labels), (others, theirs) = (_of_fold(one, fold) for one in (child, parent))
         if not np.array_equal(clips, others):
-            raise ValueError(f"the two entries were scored on other clips in fold {fold}")
+            raise InputError(f"the two entries were scored on other clips in fold {fold}")
         if not np.array_equal(labels, theirs):
-            raise ValueError(f"the two entries were scored by other labels in fold {fold}")
+            raise InputError(f"the two entries were scored by other labels in fold {fold}")
         folds.append(np.full(len(clips), fold))
     clips = _clips_of(child, both)
     groups = None if shared is None else _groups(clips, shared)
@@ -217,7 +218,7 @@ def _groups(clips: np.ndarray, shared: str) -> np.ndarray:
     for clip in clips.tolist():
         found = re.search(shared, clip)
         if found is None:
-            raise ValueError(f"no {shared!r} in the id of clip {clip!r}")
+            raise InputError(f"no {shared!r} in the id of clip {clip!r}")
         names.append(found[0])
     return np.array(names)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qaudio.errors import InputError
 from qaudio.evaluation import average_precision
 from qaudio.evaluation.predictions import Predictions
 
@@ -24,7 +25,7 @@ def mean_average_precision(predictions: Predictions) -> float:
         ValueError: when no class has one.
     """
     if not predictions.label.any():
-        raise ValueError("mAP needs at least one class with a positive clip")
+        raise InputError("mAP needs at least one class with a positive clip")
     found = average_precision.average_precisions(
         predictions.label, predictions.logits, _once(predictions)
     )

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from qaudio.errors import InputError
+
 MOST_BYTES = 1 << 29  # that predictions.npz may unpack to; AudioSet's evaluation takes 1/10
 # Of predictions.npz: kinds (numpy's letters) and numbers of axes.
 ARRAYS = {
@@ -69,16 +71,16 @@ class Predictions:
             OSError, ValueError, KeyError, EOFError, NotImplementedError,
             SyntaxError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error,
         ) as error:  # fmt: skip
-            raise ValueError(f"{Path(path).name}: not readable as predictions ({error})") from None
+            raise InputError(f"{Path(path).name}: not readable as predictions ({error})") from None
         for name, (kinds, axes) in ARRAYS.items():
             array = arrays[name]
             if array.dtype.kind not in kinds or array.ndim not in axes:
-                raise ValueError(
+                raise InputError(
                     f"{Path(path).name}: {name} is an array of {array.dtype} and {array.ndim} axes"
                 )
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1 or not len(arrays["clip"]):
-            raise ValueError(f"{Path(path).name}: arrays of unequal or no length {lengths}")
+            raise InputError(f"{Path(path).name}: arrays of unequal or no length {lengths}")
         return cls(**arrays)
 
     def check(self, classes: int, task: str) -> None:
@@ -91,14 +93,14 @@ class Predictions:
             or self.label.shape != shape
             or not ((self.label >= 0) & (self.label < top)).all()
         ):
-            raise ValueError(f"predictions.npz: not the logits and labels of {classes} classes")
+            raise InputError(f"predictions.npz: not the logits and labels of {classes} classes")
         self.check_finite()
 
     def check_finite(self) -> None:
         """Raise ValueError where a logit is NaN or infinite, of which no score can be made."""
         wrong = ~np.isfinite(self.logits).all(1)
         if wrong.any():
-            raise ValueError(
+            raise InputError(
                 f"logits of {wrong.sum()} of {len(wrong)} clips are NaN or infinite, of "
                 f"{self.clip[wrong][0].item()!r} first: training diverged; a lower --model.lr may "
                 "help"
@@ -137,14 +139,14 @@ def _check_sizes(path: str | os.PathLike) -> None:
     with zipfile.ZipFile(path) as archive:
         items = archive.infolist()
         if sum(item.file_size for item in items) > MOST_BYTES:
-            raise ValueError(f"unpacks to over {MOST_BYTES} bytes")
+            raise InputError(f"unpacks to over {MOST_BYTES} bytes")
         for item in items:
             with archive.open(item) as file:
                 if np.lib.format.read_magic(file) != (1, 0):
-                    raise ValueError(f"{item.filename}: not an array in numpy's format 1.0")
+                    raise InputError(f"{item.filename}: not an array in numpy's format 1.0")
                 shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             if math.prod(shape) * dtype.itemsize > item.file_size:
-                raise ValueError(f"{item.filename}: claims {shape}, more than the file holds")
+                raise InputError(f"{item.filename}: claims {shape}, more than the file holds")
 
 
 def _half(logits: np.ndarray) -> np.ndarray:

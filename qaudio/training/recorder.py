@@ -40,6 +40,7 @@ from qaudio.zoo.store import (
     read_config,
     read_json,
     read_results,
+    read_text,
     refuse_other,
     to_json,
     trained_on,
@@ -358,7 +359,7 @@ class EntryWriter:
         return load_weights(self.path) if self.weights else from_config(read_config(self.path))
 
     def _recipe(self) -> str:
-        return (self.path / "recipe.yaml").read_text(encoding="utf-8")
+        return read_text(self.path, "recipe.yaml")
 
     def _kept(self) -> dict[str, dict[str, torch.Tensor]]:
         names = [name for name in read_config(self.path)["files"] if name.startswith("folds/")]

@@ -26,6 +26,7 @@ from qaudio import __version__
 from qaudio.data import audio
 from qaudio.deploy.onnx.modules import Form, FrontendGraph, NetworkGraph
 from qaudio.deploy.onnx.runtime import session
+from qaudio.errors import AudioError, InputError
 from qaudio.frontend import Frontend, FrontendConfig, pad_to
 from qaudio.models.base import AudioModel, evaluating
 from qaudio.paths import replacing
@@ -40,7 +41,7 @@ CALIBRATION_CLIPS, CALIBRATION_SECONDS = 200, 10.0
 CHECKED_EVERY = 4  # of the clips given, one in so many checks and does not calibrate
 
 
-class ExportError(ValueError):
+class ExportError(InputError):
     """A model that cannot be exported, or whose file gave other logits; says which and why."""
 
 
@@ -187,7 +188,7 @@ def _clips(folder: str | os.PathLike, model: AudioModel) -> list[Tensor]:
     for path in tqdm(paths, unit="clip", delay=2, leave=False, disable=None):
         try:
             samples = audio.load(path, model.sample_rate)[: round(seconds * model.sample_rate)]
-        except audio.AudioError as error:
+        except AudioError as error:
             warnings.warn(f"left out: {error}", stacklevel=3)
             continue
         clips.append(pad_to(torch.from_numpy(samples), model.min_samples).unsqueeze(0))
