@@ -32,7 +32,7 @@ _HOMES = {
     "QConv2d": "qaudio.quaternion.layers",
     "QLinear": "qaudio.quaternion.layers",
     "AudioDataModule": "qaudio.data.datamodule",
-    "Clip": "qaudio.data.dataset",
+    "Clip": "qaudio.data.clip",
     "ESC50": "qaudio.data.benchmarks.esc50",
     "GTZAN": "qaudio.data.benchmarks.gtzan",
     "RAVDESS": "qaudio.data.benchmarks.ravdess",
@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from qaudio.data.benchmarks.folder import AudioFolder
     from qaudio.data.benchmarks.gtzan import GTZAN
     from qaudio.data.benchmarks.ravdess import RAVDESS
+    from qaudio.data.clip import Clip
     from qaudio.data.datamodule import AudioDataModule
-    from qaudio.data.dataset import Clip
     from qaudio.data.pool import AudioPool, Mixing
     from qaudio.deploy.onnx.export import export_onnx
     from qaudio.deploy.onnx.runtime import OnnxModel

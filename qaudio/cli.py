@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from qaudio import __version__
@@ -26,7 +27,7 @@ from qaudio.commands import (
     training,
     verify,
 )
-from qaudio.commands.common import Commands, is_told, say_failed
+from qaudio.commands.common import REPORT, Commands, add_debug, is_user_error, print_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,17 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         and arguments[0] in training.TRAINING
         and not {"-h", "--help"} & set(arguments[1:2])
     ):
-        return _guarded(lambda: training.run(arguments[0], arguments[1:]))
+        debug = "--debug" in arguments  # LightningCLI knows no such option
+        arguments = [argument for argument in arguments if argument != "--debug"]
+        return _guarded(lambda: training.run(arguments[0], arguments[1:]), debug)
     parser = _parser()
     options, others = parser.parse_known_args(arguments)
     if others and not hasattr(options, "overrides"):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     options.overrides = others
-    return _guarded(lambda: options.run(options))
+    return _guarded(lambda: options.run(options), getattr(options, "debug", False))
 
 
-def _guarded(run: Callable[[], int]) -> int:
-    """Turn what can go wrong into one line on stderr and exit code 1."""
+def _guarded(run: Callable[[], int], debug: bool = False) -> int:
+    """Turn what a user can mend into one line on stderr and exit code 1; raises all else.
+
+    Args:
+        run: the command; returns the exit code.
+        debug: print the traceback before that line.
+    """
     try:
         code = run()
         sys.stdout.flush()  # here, where a reader that went away is no error
@@ -68,12 +76,15 @@ def _guarded(run: Callable[[], int]) -> int:
     except ModuleNotFoundError as error:
         if error.name in ("torch", "onnx", "onnxscript", "onnxruntime"):
             extra = "" if error.name == "torch" else "[onnx]"
-            return say_failed(f"this needs {error.name}: pip install 'qaudio{extra}'")
+            return print_error(f"this needs {error.name}: pip install 'qaudio{extra}'")
         raise
     except Exception as error:
-        if is_told(error):
-            return say_failed(error)
-        raise
+        if not is_user_error(error):
+            error.add_note(REPORT)
+            raise
+        if debug:
+            traceback.print_exc()
+        return print_error(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: qaudio predict your_file.wav",
     )
     parser.add_argument("--version", action="version", version=f"qaudio {__version__}")
+    add_debug(parser)
     commands = Commands(parser)
     for module in (
         list_, info, predict, probe, compare, verify, prune, import_, export, push, pull, training,

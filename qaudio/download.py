@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qaudio.errors import DownloadError
 from qaudio.paths import cache_folder, replacing
 
 TIMEOUT = (15, 60)  # seconds to connect, and between two reads
 CHUNK = 1 << 14  # bytes; where a connection breaks, less than this is lost
 
 log = logging.getLogger("qaudio")
-
-
-class DownloadError(Exception):
-    """A file that cannot be had, or is not the expected one; the message says what to do."""
 
 
 @dataclass(frozen=True)

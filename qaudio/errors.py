@@ -1,16 +1,35 @@
-"""What a user did or has that cannot be used, each said in one line."""
+"""What a user did or has that cannot be used, each said in one line.
+
+`qaudio` prints these without a traceback; any other exception is an error of the package.
+"""
 
 from __future__ import annotations
 
 from qaudio.text import one_line
 
 
-class EntryError(Exception):
+class QaudioError(Exception):
+    """Base of what a user can mend; the message, a line, says what is wrong and what to do."""
+
+
+class InputError(QaudioError, ValueError):
+    """An argument, setting or file that is out of range, malformed or contradicts another."""
+
+
+class EntryError(QaudioError):
     """An entry that cannot be found, read or trusted; the message, a line, names file and fault."""
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
 
 
-class DataError(Exception):
+class DataError(QaudioError):
     """A data set that cannot be used; the message says what is expected where."""
+
+
+class AudioError(QaudioError):
+    """A sound file that cannot be used; the message is one line naming file and fault."""
+
+
+class DownloadError(QaudioError):
+    """A file that cannot be had, or is not the expected one; the message says what to do."""

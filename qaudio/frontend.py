@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 
+from qaudio.errors import InputError
 from qaudio.resampling import whole_ratio
 
 Kind = Literal["logmel", "delta", "published", "efficientat"]
@@ -76,18 +77,18 @@ class FrontendConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise ValueError(f"frontend kind must be one of {get_args(Kind)}, not {self.kind!r}")
+            raise InputError(f"frontend kind must be one of {get_args(Kind)}, not {self.kind!r}")
         for name in ("sample_rate", "n_fft", "hop_length", "n_mels"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-                raise ValueError(f"frontend {name} must be a positive integer, not {value!r}")
+                raise InputError(f"frontend {name} must be a positive integer, not {value!r}")
             if value > MOST[name]:
-                raise ValueError(f"frontend {name} must be at most {MOST[name]}, not {value}")
+                raise InputError(f"frontend {name} must be at most {MOST[name]}, not {value}")
         window = self.win_length
         if window is not None and not (type(window) is int and 2 <= window <= self.n_fft):
-            raise ValueError(f"frontend win_length must be 2 to n_fft ({self.n_fft}), not {window}")
+            raise InputError(f"frontend win_length must be 2 to n_fft ({self.n_fft}), not {window}")
         if self.mel_scale not in get_args(MelScale):
-            raise ValueError(
+            raise InputError(
                 f"frontend mel_scale must be one of {get_args(MelScale)}, not {self.mel_scale!r}"
             )
         _check_number("preemphasis", self.preemphasis, 0, 1)
@@ -96,16 +97,16 @@ class FrontendConfig:
         if self.log_offset is not None:
             _check_number("log_offset", self.log_offset, 1e-30, 1e30)
         if self.n_mels * self.sample_rate > MOST_VALUES * self.hop_length:
-            raise ValueError(
+            raise InputError(
                 f"frontend of {self.n_mels} mel bins every {self.hop_length} samples at "
                 f"{self.sample_rate} Hz gives over {MOST_VALUES} values a second"
             )
         for name in ("f_min", "f_max"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ValueError(f"frontend {name} must be a finite number of Hz, not {value!r}")
+                raise InputError(f"frontend {name} must be a finite number of Hz, not {value!r}")
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
-            raise ValueError(
+            raise InputError(
                 f"frontend needs 0 <= f_min < f_max <= sample_rate/2, got {self.f_min}, "
                 f"{self.f_max} at {self.sample_rate} Hz"
             )
@@ -119,7 +120,7 @@ class FrontendConfig:
         """
         unknown = set(settings) - {field.name for field in fields(cls)}
         if unknown:
-            raise ValueError(f"unknown frontend settings: {', '.join(sorted(unknown))}")
+            raise InputError(f"unknown frontend settings: {', '.join(sorted(unknown))}")
         return cls(**{**KIND_SETTINGS.get(str(settings.get("kind")), {}), **settings})
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,7 +141,7 @@ LATER = ("win_length", "preemphasis", "mel_scale", "log_offset", "shift", "scale
 def _check_number(name: str, value: Any, low: float, high: float) -> None:
     """Raise ValueError unless a setting is a number within limits."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ValueError(f"frontend {name} must be {low:g} to {high:g}, not {value!r}")
+        raise InputError(f"frontend {name} must be {low:g} to {high:g}, not {value!r}")
 
 
 class Frontend(nn.Module):
@@ -202,7 +203,7 @@ class Frontend(nn.Module):
         if self.config.preemphasis:
             waveform = waveform[:, 1:] - self.config.preemphasis * waveform[:, :-1]
         if waveform.shape[-1] <= half:
-            raise ValueError(
+            raise InputError(
                 f"the front-end needs more than {half} samples, not {waveform.shape[-1]}"
             )
         edges = waveform[:, 1 : half + 1].flip(1), waveform[:, -half - 1 : -1].flip(1)

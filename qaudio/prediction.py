@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qaudio.data.audio import AudioError, display_name, windows, windows_of
+from qaudio.data.audio import display_name, windows, windows_of
 from qaudio.deploy.onnx.runtime import OnnxModel
+from qaudio.errors import AudioError, InputError
 from qaudio.resampling import check_rate
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def predict(
         TypeError: when `audio` is neither path nor samples, or `model` is a name.
     """
     if top_k < 1:
-        raise ValueError(f"top_k must be at least 1, not {top_k}")
+        raise InputError(f"top_k must be at least 1, not {top_k}")
     analysis = analyse(model, audio, sample_rate=sample_rate, window=window, hop=hop)
     return analysis.clip(top_k) if window is None else analysis.rows(top_k)
 
@@ -128,11 +129,11 @@ def analyse(
     if isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model must be a network: qaudio.load({os.fspath(model)!r}) gives it")
     if window is not None and not 0.05 <= window <= 3600:
-        raise ValueError(f"window must be 0.05 to 3600 seconds, not {window}")
+        raise InputError(f"window must be 0.05 to 3600 seconds, not {window}")
     length = WINDOW_SECONDS if window is None else window
     step = (HOP_SECONDS if window is None else length / 2) if hop is None else hop
     if not 0 < step <= length:
-        raise ValueError(f"hop must be above 0 and at most the window of {length:g} s, not {step}")
+        raise InputError(f"hop must be above 0 and at most the window of {length:g} s, not {step}")
     if sample_rate is not None:
         check_rate(sample_rate)
     whole = WHOLE_SECONDS if window is None else length

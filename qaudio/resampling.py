@@ -8,6 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from qaudio.errors import InputError
+
 ZEROS, ROLLOFF = 6, 0.99  # of the filter: zero crossings on each side, cut-off over Nyquist's
 _BLOCK = 1 << 22  # samples of the filter's overlapping windows held at once
 
@@ -15,9 +17,9 @@ _BLOCK = 1 << 22  # samples of the filter's overlapping windows held at once
 def check_rate(rate: float) -> None:
     """Raise ValueError for a rate below 100 Hz, above 10 MHz, or that is no whole number."""
     if not 100 <= rate <= 10_000_000:
-        raise ValueError(f"sample rate {rate} Hz is outside 100 Hz to 10 MHz")
+        raise InputError(f"sample rate {rate} Hz is outside 100 Hz to 10 MHz")
     if rate != int(rate):
-        raise ValueError(f"sample rate {rate} Hz is no whole number")
+        raise InputError(f"sample rate {rate} Hz is no whole number")
 
 
 def whole_ratio(source_rate: int, target_rate: int) -> tuple[int, int]:

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from qaudio.download import CHUNK, Download, DownloadError, ResumingDownloader, fetch
+from qaudio.download import CHUNK, Download, ResumingDownloader, fetch
+from qaudio.errors import DownloadError
 from tests.support.server import serving
 
 CONTENT = os.urandom(1_000_000)

@@ -7,7 +7,7 @@ import soundfile
 import torch
 
 from qaudio.data import audio
-from qaudio.data.audio import AudioError
+from qaudio.errors import AudioError
 from qaudio.frontend import resample
 from qaudio.prediction import analyse, predict
 

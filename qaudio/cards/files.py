@@ -9,7 +9,7 @@ from qaudio.cards import confusion, model_card
 from qaudio.cards.tables import percent
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
-from qaudio.zoo.store import entry_name
+from qaudio.zoo.store import entry_name, read_text
 
 
 def write(
@@ -50,7 +50,7 @@ def check(
             f"{', '.join([*made, *picture])}"
         )
     for name, text in made.items():
-        if (folder / name).read_text(encoding="utf-8") != text:
+        if read_text(folder, name) != text:
             raise EntryError(f"{entry_name(folder)}: {name} is not the card that its results give")
     if picture:
         confusion.check(folder / confusion.FILE, predictions, config["labels"])
@@ -59,7 +59,7 @@ def check(
 
 def _check_other(folder: Path, results: dict[str, Any]) -> str:
     """Of a card that another qaudio made, its score: this qaudio words cards otherwise."""
-    card = (folder / "README.md").read_text(encoding="utf-8")
+    card = read_text(folder, "README.md")
     mean = results["result"]["mean"]
     if f"value: {mean}\n" not in card or f"**{percent(mean)}**" not in card:
         raise EntryError(f"{entry_name(folder)}: README.md is not the card of score {mean}")

@@ -16,8 +16,9 @@ from qaudio.cards.confusion import pictured
 from qaudio.cards.papers import KINDS, papers
 from qaudio.cards.tables import dependence, interval, percent, points, spread
 from qaudio.data.benchmarks.descriptions import about
-from qaudio.evaluation.predictions import Predictions, confused_with, of_a_folder, scores_by_class
-from qaudio.zoo.schema import HUB_PREFIX
+from qaudio.evaluation.metrics import confused_with, scores_by_class
+from qaudio.evaluation.predictions import Predictions
+from qaudio.zoo.schema import HUB_PREFIX, is_custom_dataset
 
 FORMAT = 7  # of the card's text, in config.json; a change of the text is a new one
 FOLDED = 20  # a table of more classes than that is folded away
@@ -203,7 +204,8 @@ def _details(config: dict[str, Any], results: dict[str, Any]) -> str:
 
 def _usage(results: dict[str, Any]) -> str:
     name = results["entry"]
-    own = " --data.name my_sounds" if of_a_folder(results) else ""  # than those it was trained on
+    # Other recordings than those it was trained on need another name.
+    own = " --data.name my_sounds" if is_custom_dataset(results) else ""
     start = f"--model.source {name} --writer.entry {name.partition('.')[0]}.my_sounds"
     return f"""```python
 import qaudio

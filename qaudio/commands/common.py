@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from qaudio import paths
-from qaudio.errors import EntryError
+from qaudio.errors import EntryError, InputError, QaudioError
 from qaudio.text import one_line
+from qaudio.zoo.store import PACKAGE
 
-# By name: importing them would load torch for `qaudio list`.
-TOLD = (
-    "AudioError", "DataError", "DownloadError", "MisconfigurationException", "OutOfMemoryError",
-)  # fmt: skip
+REPORT = (
+    "this is an error in qaudio, not in what you gave it: please report it, with the lines above "
+    "and the command"
+)
 
 
 class Commands:
@@ -33,8 +34,17 @@ class Commands:
             name, help=help, description=help, epilog=f"example: {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
+        add_debug(sub)
         sub.set_defaults(run=run)
         return sub
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """The option of every command; without a default, which a subcommand's would put over it."""
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS,
+        help="show the traceback of whatever goes wrong",
+    )  # fmt: skip
 
 
 def positive(text: str) -> int:
@@ -78,12 +88,20 @@ def usage(command: str, message: str) -> int:
     return 2
 
 
-def is_told(error: Exception) -> bool:
-    """Whether an error's own words say what is wrong: then nobody needs its traceback."""
-    return isinstance(error, EntryError | ValueError | OSError) or type(error).__name__ in TOLD
+def is_user_error(error: BaseException) -> bool:
+    """Whether a user can mend what went wrong, so that one line says it better than a traceback.
+
+    That is a `QaudioError`; what the operating system refuses, such as to write to a full disk, but
+    for files of the package; and a device whose memory is too small.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return not Path(str(error.filename or "")).is_relative_to(PACKAGE)
+    torch = sys.modules.get("torch")  # not imported here: `qaudio list` goes without
+    no_memory = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return isinstance(error, QaudioError) or no_memory
 
 
-def say_failed(error: Exception | str) -> int:
+def print_error(error: Exception | str) -> int:
     """Tell of a failure in one line; the exit code."""
     print(f"qaudio: {one_line(error)}", file=sys.stderr)
     return 1
@@ -125,5 +143,5 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         try:
             file = stack.enter_context(paths.replacing(path))
         except OSError as error:
-            raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
+            raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
         yield file

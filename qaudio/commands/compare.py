@@ -7,7 +7,7 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
-from qaudio.commands.common import Commands, amount, replacing, say_failed, usage
+from qaudio.commands.common import Commands, amount, print_error, replacing, usage
 from qaudio.errors import EntryError
 from qaudio.zoo.store import entries
 
@@ -64,7 +64,7 @@ def _compare(options: argparse.Namespace) -> int:
         nothing = not comparison.groups and not comparison.unscored
         faults = [fault for _, fault in comparison.faults] or ["no entries to compare"] * nothing
         for fault in faults[: -1 if nothing else None]:
-            say_failed(fault)
+            print_error(fault)
         if nothing:
             raise EntryError(faults[-1])  # not a plain return, which would leave empty files
         others = peers.read() if options.peers else []

@@ -6,10 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
+from qaudio.cards.tables import facts
 from qaudio.commands.common import Commands
 from qaudio.errors import EntryError
 from qaudio.zoo.resolve import DEFAULT_ENTRY, load, locate
-from qaudio.zoo.store import entry_name, file_of, read_config, read_results, read_source
+from qaudio.zoo.store import entry_name, read_config, read_results, read_source, read_text
 
 
 def register(command: Commands) -> None:
@@ -35,8 +36,6 @@ def _info(options: argparse.Namespace) -> int:
     settings = config["frontend"]
     rows.append(("front-end", ", ".join(f"{key} {value}" for key, value in settings.items())))
     if results:
-        from qaudio.cards.tables import facts
-
         rows += facts(results)
     elif "results.json" in config["files"]:
         raise EntryError(f"{entry_name(folder)}: results.json is missing")
@@ -54,7 +53,7 @@ def _unscored(folder: Path) -> list[tuple[str, str]]:
 
     rows, path = [("score", "none: it was not tested")], folder / "plan.json"
     if path.is_file():
-        plan = Plan.from_json(file_of(folder, path.name).read_text(encoding="utf-8"))
+        plan = Plan.from_json(read_text(folder, path.name))
         asked = [f"{name} {value}" for name, value in plan.request.items() if value is not None]
         rows.append(("pruned", f"by {plan.criterion}, {', '.join(asked)}; not fine-tuned"))
     costs = cost(load(folder))

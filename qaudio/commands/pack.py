@@ -37,7 +37,7 @@ def _pack(options: argparse.Namespace) -> int:
     import yaml
 
     import qaudio
-    from qaudio.data.shards import pack
+    from qaudio.data.pack import pack
 
     settings = {name: yaml.safe_load(value) for name, _, value in pairs}
     try:

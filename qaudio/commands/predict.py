@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.commands.common import Commands, positive, say_beside_bar, usage
+from qaudio.errors import AudioError
 from qaudio.zoo.resolve import DEFAULT_ENTRY, load
 
 
@@ -55,7 +56,7 @@ def _predict(options: argparse.Namespace) -> int:
         return usage("predict", f"--runtime {options.runtime} takes {wanted}, as --model")
     from tqdm import tqdm
 
-    from qaudio.data.audio import AudioError, display_name, info
+    from qaudio.data.audio import display_name, info
     from qaudio.prediction import analyse
 
     files = list(options.files)

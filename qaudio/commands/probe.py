@@ -6,6 +6,7 @@ import argparse
 import json
 
 from qaudio.commands.common import Commands, usage
+from qaudio.zoo.resolve import load
 
 
 def register(command: Commands) -> None:
@@ -41,7 +42,6 @@ def _probe(options: argparse.Namespace) -> int:
     from qaudio.evaluation.probe import LINEAR, ZERO_SHOT
     from qaudio.training.cli import recipe_data
     from qaudio.training.transfer import transfer
-    from qaudio.zoo.resolve import load
 
     data = recipe_data(options.config, options.overrides)
     found = transfer(load(options.entry), data, ZERO_SHOT if options.zero_shot else LINEAR)

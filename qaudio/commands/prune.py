@@ -11,7 +11,7 @@ from qaudio.commands.common import (
     amount,
     check_out,
     positive,
-    say_failed,
+    print_error,
     usage,
 )
 from qaudio.zoo.resolve import load, locate
@@ -93,7 +93,7 @@ def _prune(options: argparse.Namespace) -> int:
             seed=options.seed,
         )
     for warning in warned:
-        say_failed(str(warning.message))
+        print_error(str(warning.message))
     small = prune(model, chosen)
     config, extra = read_config(source), {"plan.json": chosen.to_json()}
     seen = trained_on(source)

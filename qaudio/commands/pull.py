@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from qaudio.commands.common import Commands, usage
+from qaudio.zoo.hub import pull
 from qaudio.zoo.resolve import on_hub
 from qaudio.zoo.store import entry_name
 
@@ -20,8 +21,6 @@ def register(command: Commands) -> None:
 
 
 def _pull(options: argparse.Namespace) -> int:
-    from qaudio.zoo.hub import pull
-
     if not on_hub(options.source):
         return usage("pull", f"write the source as hf-hub:org/name, not {options.source!r}")
     folder = pull(options.source, options.out)

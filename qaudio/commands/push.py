@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from qaudio.commands.common import Commands, usage
+from qaudio.zoo.hub_cache import REPO
 
 
 def register(command: Commands) -> None:
@@ -22,7 +23,6 @@ def register(command: Commands) -> None:
 
 def _push(options: argparse.Namespace) -> int:
     from qaudio.cards.entries import push
-    from qaudio.zoo.hub_cache import REPO
 
     if not REPO.fullmatch(options.repo):
         return usage("push", f"{options.repo!r} is not a repository's name, your-name/entry")

@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qaudio.cards.tables import with_generated
 from qaudio.commands import training
-from qaudio.commands.common import Commands, is_told, numbers, replacing, say_failed, usage
+from qaudio.commands.common import Commands, is_user_error, numbers, print_error, replacing, usage
 from qaudio.errors import EntryError
 
 if TYPE_CHECKING:
@@ -71,10 +72,10 @@ def _study(options: argparse.Namespace) -> int:
                 failed += training.run("crossval", arguments)
             except (Exception, SystemExit) as error:  # the other cells go on
                 failed += 1
-                if not isinstance(error, SystemExit) and not is_told(error):
+                if not isinstance(error, SystemExit) and not is_user_error(error):
                     traceback.print_exc()
                 said = "its settings are refused" if isinstance(error, SystemExit) else error
-                say_failed(EntryError(f"{benchmark} {cell.name}: {said}"))
+                print_error(EntryError(f"{benchmark} {cell.name}: {said}"))
     if not options.list:
         _write_documents(study, Path(options.zoo))
     return 1 if failed else 0
@@ -104,7 +105,6 @@ def _missing(
 
 def _write_documents(study: Study, zoo: Path) -> None:
     """The tables in the recipes' README.md, and the picture in the zoo."""
-    from qaudio.cards.tables import with_generated
     from qaudio.study import forest_plot
     from qaudio.study.answers import Findings
 

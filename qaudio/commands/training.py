@@ -6,6 +6,7 @@ import logging
 import warnings
 
 from qaudio.commands.common import Commands, usage
+from qaudio.errors import InputError
 
 TRAINING = {
     "train": "fit one split, test it, write or extend the entry",
@@ -48,6 +49,7 @@ def run(name: str, arguments: list[str]) -> int:
     # As `--model.freeze` wants it.
     warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
     from torch import OutOfMemoryError
 
     from qaudio.training.cli import main
@@ -56,6 +58,8 @@ def run(name: str, arguments: list[str]) -> int:
         return main(name, arguments)
     except OutOfMemoryError as error:
         raise OutOfMemoryError(f"{error}: give a smaller --data.batch_size") from None
+    except MisconfigurationException as error:  # Lightning's word for settings that do not go
+        raise InputError(str(error)) from error
 
 
 def _is_no_advert(record: logging.LogRecord) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from qaudio.commands.common import Commands, replacing, say_failed, usage
+from qaudio.cards import tables
+from qaudio.commands.common import Commands, print_error, replacing, usage
 from qaudio.errors import EntryError
 from qaudio.zoo.resolve import DEFAULT_ENTRY, on_hub
 from qaudio.zoo.store import entries, zoo_folder
@@ -26,7 +27,6 @@ def register(command: Commands) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from qaudio.cards import tables
     from qaudio.cards.entries import renew_card, verify
     from qaudio.study import forest_plot
     from qaudio.study.answers import Findings
@@ -44,7 +44,7 @@ def _verify(options: argparse.Namespace) -> int:
             print(f"{name}: " + "; ".join(verify(name)), flush=True)
         except EntryError as error:
             failed += 1
-            say_failed(error)
+            print_error(error)
     top = zoo_folder().parent
     # The tables are made of entries that hold.
     if failed or not options.all or not (top / "pyproject.toml").is_file():
@@ -65,7 +65,7 @@ def _verify(options: argparse.Namespace) -> int:
         elif made != text:
             failed += 1
             where = path.relative_to(top)
-            say_failed(EntryError(f"{where}: differs from what the entries' results give"))
+            print_error(EntryError(f"{where}: differs from what the entries' results give"))
         else:
             print(f"{path.relative_to(top)}: follows from the entries' results")
     return 1 if failed else 0

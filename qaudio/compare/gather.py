@@ -15,7 +15,9 @@ from typing import Any
 
 from qaudio.data.benchmarks.descriptions import DATASETS
 from qaudio.errors import EntryError
-from qaudio.evaluation.predictions import METRICS, Predictions, paired_difference, scores_by_class
+from qaudio.evaluation.bootstrap import paired_difference
+from qaudio.evaluation.metrics import METRICS, scores_by_class
+from qaudio.evaluation.predictions import Predictions
 from qaudio.text import shown
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.store import file_of, read_config, read_json

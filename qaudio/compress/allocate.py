@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from qaudio.compress.cost import macs_by_layer
+from qaudio.errors import InputError
 from qaudio.models.base import AudioModel
 
 Widths = dict[str, int]
@@ -196,7 +197,7 @@ def within_reach(name: str, target: float, least: float, whole: float) -> float:
     """
     wanted = target * whole if 0 <= target <= 1 else target
     if not least <= wanted <= whole:
-        raise ValueError(
+        raise InputError(
             f"{name} {wanted:.4g} cannot be met over the chosen layers: from {least:.4g} "
             f"({least / whole:.1%}) to {whole:.4g} are possible"
         )

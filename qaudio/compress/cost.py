@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from qaudio.compress.timing import in_processor_time, seconds_of
+from qaudio.errors import InputError
 from qaudio.models.base import AudioModel, check_model, evaluating
 
 WARMUP, REPEATS = 3, 15
@@ -94,7 +95,7 @@ def cost(model: AudioModel, *, seconds: float = 10.0, latency: bool = False) -> 
     """
     check_model(model)
     if not seconds > 0:
-        raise ValueError(f"seconds must be positive, not {seconds}")
+        raise InputError(f"seconds must be positive, not {seconds}")
     # An optimized model counts as what it was made from; its latency is its own.
     counted: AudioModel = getattr(model, "original", model)
     macs = sum(macs_by_layer(counted, seconds).values())

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qaudio.errors import InputError
 from qaudio.models.base import AudioModel, ChannelGroup, evaluating
 from qaudio.quaternion import QConv2d, QLinear
 
@@ -105,7 +106,7 @@ def bn_scale(model: AudioModel, group: ChannelGroup) -> Tensor:
         ValueError: for channels without a BatchNorm.
     """
     if not group.norms:
-        raise ValueError(f"bn_scale: {group.name} has no BatchNorm")
+        raise InputError(f"bn_scale: {group.name} has no BatchNorm")
     planes = 4 if model.quaternion else 1
     gammas = [model.get_submodule(norm).weight.detach() for norm in group.norms]  # type: ignore[operator]
     return _mean([_normalised(gamma.cpu().float().abs().reshape(planes, -1)) for gamma in gammas])
@@ -136,7 +137,7 @@ def taylor(model: AudioModel, groups: Sequence[ChannelGroup], data: Batches) -> 
             change = product.double().sum(dim=(0, 2, 3)).square()
             totals[layer] = totals.get(layer, 0) + change
     if not totals:
-        raise ValueError("criterion 'taylor' needs at least one batch")
+        raise InputError("criterion 'taylor' needs at least one batch")
     return {
         group.name: _mean([_normalised(totals[layer][None]) for layer in group.producers])
         for group in groups
@@ -174,17 +175,17 @@ def scores(
             not finite.
     """
     if criterion not in CRITERIA:
-        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
+        raise InputError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
     for group in groups:
         for layer in (*group.producers, *group.norms):
             if not all(p.isfinite().all() for p in model.get_submodule(layer).parameters()):
-                raise ValueError(f"{layer} has weights that are NaN or infinite: nothing to rank")
+                raise InputError(f"{layer} has weights that are NaN or infinite: nothing to rank")
     if criterion == "taylor":
         if data is None:
-            raise ValueError("criterion 'taylor' needs data: batches of (waveforms, labels)")
+            raise InputError("criterion 'taylor' needs data: batches of (waveforms, labels)")
         found = taylor(model, groups, data)
         if not all(score.isfinite().all() for score in found.values()):
-            raise ValueError("criterion 'taylor': NaN or infinite gradients; is the sound finite?")
+            raise InputError("criterion 'taylor': NaN or infinite gradients; is the sound finite?")
         return found
     if criterion == "bn_scale":
         return {group.name: bn_scale(model, group) for group in groups}

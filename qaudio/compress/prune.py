@@ -26,6 +26,7 @@ from qaudio.compress.allocate import (
 )
 from qaudio.compress.importance import CRITERIA, Batches, scores
 from qaudio.compress.latency import LatencyMeter, of_widths, towards_latency
+from qaudio.errors import InputError
 from qaudio.models.base import AudioModel, ChannelGroup, check_model
 from qaudio.quaternion import QConv2d, QLinear
 
@@ -62,17 +63,17 @@ class Plan:
         try:
             document = json.loads(text)
         except ValueError as error:
-            raise ValueError(f"not a pruning plan: {error}") from None
+            raise InputError(f"not a pruning plan: {error}") from None
         names = {field.name for field in fields(cls)}
         if not isinstance(document, dict) or set(document) != names:
-            raise ValueError(f"not a pruning plan: expected the keys {', '.join(sorted(names))}")
+            raise InputError(f"not a pruning plan: expected the keys {', '.join(sorted(names))}")
         kept, widths = document["kept"], (document["before"], document["after"])
         if not (
             isinstance(kept, dict)
             and all(isinstance(one, list) and all(map(_whole, one)) for one in kept.values())
             and all(isinstance(one, dict) and all(map(_whole, one.values())) for one in widths)
         ):
-            raise ValueError("not a pruning plan: kept, before or after is of another form")
+            raise InputError("not a pruning plan: kept, before or after is of another form")
         return cls(**document)
 
 
@@ -132,18 +133,18 @@ def plan(
     }
     given = [name for name, value in {"ratio": ratio, **targets}.items() if value is not None]
     if len(given) != 1:
-        raise ValueError(f"give exactly one of ratio, {', '.join(targets)}, not {given or 'none'}")
+        raise InputError(f"give exactly one of ratio, {', '.join(targets)}, not {given or 'none'}")
     if criterion not in CRITERIA:
-        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
+        raise InputError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
     if allocation not in ("uniform", "global"):
-        raise ValueError(f"allocation must be 'uniform' or 'global', not {allocation!r}")
+        raise InputError(f"allocation must be 'uniform' or 'global', not {allocation!r}")
     for name, value in (("multiple_of", multiple_of), ("min_channels", min_channels)):
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive whole number, not {value!r}")
+            raise InputError(f"{name} must be a positive whole number, not {value!r}")
     if model.quaternion and multiple_of % 4:
-        raise ValueError(f"multiple_of must be a multiple of 4 for a quaternion net: {multiple_of}")
+        raise InputError(f"multiple_of must be a multiple of 4 for a quaternion net: {multiple_of}")
     if ratio is not None and not 0 <= ratio < 1:
-        raise ValueError(f"ratio is the share removed, 0 <= ratio < 1, not {ratio}")
+        raise InputError(f"ratio is the share removed, 0 <= ratio < 1, not {ratio}")
     groups = select_groups(model, layers)
     widths = dict(model.widths)
     allowed = {g.name: allowed_widths(widths[g.name], multiple_of, min_channels) for g in groups}
@@ -232,10 +233,10 @@ def prune(model: AudioModel, plan_or_none: Plan | None = None, **request: Any) -
             f"prune takes a Plan or named arguments, such as ratio=0.5, not {plan_or_none!r}"
         )
     if (plan_or_none is None) == (not request):
-        raise ValueError("give either a plan or the arguments of qaudio.plan")
+        raise InputError("give either a plan or the arguments of qaudio.plan")
     chosen = plan_or_none or plan(model, **request)
     if chosen.architecture != model.architecture or chosen.before != model.widths:
-        raise ValueError(
+        raise InputError(
             f"the plan was made for {chosen.architecture} with other widths than this "
             f"{model.architecture}"
         )
@@ -271,11 +272,11 @@ def select_groups(model: AudioModel, layers: str | Sequence[str]) -> list[Channe
         return [group for group in groups if group.prunable]
     if layers == "published":
         if not model.published_blocks:
-            raise ValueError(f"no paper prunes {model.architecture}: say 'all' or name layers")
+            raise InputError(f"no paper prunes {model.architecture}: say 'all' or name layers")
         return [group for group in groups if group.block in model.published_blocks]
     names = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else layers
     if not names:
-        raise ValueError("layers is empty: name some, or say 'all' or 'published'")
+        raise InputError("layers is empty: name some, or say 'all' or 'published'")
     selected: list[ChannelGroup] = []
     for name in names:
         match = re.fullmatch(r"blocks?(\d+)(?:-(\d+))?", name)
@@ -285,10 +286,10 @@ def select_groups(model: AudioModel, layers: str | Sequence[str]) -> list[Channe
         else:
             found = [group for group in groups if group.name == name]
         if name in ("all", "published"):
-            raise ValueError(f"layers {name!r} stands alone, not in {', '.join(names)!r}")
+            raise InputError(f"layers {name!r} stands alone, not in {', '.join(names)!r}")
         if not found:
             known = ", ".join(group.name for group in groups)
-            raise ValueError(
+            raise InputError(
                 f"{model.architecture} has no layers {name!r}; there are all, published, "
                 f"blocksA-B, and {known}"
             )
@@ -301,16 +302,16 @@ def _check(model: AudioModel, plan: Plan) -> None:
     component = 4 if model.quaternion else 1
     unknown = set(plan.kept) - set(model.widths)
     if unknown:
-        raise ValueError(f"the plan names unknown layers: {', '.join(sorted(unknown))}")
+        raise InputError(f"the plan names unknown layers: {', '.join(sorted(unknown))}")
     for name, width in model.widths.items():
         kept = plan.kept.get(name, list(range(width // component)))
         ascending = all(isinstance(n, int) for n in kept) and kept == sorted(set(kept))
         if not kept or not ascending or kept[0] < 0 or kept[-1] >= width // component:
-            raise ValueError(
+            raise InputError(
                 f"the plan's {name} must keep ascending indices from 0 to {width // component - 1}"
             )
         if len(kept) * component != plan.after.get(name):
-            raise ValueError(
+            raise InputError(
                 f"the plan keeps {len(kept) * component} channels of {name}, but says "
                 f"{plan.after.get(name)}"
             )

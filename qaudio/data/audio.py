@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import soundfile
 
+from qaudio.errors import AudioError
 from qaudio.paths import cache_folder, replacing
 from qaudio.resampling import resampled_length
 from qaudio.text import shown
@@ -23,10 +24,6 @@ SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".a
 UNREAD = {".m4a", ".mp4", ".aac", ".amr", ".3gp", ".wma", ".webm", ".ape", ".wv"}  # by libsndfile
 LONGEST = 1 << 28  # samples of a sound that is read whole: an hour and a half at 48 kHz
 _BLOCK = 1 << 18  # samples read at once: a header that claims 2 GiB allocates no more than this
-
-
-class AudioError(Exception):
-    """A sound file that cannot be used; the message is one line naming file and fault."""
 
 
 @dataclass(frozen=True)

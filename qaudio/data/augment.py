@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qaudio.errors import InputError
+
 
 # A function, not a class above the others: a recipe would then have to name the class it means.
 def _check(settings: Any, **limits: tuple[float, float]) -> None:
@@ -20,7 +22,7 @@ def _check(settings: Any, **limits: tuple[float, float]) -> None:
         value = getattr(settings, name)
         if value is not None and not low <= value <= high:
             kind = type(settings).__name__
-            raise ValueError(f"{kind}: {name} must be {low:g} to {high:g}, not {value}")
+            raise InputError(f"{kind}: {name} must be {low:g} to {high:g}, not {value}")
 
 
 @dataclass

@@ -6,7 +6,7 @@ import math
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -21,47 +21,17 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from qaudio.data.archive import Archive, install
-from qaudio.data.audio import AudioCache, AudioError
+from qaudio.data.audio import AudioCache
 from qaudio.data.augment import WaveformAugment, global_seed
-from qaudio.data.dataset import (
-    Clip,
-    ClipDataset,
-    EpochSampler,
-    Item,
-    ResumableLoader,
-    collate,
-    cut,
-)
+from qaudio.data.clip import Clip
+from qaudio.data.dataset import ClipDataset, EpochSampler, Item, ResumableLoader, collate, cut
 from qaudio.data.shards import FACTS, PackedClips
-from qaudio.errors import DataError
+from qaudio.data.split import TRAINING, VALIDATION, Split
+from qaudio.errors import AudioError, DataError, InputError
 from qaudio.resampling import resampled_length
 
-# Folds of the clips of a benchmark with one fixed split instead of a cross-validation.
-TRAINING, TEST, VALIDATION = 0, 1, 2
 ROOM_AFTER = 200  # clips, what all of them need is compared with the room on the disk
 NAMED = 10  # at most so many of the clips that cannot be used are named in the warning
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which part of which benchmark is trained on and which is held out.
-
-    Attributes:
-        benchmark: as in entry names ("esc10").
-        dataset: the recordings and their folds; benchmarks that share both share this name, so
-            that a parent trained on one can be checked against a child on the other.
-        protocol: how the folds are made, by name.
-        fold: the held-out fold.
-        folds: how many there are; 1 for a fixed split.
-        scored: the fold that is evaluated: `fold`, or a validation fold taken from training.
-    """
-
-    benchmark: str
-    dataset: str
-    protocol: str
-    fold: int
-    folds: int
-    scored: int
 
 
 class AudioDataModule(LightningDataModule):
@@ -136,19 +106,19 @@ class AudioDataModule(LightningDataModule):
     ):
         super().__init__()
         if holdout not in ("test", "validation"):
-            raise ValueError(f"holdout must be 'test' or 'validation', not {holdout!r}")
+            raise InputError(f"holdout must be 'test' or 'validation', not {holdout!r}")
         if crop not in ("start", "center"):
-            raise ValueError(f"crop must be 'start' or 'center', not {crop!r}")
+            raise InputError(f"crop must be 'start' or 'center', not {crop!r}")
         if seconds is not None and not 0 < seconds < float("inf"):
-            raise ValueError(f"seconds must be positive, or None for whole clips, not {seconds}")
+            raise InputError(f"seconds must be positive, or None for whole clips, not {seconds}")
         if segment_hop is not None and (seconds is None or not 0 < segment_hop <= seconds):
-            raise ValueError(
+            raise InputError(
                 f"segment_hop must be above 0 and at most seconds ({seconds}), not {segment_hop}"
             )
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+            raise InputError(f"batch_size must be at least 1, not {batch_size}")
         if seed is not None and seed < 0:
-            raise ValueError(f"seed must be at least 0, not {seed}")
+            raise InputError(f"seed must be at least 0, not {seed}")
         if download and self.archive is None:
             raise DataError(
                 f"{type(self).__name__} is not downloaded: {self.not_hosted}. Expected under "
@@ -280,7 +250,7 @@ class AudioDataModule(LightningDataModule):
         module = None if self.trainer is None else self.trainer.lightning_module
         heard = getattr(module, "sample_rate", None)
         if heard is None and self.sample_rate is None:
-            raise ValueError("pass sample_rate, or let a Trainer give the model's")
+            raise InputError("pass sample_rate, or let a Trainer give the model's")
         if None not in (heard, self.sample_rate) and heard != self.sample_rate:
             raise DataError(
                 f"sample_rate is {self.sample_rate} Hz, but the model hears {heard} Hz: leave it "

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,33 +13,11 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
 from qaudio.data.augment import WaveformAugment, fit_length, item_seed
+from qaudio.data.clip import Clip
 
 if TYPE_CHECKING:
     from qaudio.data.audio import AudioCache
     from qaudio.data.shards import PackedClips
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One labelled sound.
-
-    Attributes:
-        path: sound file.
-        label: class index; of a multi-label benchmark, the indices of its classes.
-        id: unique within the benchmark.
-        fold: from 1; TRAINING, TEST or VALIDATION where the split is fixed.
-    """
-
-    path: Path
-    label: int | tuple[int, ...]
-    id: str
-    fold: int
-
-    @property
-    def classes(self) -> tuple[int, ...]:
-        """The clip's class indices, one or several."""
-        return (self.label,) if isinstance(self.label, int) else self.label
-
 
 # A clip and the parts of it that the network hears at once.
 Item = tuple[Clip, tuple[slice, ...]]

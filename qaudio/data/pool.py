@@ -15,9 +15,11 @@ import torch
 
 from qaudio.data.audio import AudioCache, display_name, sound_files
 from qaudio.data.augment import fit_length, item_seed
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule
-from qaudio.data.dataset import Clip, ClipDataset, EpochSampler, Item, as_float
-from qaudio.errors import DataError
+from qaudio.data.clip import Clip
+from qaudio.data.datamodule import AudioDataModule
+from qaudio.data.dataset import ClipDataset, EpochSampler, Item, as_float
+from qaudio.data.split import TEST, TRAINING, VALIDATION
+from qaudio.errors import DataError, InputError
 from qaudio.text import shown
 
 ID = re.compile(r"\d{4,}")  # in a file's name, where it may be a recording's id elsewhere
@@ -43,7 +45,7 @@ class Mixing:
         for name, high in (("probability", 1.0), ("alpha", 1000.0), ("join", 1.0)):
             value = getattr(self, name)
             if not 0 <= value <= high or (name == "alpha" and value == 0):
-                raise ValueError(f"Mixing: {name} must be 0 to {high:g}, not {value}")
+                raise InputError(f"Mixing: {name} must be 0 to {high:g}, not {value}")
 
 
 class AudioPool(AudioDataModule):
@@ -97,11 +99,11 @@ class AudioPool(AudioDataModule):
         super().__init__(root, seconds=seconds, **settings)
         self.cache = AudioCache(settings.get("cache_dir"), bits=16)
         if self.seconds is None or self.segment_hop is not None or self.balanced:
-            raise ValueError("AudioPool draws crops: give seconds, and no segment_hop or balanced")
+            raise InputError("AudioPool draws crops: give seconds, and no segment_hop or balanced")
         if epoch_clips is not None and epoch_clips < 1:
-            raise ValueError(f"epoch_clips must be at least 1, not {epoch_clips}")
+            raise InputError(f"epoch_clips must be at least 1, not {epoch_clips}")
         if not test_sources or set(test_sources) & set(validation_sources or []):
-            raise ValueError("test_sources must name one source at least, and none that validates")
+            raise InputError("test_sources must name one source at least, and none that validates")
         self.parts = dict.fromkeys(test_sources, TEST)
         self.parts |= dict.fromkeys(validation_sources or [], VALIDATION)
         self.epoch_clips, self.mixing = epoch_clips, mixing

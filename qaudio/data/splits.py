@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qaudio.errors import InputError
+
 
 def grouped_folds(
     labels: Sequence[tuple[int, ...]], groups: Sequence[str], folds: int, seed: int
@@ -30,7 +32,7 @@ def grouped_folds(
     """
     names = sorted(set(groups))
     if len(names) < folds:
-        raise ValueError(f"{len(names)} groups cannot fill {folds} folds")
+        raise InputError(f"{len(names)} groups cannot fill {folds} folds")
     number = {name: n for n, name in enumerate(names)}
     classes = 1 + max(max(own, default=0) for own in labels)
     counts = np.zeros((len(names), classes))  # clips of each class in each group

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from qaudio.deploy.autotune import Layer, Unit, fastest_forms, fastest_linear
 from qaudio.deploy.fused_layers import Stage, can_compile, forms, worth_measuring
 from qaudio.deploy.timing import KnownTimes
+from qaudio.errors import InputError
 from qaudio.models.base import AudioModel, MelNorm, evaluating
 from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
@@ -130,12 +131,12 @@ def optimize(
         ValueError: for clips of no length, another dtype, or a model that is not float32.
     """
     if not seconds > 0 or batch < 1:
-        raise ValueError(f"seconds and batch must be positive, not {seconds} and {batch}")
+        raise InputError(f"seconds and batch must be positive, not {seconds} and {batch}")
     if dtype not in (torch.float32, torch.bfloat16):
-        raise ValueError(f"dtype must be torch.float32 or torch.bfloat16, not {dtype}")
+        raise InputError(f"dtype must be torch.float32 or torch.bfloat16, not {dtype}")
     original = model.original if isinstance(model, OptimizedModel) else model
     if original.classifier.weight.dtype != torch.float32:
-        raise ValueError("optimize takes a float32 model; its `dtype` sets that of the result")
+        raise InputError("optimize takes a float32 model; its `dtype` sets that of the result")
     with torch.no_grad(), evaluating(original):
         sounds = _sounds(original, batch, seconds)
         expected = [original(sound) for sound in sounds]

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from qaudio.evaluation.predictions import DIGITS, Predictions, average_precisions
+from qaudio.evaluation.metrics import DIGITS, average_precisions
+from qaudio.evaluation.predictions import Predictions
 
 FILE = "report.json"
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from qaudio.errors import InputError
 from qaudio.frontend import Frontend, FrontendConfig, pad_to, resample
 
 Task = Literal["multiclass", "multilabel"]
@@ -148,12 +149,12 @@ class AudioModel(nn.Module):
         if waveform.ndim == 1:
             waveform = waveform.unsqueeze(0)
         if waveform.ndim not in (2, 3) or 0 in waveform.shape:
-            raise ValueError(
+            raise InputError(
                 "waveform must be (T,), (B, T) or (B, C, T), nothing empty, not "
                 f"{tuple(waveform.shape)}"
             )
         if not waveform.is_floating_point():
-            raise ValueError(f"waveform must be floating point in -1…1, not {waveform.dtype}")
+            raise InputError(f"waveform must be floating point in -1…1, not {waveform.dtype}")
         if waveform.ndim == 3:
             waveform = waveform.mean(dim=1)
         if sample_rate is not None:
@@ -171,7 +172,7 @@ class AudioModel(nn.Module):
         Raises:
             ValueError: where nothing can be pruned.
         """
-        raise ValueError(f"{self.architecture} cannot be pruned: it names no channel groups")
+        raise InputError(f"{self.architecture} cannot be pruned: it names no channel groups")
 
     def reset_classifier(self, num_classes: int, labels: list[str] | None = None) -> None:
         """Put a new, freshly initialised classifier on the embedding."""
@@ -218,9 +219,9 @@ class MelNorm(nn.BatchNorm1d):
 def check_classes(num_classes: int) -> None:
     """Raise ValueError unless a number of classes is one."""
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
-        raise ValueError(f"num_classes must be a positive integer, not {num_classes!r}")
+        raise InputError(f"num_classes must be a positive integer, not {num_classes!r}")
     if num_classes > MOST_CLASSES:
-        raise ValueError(f"num_classes must be at most {MOST_CLASSES}, not {num_classes}")
+        raise InputError(f"num_classes must be at most {MOST_CLASSES}, not {num_classes}")
 
 
 def check_model(model: Any) -> None:

@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from qaudio.errors import InputError
 from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel, ChannelGroup, MelNorm
 
@@ -25,11 +26,11 @@ def timm_name(architecture: str) -> str:
         return name
     plain = name.partition(".")[0]
     if timm.is_model(plain):
-        raise ValueError(f"{architecture!r} names pretrained weights; give {PREFIX}{plain}")
+        raise InputError(f"{architecture!r} names pretrained weights; give {PREFIX}{plain}")
     known = timm.list_models()
     close = difflib.get_close_matches(name, known, n=5) or [n for n in known if name in n][:5]
     similar = f"; similar: {', '.join(PREFIX + n for n in close)}" if close and name else ""
-    raise ValueError(
+    raise InputError(
         f"timm {timm.__version__} has no network {name!r}{similar}; timm.list_models() names all"
     )
 
@@ -62,7 +63,7 @@ class ImageBackbone(AudioModel):
         stages = getattr(self.backbone, "feature_info", [])
         self.min_frames = max((stage["reduction"] for stage in stages), default=32)
         if frontend.n_mels < self.min_frames:
-            raise ValueError(
+            raise InputError(
                 f"{architecture} halves its input down to 1/{self.min_frames} and needs n_mels of "
                 f"at least {self.min_frames}, not {frontend.n_mels}"
             )
@@ -73,7 +74,7 @@ class ImageBackbone(AudioModel):
 
     def channel_groups(self) -> list[ChannelGroup]:
         """Raises ValueError: nothing can be pruned."""
-        raise ValueError(
+        raise InputError(
             f"{self.architecture} cannot be pruned: qaudio prunes its own networks (cnn*, qcnn*, "
             "resnet38, qresnet38, ast_*), not timm's"
         )
@@ -88,7 +89,7 @@ class ImageBackbone(AudioModel):
                 size = self.backbone(image).shape
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(
+            raise InputError(
                 f"{self.architecture} does not take clips of any length ({reason}); choose a "
                 "convolutional network, or ast_tiny for a transformer"
             ) from None

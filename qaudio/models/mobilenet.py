@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv3 import InvertedResidual, InvertedResidualConfig
 from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
 
+from qaudio.errors import InputError
 from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel, ChannelGroup
 
@@ -59,7 +60,7 @@ class MobileNet(AudioModel):
     ):
         super().__init__(architecture, num_classes, frontend, widths={}, quaternion=False)
         if frontend.n_mels < REDUCTION:
-            raise ValueError(
+            raise InputError(
                 f"{architecture} halves its input down to 1/{REDUCTION} and needs n_mels of at "
                 f"least {REDUCTION}, not {frontend.n_mels}"
             )
@@ -92,4 +93,4 @@ class MobileNet(AudioModel):
 
     def channel_groups(self) -> list[ChannelGroup]:
         """Raises ValueError: nothing can be pruned."""
-        raise ValueError(f"{self.architecture} cannot be pruned: choose a cnn*, qcnn* or resnet38")
+        raise InputError(f"{self.architecture} cannot be pruned: choose a cnn*, qcnn* or resnet38")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qaudio.errors import InputError
 from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel, ChannelGroup, MelNorm
 from qaudio.quaternion import QConv2d, QLinear
@@ -68,7 +69,7 @@ class PannsModel(AudioModel):
     ):
         super().__init__(architecture, num_classes, frontend, widths, quaternion)
         if quaternion and self.frontend.channels != 4:
-            raise ValueError(
+            raise InputError(
                 f"{architecture} takes a four-channel front-end ('delta' or 'published'), "
                 f"not {frontend.kind!r}"
             )
@@ -84,7 +85,7 @@ class PannsModel(AudioModel):
             ValueError: for a front-end with fewer mel bins than the trunk pools.
         """
         if self.frontend.config.n_mels < self.min_frames:
-            raise ValueError(
+            raise InputError(
                 f"{self.architecture} pools {self.min_frames}-fold and needs n_mels of at least "
                 f"that, not {self.frontend.config.n_mels}"
             )

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from qaudio.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -73,9 +75,9 @@ def register(
         ValueError: for a name of another form, or one that qaudio's own architectures have.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError(f"{name!r}: use lower-case letters, digits and underscores")
+        raise InputError(f"{name!r}: use lower-case letters, digits and underscores")
     if name in ARCHITECTURES or _NAME.fullmatch(name) or _TRANSFORMER.fullmatch(name):
-        raise ValueError(f"{name!r} is one of qaudio's own architectures: use another name")
+        raise InputError(f"{name!r} is one of qaudio's own architectures: use another name")
     _registered[name] = _Registered(build, dict(widths or {}), quaternion)
 
 
@@ -94,7 +96,7 @@ def parse_architecture(name: str) -> tuple[str, bool, float]:
     if not match or match["width"] == "000":
         close = difflib.get_close_matches(name, architectures(), n=3)
         similar = f"similar: {', '.join(close)}; " if close else ""
-        raise ValueError(
+        raise InputError(
             f"unknown architecture {name!r}; {similar}known: {', '.join(architectures())}; CNNs "
             "with an optional width in percent, as in qcnn10_050; transformers with an optional "
             "stride of their patches, as in ast_tiny_s10; timm:NAME for any other of timm's "
@@ -182,7 +184,7 @@ def from_config(config: dict[str, Any]) -> AudioModel:
     """
     missing = {"architecture", "num_classes", "frontend", "widths"} - set(config)
     if missing:
-        raise ValueError(f"config lacks {', '.join(sorted(missing))}")
+        raise InputError(f"config lacks {', '.join(sorted(missing))}")
     model = create_model(
         config["architecture"],
         num_classes=config["num_classes"],
@@ -212,13 +214,13 @@ def _checked(
 ) -> dict[str, int]:
     if set(widths) != set(dense):
         wrong = sorted(set(widths) ^ set(dense))
-        raise ValueError(f"widths of {arch} must name its layers; missing or unknown: {wrong}")
+        raise InputError(f"widths of {arch} must name its layers; missing or unknown: {wrong}")
     for name, width in widths.items():
         step = 4 if quaternion else 1
         most = dense[name]  # a pruned network is never wider than the one it comes from
         valid = isinstance(width, int) and not isinstance(width, bool) and 0 < width <= most
         if not valid or width % step:
-            raise ValueError(
+            raise InputError(
                 f"width of {arch}'s {name} must be a multiple of {step} from {step} to {most}, "
                 f"not {width!r}"
             )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
 
+from qaudio.errors import InputError
 from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel, ChannelGroup, MelNorm
 
@@ -71,7 +72,7 @@ class AST(AudioModel):
     ):
         super().__init__(architecture, num_classes, frontend, widths, quaternion=False)
         if frontend.n_mels < PATCH:
-            raise ValueError(
+            raise InputError(
                 f"{architecture} needs n_mels of at least {PATCH}, not {frontend.n_mels}"
             )
         shape, self.stride = SIZES[size], stride

@@ -7,7 +7,8 @@ from typing import Any
 
 from qaudio.cards.tables import difference_text, interval, points, score
 from qaudio.data.benchmarks.descriptions import about
-from qaudio.evaluation.predictions import Predictions, paired_difference
+from qaudio.evaluation.bootstrap import paired_difference
+from qaudio.evaluation.predictions import Predictions
 from qaudio.study.grid import Cell, Study
 
 HEAD = (

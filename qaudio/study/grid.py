@@ -88,7 +88,7 @@ class Study:
             self.tables: list[tuple[str, list[str]]] = [
                 (one["title"], one["cells"]) for one in document["tables"]
             ]
-        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise EntryError(f"{path}: not readable as a study ({error!r})") from None
         for name, one in document["cells"].items():
             self._check_cell(name, one)

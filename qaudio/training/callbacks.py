@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qaudio.compress.prune import Plan, plan, plan_widths, prune, slice_tensors
 from qaudio.data.augment import global_seed
+from qaudio.errors import InputError
 from qaudio.models.base import AudioModel
 
 
@@ -32,7 +33,7 @@ class StepwisePruning(Callback):
 
     def __init__(self, request: dict[str, Any], steps: int, share: float = 0.5):
         if steps < 1 or not 0 < share <= 1:
-            raise ValueError(f"steps must be at least 1 and share in 0…1, not {steps} and {share}")
+            raise InputError(f"steps must be at least 1 and share in 0…1, not {steps} and {share}")
         self.request, self.steps, self.share = request, steps, share
         self.done = 0
         self.whole: Plan | None = None
@@ -41,14 +42,14 @@ class StepwisePruning(Callback):
         if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if trainer.world_size > 1:
-            raise ValueError("pruning in steps runs on one device: give --trainer.devices 1")
+            raise InputError("pruning in steps runs on one device: give --trainer.devices 1")
         epochs = trainer.max_epochs or 0
         if epochs < 0:
-            raise ValueError(
+            raise InputError(
                 "pruning in steps needs --trainer.max_epochs, to spread its steps over"
             )
         if epochs * self.share < self.steps:
-            raise ValueError(
+            raise InputError(
                 f"{self.steps} steps do not fit into {self.share:g} of {epochs} epochs: at least "
                 f"{math.ceil(self.steps / self.share)} epochs are needed, or fewer steps"
             )
@@ -57,7 +58,7 @@ class StepwisePruning(Callback):
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         before = self._epoch(trainer, self.steps - 1) * per_epoch
         if 0 <= trainer.max_steps <= before:
-            raise ValueError(
+            raise InputError(
                 f"max_steps {trainer.max_steps} ends the training before its last pruning step, "
                 f"which comes after {before}: give --trainer.max_steps -1, or fewer epochs"
             )

@@ -15,7 +15,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from qaudio.data.augment import Mixup, SpecAugment, global_seed, item_seed, one_hot
-from qaudio.data.datamodule import AudioDataModule, Split
+from qaudio.data.datamodule import AudioDataModule
+from qaudio.data.split import Split
+from qaudio.errors import InputError
 from qaudio.evaluation.probe import fit_linear
 from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel, Task, evaluating
@@ -90,9 +92,9 @@ class Classifier(LightningModule):
     ):
         super().__init__()
         if (arch is None) == (source is None):
-            raise ValueError("give exactly one of arch (from scratch) and source (an entry)")
+            raise InputError("give exactly one of arch (from scratch) and source (an entry)")
         if source is not None and frontend is not None:
-            raise ValueError("frontend goes with arch only: a source entry brings its own")
+            raise InputError("frontend goes with arch only: a source entry brings its own")
         for name, given, known in (
             ("task", task, Task),
             ("optimizer", optimizer, Optimizer),
@@ -100,7 +102,7 @@ class Classifier(LightningModule):
             ("freeze", freeze, Freeze),
         ):
             if given not in get_args(known):
-                raise ValueError(
+                raise InputError(
                     f"{name} must be one of {', '.join(get_args(known))}, not {given!r}"
                 )
         for name, rate in (
@@ -111,12 +113,12 @@ class Classifier(LightningModule):
             ("head_dropout", head_dropout),
         ):
             if rate is not None and not 0 <= rate <= 1:
-                raise ValueError(f"{name} is a share, 0 to 1, not {rate}")
+                raise InputError(f"{name} is a share, 0 to 1, not {rate}")
         if label_smoothing and task == "multilabel":
-            raise ValueError("label_smoothing is for one label a clip: leave it 0 with multilabel")
+            raise InputError("label_smoothing is for one label a clip: leave it 0 with multilabel")
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be at least 0, not {value}")
+                raise InputError(f"{name} must be at least 0, not {value}")
         self.arch, self.source, self.frontend, self.task = arch, source, frontend, task
         self.optimizer_name, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.schedule, self.warmup, self.decay = schedule, warmup, decay
@@ -124,12 +126,12 @@ class Classifier(LightningModule):
         self.class_weights = class_weights
         self.mixup, self.spec_augment = mixup, spec_augment
         if freeze != "none" and source is None:
-            raise ValueError(f"freeze {freeze!r} goes with source only: nothing is learnt yet")
+            raise InputError(f"freeze {freeze!r} goes with source only: nothing is learnt yet")
         if probe_first and (source is None or task == "multilabel"):
-            raise ValueError("probe_first goes with a source, and with one label a clip")
+            raise InputError("probe_first goes with a source, and with one label a clip")
         self.probe_first = probe_first
         if thaw_every < 1:
-            raise ValueError(f"thaw_every must be at least 1, not {thaw_every}")
+            raise InputError(f"thaw_every must be at least 1, not {thaw_every}")
         self.block_dropout, self.head_dropout = block_dropout, head_dropout
         self.frozen, self.thaw_every = freeze, thaw_every
         self.net: AudioModel
@@ -176,7 +178,7 @@ class Classifier(LightningModule):
     def build(self, labels: list[str], split: Split) -> AudioModel:
         """The network to train, for these classes and this split."""
         if not labels:
-            raise ValueError(
+            raise InputError(
                 f"{split.dataset} has no labels to train on: give --model DistilledClassifier and "
                 "a teacher"
             )
@@ -202,18 +204,18 @@ class Classifier(LightningModule):
                 "trainer.fit(model, datamodule=qaudio.AudioFolder(...)), or a benchmark's"
             )
         if self._trained:
-            raise ValueError(
+            raise InputError(
                 f"this {type(self).__name__}'s network was trained on another split, or the "
                 "recordings have changed since: it may have seen what is held out here. Make a "
                 "new one for each"
             )
         if any(isinstance(c, StochasticWeightAveraging) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
-            raise ValueError(
+            raise InputError(
                 "StochasticWeightAveraging copies the network before there is one, and averages "
                 "nothing: take Lightning's WeightAveraging or EMAWeightAveraging"
             )
         if data.task != self.task:
-            raise ValueError(
+            raise InputError(
                 f"{data.split.benchmark} is {data.task}, but model.task is {self.task}: give "
                 f"--model.task {data.task}"
             )
@@ -227,7 +229,7 @@ class Classifier(LightningModule):
         if self.class_weights:
             self.loss_weights = data.class_weights()
         if self.frozen == "gradual" and self.trainer.world_size > 1:
-            raise ValueError("freeze 'gradual' needs one process: DDP learns of frozen parts once")
+            raise InputError("freeze 'gradual' needs one process: DDP learns of frozen parts once")
         finetuning.apply(self.net, self.frozen, 0, self.thaw_every)
 
     def configure_model(self) -> None:
@@ -242,7 +244,7 @@ class Classifier(LightningModule):
                 continue
             layer = getattr(net, name, None)
             if not isinstance(layer, nn.Dropout):
-                raise ValueError(f"{net.architecture} has no {name}: leave --model.{name} out")
+                raise InputError(f"{net.architecture} has no {name}: leave --model.{name} out")
             layer.p = rate
         # Lightning keeps the mode it finds, and a loaded entry comes in eval mode.
         self.net = net.to(memory_format=torch.channels_last).train()
@@ -378,7 +380,7 @@ class Classifier(LightningModule):
         if self.schedule == "constant":
             return optimizer
         if math.isinf(self.trainer.estimated_stepping_batches):
-            raise ValueError(
+            raise InputError(
                 f"schedule {self.schedule!r} ends with the training: give --trainer.max_epochs or "
                 "max_steps, or --model.schedule constant"
             )

@@ -19,8 +19,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from qaudio.data.datamodule import AudioDataModule
-from qaudio.errors import EntryError
-from qaudio.evaluation.predictions import Predictions, summarise
+from qaudio.errors import EntryError, InputError, QaudioError
+from qaudio.evaluation.bootstrap import summarise
+from qaudio.evaluation.predictions import Predictions
 from qaudio.paths import replacing
 from qaudio.training.bf16 import fast_bf16
 from qaudio.training.callbacks import take_averages
@@ -263,7 +264,8 @@ def _parse(
         except ValueError as error:
             # jsonargparse buries what a constructor refuses in a list of all its settings.
             buried = str(error).startswith("Does not validate") and error.__cause__
-            raise buried or error from None
+            said = buried or error
+            raise said if isinstance(said, QaudioError) else InputError(str(said)) from None
 
 
 def _at_hand(argument: str) -> str:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from qaudio.compress import distill
 from qaudio.compress.prune import prune, select_groups
 from qaudio.data.augment import global_seed
-from qaudio.data.datamodule import Split
-from qaudio.errors import EntryError
+from qaudio.data.split import Split
+from qaudio.errors import EntryError, InputError
 from qaudio.models.base import AudioModel
 from qaudio.training.callbacks import StepwisePruning
 from qaudio.training.classifier import Classifier, clip_means
@@ -69,9 +69,9 @@ class PrunedClassifier(Classifier):
         targets = (ratio, target_macs, target_params, target_latency)
         given = sum(value is not None for value in targets)
         if given > 1 or (self.needs_target and not given):
-            raise ValueError("give exactly one of ratio (removed) and the targets (kept)")
+            raise InputError("give exactly one of ratio (removed) and the targets (kept)")
         if given and source is None:
-            raise ValueError("only an entry can be pruned: give source")
+            raise InputError("only an entry can be pruned: give source")
         self.request: dict[str, Any] = {
             "ratio": ratio,
             "target_macs": target_macs,
@@ -159,20 +159,20 @@ class DistilledClassifier(PrunedClassifier):
     ):
         super().__init__(source=source, arch=arch, **compression)
         if loss not in distill.LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(distill.LOSSES)}, not {loss!r}")
+            raise InputError(f"loss must be one of {', '.join(distill.LOSSES)}, not {loss!r}")
         if not 0 <= alpha <= 1 or not temperature > 0:
-            raise ValueError(
+            raise InputError(
                 f"alpha must be in 0…1 and temperature above 0, not {alpha} and {temperature}"
             )
         if not embedding_weight >= 0:
-            raise ValueError(f"embedding_weight must be at least 0, not {embedding_weight}")
+            raise InputError(f"embedding_weight must be at least 0, not {embedding_weight}")
         if loss == "bce" and self.task == "multiclass":
-            raise ValueError(
+            raise InputError(
                 "loss 'bce' is for several labels a clip; with one label give kl_logits, published "
                 "or features"
             )
         if store_teacher is not None and self.mixup is not None:
-            raise ValueError("store_teacher needs clips that repeat: leave mixup out")
+            raise InputError("store_teacher needs clips that repeat: leave mixup out")
         self.teacher, self.teaches = teacher, loss
         self.alpha, self.temperature = alpha, temperature
         self.embedding_weight = embedding_weight
@@ -217,7 +217,7 @@ class DistilledClassifier(PrunedClassifier):
             groups = select_groups(net, self.request["layers"])
             changed = [group.name for group in groups if "classifier" in group.consumers]
             if changed:
-                raise ValueError(
+                raise InputError(
                     f"embeddings are compared, whose size changes with each step that "
                     f"prunes {', '.join(changed)}: leave it out of layers, or give steps 1"
                 )
@@ -263,7 +263,7 @@ class DistilledClassifier(PrunedClassifier):
         if self.store_teacher is None:
             return
         if not data.repeats:
-            raise ValueError(
+            raise InputError(
                 "store_teacher needs clips that repeat from epoch to epoch: leave data.augment "
                 "out, and random crops (data.seconds must be the clips' length, or null)"
             )

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qaudio.errors import EntryError
-from qaudio.evaluation.predictions import of_a_folder
 from qaudio.zoo.io import load_weights
 from qaudio.zoo.resolve import locate
+from qaudio.zoo.schema import is_custom_dataset
 from qaudio.zoo.store import entry_name, held_out, read_results, trained_on
 
 if TYPE_CHECKING:
-    from qaudio.data.datamodule import Split
+    from qaudio.data.split import Split
     from qaudio.models.base import AudioModel
 
 
@@ -62,7 +62,7 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
         )
     if results["dataset"] != split.dataset or results["protocol"] != split.protocol:
         other = ""
-        if of_a_folder(results):
+        if is_custom_dataset(results):
             other = ". Are these other recordings? Then name them: --data.name NAME"
         raise LeakError(
             f"{name}: trained on {split.dataset}, but its folds are those of "

@@ -18,11 +18,13 @@ from filelock import FileLock
 
 from qaudio.cards.entries import push, save
 from qaudio.compress.cost import cost, device_name, measure_latency
-from qaudio.data.datamodule import Split
+from qaudio.data.split import Split
 from qaudio.deploy.optimize import optimize
 from qaudio.errors import EntryError
 from qaudio.evaluation import per_class
-from qaudio.evaluation.predictions import Predictions, metric_of, paired_difference, summarise
+from qaudio.evaluation.bootstrap import paired_difference, summarise
+from qaudio.evaluation.metrics import metric_of
+from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import from_config
 from qaudio.paths import replacing
@@ -38,6 +40,7 @@ from qaudio.zoo.store import (
     read_config,
     read_json,
     read_results,
+    read_text,
     refuse_other,
     to_json,
     trained_on,
@@ -359,7 +362,7 @@ class EntryWriter:
         return load_weights(self.path) if self.weights else from_config(read_config(self.path))
 
     def _recipe(self) -> str:
-        return (self.path / "recipe.yaml").read_text(encoding="utf-8")
+        return read_text(self.path, "recipe.yaml")
 
     def _kept(self) -> dict[str, dict[str, torch.Tensor]]:
         names = [name for name in read_config(self.path)["files"] if name.startswith("folds/")]

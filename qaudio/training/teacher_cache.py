@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import Tensor
 
+from qaudio.errors import InputError
 from qaudio.models.base import AudioModel
 from qaudio.paths import replacing
 
@@ -49,7 +50,7 @@ class StoredAnswers:
                 # A copy: Windows replaces no file that is mapped, and `save` will.
                 self.rows = dict(zip(keys, stored["answer"].clone(), strict=True))
             except (SafetensorError, KeyError, ValueError, TypeError) as error:
-                raise ValueError(
+                raise InputError(
                     f"{self.path}: not readable as a teacher's answers ({error}); delete it and "
                     "they are computed anew"
                 ) from None

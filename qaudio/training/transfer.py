@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.errors import DataError
-from qaudio.evaluation.predictions import Predictions, summarise
+from qaudio.evaluation.bootstrap import summarise
+from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.probe import LINEAR, ZERO_SHOT, by_label_map, linear_probe
 from qaudio.models.base import AudioModel, evaluating
 

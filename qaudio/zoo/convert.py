@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qaudio.errors import EntryError
+from qaudio.errors import EntryError, InputError
 from qaudio.models.registry import create_model
 from qaudio.zoo.io import save
 from qaudio.zoo.schema import IMPORTERS
@@ -57,7 +57,7 @@ def import_published(
     """
     path = Path(path)
     if arch not in IMPORTERS[importer]:
-        raise ValueError(f"{importer} has {', '.join(IMPORTERS[importer])}, not {arch!r}")
+        raise InputError(f"{importer} has {', '.join(IMPORTERS[importer])}, not {arch!r}")
     state = CONVERTERS[importer](read_checkpoint(path, wrapped=importer != "efficientat"))
     frontend = {"kind": "published"} if importer == "qpann" else None
     model = create_model(arch, num_classes=AUDIOSET_CLASSES, frontend=frontend)
@@ -226,9 +226,9 @@ def _joined(layer: str, state: dict[str, Tensor]) -> Tensor:
     """The four component tensors of a quaternion layer as one weight: (out, in/4, *kernel)."""
     missing = [leaf for leaf in _COMPONENTS if f"{layer}.{leaf}" not in state]
     if missing:
-        raise ValueError(f"quaternion layer {layer!r} lacks {', '.join(missing)}")
+        raise InputError(f"quaternion layer {layer!r} lacks {', '.join(missing)}")
     parts = [state[f"{layer}.{leaf}"] for leaf in _COMPONENTS]
     shapes = [tuple(part.shape) for part in parts]
     if len(set(shapes)) > 1:
-        raise ValueError(f"components of {layer!r} must have one shape, not {shapes}")
+        raise InputError(f"components of {layer!r} must have one shape, not {shapes}")
     return torch.cat([part.T if part.ndim == 2 else part for part in parts])

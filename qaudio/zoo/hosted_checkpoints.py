@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qaudio.download import Download, DownloadError, fetch, log
-from qaudio.errors import EntryError
+from qaudio.download import Download, fetch, log
+from qaudio.errors import DownloadError, EntryError
 from qaudio.paths import cache_folder, replacing
 from qaudio.zoo.schema import SCHEMA_VERSION
 from qaudio.zoo.store import hosted, read_config

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from qaudio.data.benchmarks.descriptions import DATASETS
 from qaudio.errors import EntryError
 from qaudio.models.registry import architectures
+from qaudio.zoo.hosted_checkpoints import imported
 from qaudio.zoo.hub_cache import snapshot
 from qaudio.zoo.schema import HUB_PREFIX
 from qaudio.zoo.store import entries, found_in, hosted, read_results
@@ -95,8 +96,6 @@ def locate(source: str | Path, beside: Path | None = None, **hub: Any) -> Path:
         raise EntryError(f"{source}: not an entry, it holds no config.json")
     others = hosted()
     if str(source) in others:
-        from qaudio.zoo.hosted_checkpoints import imported  # loads torch
-
         return imported(str(source))
     nearby = [folder.parent for folder in Path().glob(f"*/{glob.escape(str(source))}/config.json")]
     known = [*entries(), *others]

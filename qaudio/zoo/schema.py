@@ -230,3 +230,8 @@ def _require(holds: bool, where: str, expected: str | None, found: Any) -> None:
             f"{where!r} has the wrong type: expected {expected}, found {kind}"
             f"{one_line(repr(found), 60)}"
         )
+
+
+def is_custom_dataset(results: dict[str, Any]) -> bool:
+    """Whether an entry was trained on somebody's own recordings, under a name of their choice."""
+    return results["protocol"].startswith(f"{results['dataset']}: ")

@@ -83,6 +83,14 @@ def file_of(folder: Path, name: str) -> Path:
     return path
 
 
+def read_text(folder: Path, name: str) -> str:
+    """Text of an entry's file; raises EntryError when it is missing or no text."""
+    try:
+        return file_of(folder, name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EntryError(f"{entry_name(folder)}: {name} is not readable ({error})") from None
+
+
 def read_json(path: Path) -> Any:
     """A JSON file; raises EntryError when it is missing or malformed."""
     file = file_of(path.parent, path.name)

@@ -8,7 +8,9 @@ from typing import Any
 
 from qaudio.errors import EntryError
 from qaudio.evaluation import per_class
-from qaudio.evaluation.predictions import Predictions, metric_of, paired_difference, summarise
+from qaudio.evaluation.bootstrap import paired_difference, summarise
+from qaudio.evaluation.metrics import metric_of
+from qaudio.evaluation.predictions import Predictions
 from qaudio.zoo.io import check_probe, load_weights
 from qaudio.zoo.resolve import find_local
 from qaudio.zoo.store import (

@@ -24,7 +24,8 @@ import torch
 from qaudio.data.audio import AudioCache, load
 from qaudio.data.benchmarks.folder import AudioFolder
 from qaudio.data.dataset import ClipDataset, EpochSampler, ResumableLoader, collate
-from qaudio.data.shards import VERSION, PackedClips, _Pieces, pack
+from qaudio.data.pack import _Pieces, pack
+from qaudio.data.shards import VERSION, PackedClips
 
 TARGET = 16000
 

@@ -13,7 +13,8 @@ from qaudio.cards.papers import papers
 from qaudio.cards.tables import facts, index, readme_tables, table, with_generated
 from qaudio.data.benchmarks.descriptions import DATASETS
 from qaudio.errors import EntryError
-from qaudio.evaluation.predictions import Predictions, confused_with, scores_by_class
+from qaudio.evaluation.metrics import confused_with, scores_by_class
+from qaudio.evaluation.predictions import Predictions
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.store import entries, read_config, read_results
 from tests.support.entries import results_of

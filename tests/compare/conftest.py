@@ -5,7 +5,7 @@ import json
 import pytest
 
 from qaudio.compare.gather import gather
-from qaudio.evaluation.predictions import summarise
+from qaudio.evaluation.bootstrap import summarise
 from tests.support.comparison import HOSTILE, LABELS, made
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from qaudio.compare.gather import MEASURES, gather
-from qaudio.evaluation.predictions import Predictions, paired_difference
+from qaudio.evaluation.bootstrap import paired_difference
+from qaudio.evaluation.predictions import Predictions
 from tests.support.comparison import LABELS, made
 
 

@@ -16,7 +16,7 @@ from qaudio.compare.tables import (
     text,
     to_csv,
 )
-from qaudio.evaluation.predictions import paired_difference
+from qaudio.evaluation.bootstrap import paired_difference
 from tests.support.comparison import LABELS, made
 
 

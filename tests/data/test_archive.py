@@ -11,8 +11,8 @@ from qaudio.data.benchmarks.esc50 import ESC50
 from qaudio.data.benchmarks.folder import AudioFolder
 from qaudio.data.benchmarks.gtzan import GTZAN
 from qaudio.data.benchmarks.ravdess import RAVDESS, speech_names
-from qaudio.download import CHUNK, Download, DownloadError
-from qaudio.errors import DataError
+from qaudio.download import CHUNK, Download
+from qaudio.errors import DataError, DownloadError
 from tests.support.server import serving
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qaudio.data import audio
-from qaudio.data.audio import AudioCache, AudioError, windows, windows_of
+from qaudio.data.audio import AudioCache, windows, windows_of
+from qaudio.errors import AudioError
 
 
 @pytest.mark.parametrize(("suffix", "off_by"), [("wav", 1e-4), ("flac", 1e-4), ("ogg", 0.1)])

@@ -6,7 +6,8 @@ import torch
 
 from qaudio.data.audio import AudioCache
 from qaudio.data.augment import WaveformAugment
-from qaudio.data.dataset import Clip, ClipDataset, EpochSampler, collate, cut
+from qaudio.data.clip import Clip
+from qaudio.data.dataset import ClipDataset, EpochSampler, collate, cut
 
 
 def bounds(length, size, hop):

@@ -14,9 +14,10 @@ import torch
 
 import qaudio
 from qaudio.cli import main
-from qaudio.data import shards
+from qaudio.data import pack as pack_module
 from qaudio.data.augment import WaveformAugment
-from qaudio.data.shards import PackedClips, pack
+from qaudio.data.pack import pack
+from qaudio.data.shards import PackedClips
 from qaudio.errors import DataError
 
 ROOT = Path(qaudio.__file__).parents[1]
@@ -165,7 +166,7 @@ def test_without_litdata_it_is_said_what_to_install(tmp_path, monkeypatch):
 def test_packing_goes_on_behind_the_last_whole_shard(sounds, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     pack(folder(sounds), whole, shard_bytes=20_000)
-    real, read = shards._encode, []
+    real, read = pack_module._encode, []
 
     def encode(path, rate):
         read.append(path)
@@ -173,7 +174,7 @@ def test_packing_goes_on_behind_the_last_whole_shard(sounds, tmp_path, monkeypat
             raise KeyboardInterrupt
         return real(path, rate)
 
-    monkeypatch.setattr(shards, "_encode", encode)
+    monkeypatch.setattr(pack_module, "_encode", encode)
     with pytest.raises(KeyboardInterrupt):
         pack(folder(sounds), broken, shard_bytes=20_000, workers=1)
     done = sorted(path.name for path in broken.glob("*.bin"))
@@ -197,11 +198,11 @@ def test_packing_goes_on_behind_the_last_whole_shard(sounds, tmp_path, monkeypat
 def test_a_pack_that_is_killed_again_and_again_ends_whole(sounds, tmp_path):
     out = tmp_path / "packed"
     code = (
-        "import sys, time\nfrom qaudio.data import shards\nfrom qaudio import AudioFolder\n"
-        "write, replace = shards._write, shards.os.replace\n"
+        "import sys, time\nfrom qaudio.data import pack\nfrom qaudio import AudioFolder\n"
+        "write, replace = pack._write, pack.os.replace\n"
         "def slowly(*a):\n    time.sleep(0.05); replace(*a); time.sleep(0.05)\n"
-        "shards.os.replace = slowly\n"
-        "shards.pack(AudioFolder(sys.argv[1], folds=2), sys.argv[2], shard_bytes=20_000)\n"
+        "pack.os.replace = slowly\n"
+        "pack.pack(AudioFolder(sys.argv[1], folds=2), sys.argv[2], shard_bytes=20_000)\n"
     )
     command = [sys.executable, "-c", code, str(sounds), str(out)]
     kills = 0

@@ -1,8 +1,9 @@
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
+from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.per_class import report
-from qaudio.evaluation.predictions import Predictions, summarise
+from qaudio.evaluation.predictions import Predictions
 
 RNG = np.random.default_rng(0)
 

@@ -8,7 +8,8 @@ import numpy as np
 import qaudio
 from qaudio.cards.tables import with_generated
 from qaudio.data.benchmarks.descriptions import DATASETS, about
-from qaudio.evaluation.predictions import Predictions, paired_difference
+from qaudio.evaluation.bootstrap import paired_difference
+from qaudio.evaluation.predictions import Predictions
 from qaudio.study import forest_plot
 from qaudio.study.answers import Findings
 from qaudio.study.grid import Question, Study, study_entries

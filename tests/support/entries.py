@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 import qaudio
-from qaudio.evaluation.predictions import Predictions, summarise
+from qaudio.evaluation.bootstrap import summarise
+from qaudio.evaluation.predictions import Predictions
 from qaudio.zoo.store import file_hash, to_json
 
 LABELS = ["low", "noise", "high"]

@@ -29,7 +29,8 @@ import qaudio
 from qaudio.cards.entries import verify
 from qaudio.cli import _guarded, main
 from qaudio.data.audio import AudioCache
-from qaudio.data.shards import PackedClips, pack
+from qaudio.data.pack import pack
+from qaudio.data.shards import PackedClips
 from qaudio.evaluation.predictions import Predictions
 from qaudio.training import cli  # noqa: F401  (heavy, and wanted before the fork)
 from tests.support.esc50 import SETTINGS, make_esc50

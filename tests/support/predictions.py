@@ -16,3 +16,11 @@ def made(seed=0, folds=(1, 2), seeds=(0,), clips=20, classes=4, skill=2.0) -> Pr
             run = Predictions.of_run(fold, s, names, label, logits)
             parts = run if parts is None else parts.merged(run)
     return parts
+
+
+def tagged(clips=300, classes=3, seed=0, scale=1.0) -> Predictions:
+    """Several classes in a clip, ranked not at random."""
+    rng = np.random.default_rng(seed)
+    label = (rng.random((clips, classes)) < 0.3).astype(np.int64)
+    logits = scale * (label + rng.normal(0, 1, label.shape))
+    return Predictions.of_run(1, 0, [f"{n:04}" for n in range(clips)], label, logits)

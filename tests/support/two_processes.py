@@ -10,7 +10,8 @@ from pathlib import Path
 from lightning import Callback, Trainer, seed_everything
 
 import qaudio
-from qaudio.evaluation.predictions import METRICS, Predictions, metric_of
+from qaudio.evaluation.metrics import METRICS, metric_of
+from qaudio.evaluation.predictions import Predictions
 
 FRONTEND = {"sample_rate": 8000, "n_fft": 256, "hop_length": 160, "n_mels": 32, "f_max": 4000.0}
 

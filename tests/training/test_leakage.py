@@ -6,7 +6,7 @@ import torch
 
 import qaudio
 from qaudio.cli import main
-from qaudio.data.datamodule import Split
+from qaudio.data.split import Split
 from qaudio.evaluation.predictions import Predictions
 from qaudio.training.leakage import LeakError, fold_file, load_for_split
 from qaudio.zoo.convert import HELD_OUT, TRAINED_ON

@@ -7,7 +7,7 @@ import yaml
 
 import qaudio
 from qaudio.cli import main
-from qaudio.data.audio import AudioError
+from qaudio.errors import AudioError
 from qaudio.evaluation.predictions import Predictions
 from qaudio.study.grid import Study
 from qaudio.training.cli import _parse

@@ -13,7 +13,7 @@ import torch
 
 import qaudio
 from qaudio import cli
-from qaudio.data.datamodule import Split
+from qaudio.data.split import Split
 from qaudio.download import CHUNK
 from qaudio.errors import EntryError
 from qaudio.paths import cache_folder

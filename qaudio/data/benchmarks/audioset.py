@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qaudio.data.audio import sounds_by_name
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule
-from qaudio.data.dataset import Clip
-from qaudio.errors import DataError
+from qaudio.data.clip import Clip
+from qaudio.data.datamodule import AudioDataModule
+from qaudio.data.split import TEST, TRAINING, VALIDATION
+from qaudio.errors import DataError, InputError
 
 LISTS = {
     "balanced": ("balanced_train",),
@@ -62,7 +63,7 @@ class AudioSet(AudioDataModule):
     ):
         super().__init__(root, **settings)
         if train not in LISTS:
-            raise ValueError(f"train must be one of {', '.join(LISTS)}, not {train!r}")
+            raise InputError(f"train must be one of {', '.join(LISTS)}, not {train!r}")
         self.audio = self.root / "audio" if audio is None else Path(audio).expanduser()
         self.train_lists = LISTS[train]
         self.protocol = f"AudioSet evaluation list, trained on {train} train"

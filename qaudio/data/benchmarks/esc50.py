@@ -8,8 +8,8 @@ from typing import Any
 from qaudio.data.archive import Archive
 from qaudio.data.audio import sounds_by_name
 from qaudio.data.benchmarks import audioset_names
+from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
-from qaudio.data.dataset import Clip
 from qaudio.download import Download
 from qaudio.errors import DataError
 
@@ -49,8 +49,11 @@ class ESC50(AudioDataModule):
                 f"{index} not found: --data.root must name the ESC-50 folder that holds "
                 "meta/esc50.csv and audio/; --data.download true fetches it"
             )
-        with open(index, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        try:
+            with open(index, newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        except UnicodeDecodeError:
+            raise DataError(f"{index} is not in UTF-8") from None
         needed = {"filename", "fold", "target", "category", "esc10"}
         if not rows or not needed <= set(rows[0]):
             raise DataError(f"{index}: expected columns {', '.join(sorted(needed))}")

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.data.audio import SOUNDS, UNREAD, display_name, sound_files
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule
-from qaudio.data.dataset import Clip
+from qaudio.data.clip import Clip
+from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.shards import FACTS
+from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.data.splits import grouped_folds
-from qaudio.errors import DataError
+from qaudio.errors import DataError, InputError
 from qaudio.text import UNSHOWN, shown
 
 PARTS = {
@@ -71,22 +72,22 @@ class AudioFolder(AudioDataModule):
     ):
         super().__init__(root, **settings)
         if UNUSABLE.search(name):
-            raise ValueError(
+            raise InputError(
                 f"name {name!r} becomes part of an entry's name: letters, digits, - and _ serve"
             )
         if name in BENCHMARKS:
-            raise ValueError(
+            raise InputError(
                 f"name {name!r} is a benchmark's, and cards would say that these are its "
                 "recordings: give them another"
             )
         if folds < 2:
-            raise ValueError(f"folds must be at least 2, not {folds}")
+            raise InputError(f"folds must be at least 2, not {folds}")
         try:
             self.group_pattern = None if group_pattern is None else re.compile(group_pattern)
         except re.error as error:
-            raise ValueError(f"group_pattern {group_pattern!r}: {error}") from None
+            raise InputError(f"group_pattern {group_pattern!r}: {error}") from None
         if self.group_pattern is not None and self.group_pattern.groups < 1:
-            raise ValueError(f"group_pattern {group_pattern!r} has no group in parentheses")
+            raise InputError(f"group_pattern {group_pattern!r} has no group in parentheses")
         self.benchmark = self.dataset = name
         self.table = None if table is None else Path(table).expanduser()
         self.split_seed = split_seed

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qaudio.data.audio import sounds_by_name
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule
-from qaudio.data.dataset import Clip
-from qaudio.errors import DataError
+from qaudio.data.clip import Clip
+from qaudio.data.datamodule import AudioDataModule
+from qaudio.data.split import TEST, TRAINING, VALIDATION
+from qaudio.errors import DataError, InputError
 
 GENRES = (
     "blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock",
@@ -78,7 +79,7 @@ class GTZAN(AudioDataModule):
     ):
         super().__init__(root, segment_hop=segment_hop, **settings)
         if protocol not in PROTOCOLS:
-            raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
+            raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
         self.clip_list = protocol
         self.protocol = PROTOCOLS[protocol]
         self.benchmark = "gtzan_sample" if protocol == "sample" else "gtzan"

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from qaudio.data.archive import Archive
 from qaudio.data.audio import sounds_by_name
+from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
-from qaudio.data.dataset import Clip
 from qaudio.download import Download
-from qaudio.errors import DataError
+from qaudio.errors import DataError, InputError
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 ACTORS = range(1, 25)
@@ -76,7 +76,7 @@ class RAVDESS(AudioDataModule):
     ):
         super().__init__(root, **settings)
         if protocol not in PROTOCOLS:
-            raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
+            raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
         self.protocol = PROTOCOLS[protocol]
         groups = EMOBOX if protocol == "emobox" else tuple((actor,) for actor in ACTORS)
         self.folds = len(groups)

@@ -22,8 +22,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from qaudio import __version__
 from qaudio.data import audio
 from qaudio.deploy.onnx.modules import Form, FrontendGraph, NetworkGraph
+from qaudio.deploy.onnx.runtime import session
+from qaudio.errors import AudioError, InputError
 from qaudio.frontend import Frontend, FrontendConfig, pad_to
 from qaudio.models.base import AudioModel, evaluating
 from qaudio.paths import replacing
@@ -38,7 +41,7 @@ CALIBRATION_CLIPS, CALIBRATION_SECONDS = 200, 10.0
 CHECKED_EVERY = 4  # of the clips given, one in so many checks and does not calibrate
 
 
-class ExportError(ValueError):
+class ExportError(InputError):
     """A model that cannot be exported, or whose file gave other logits; says which and why."""
 
 
@@ -84,8 +87,6 @@ def export_onnx(
             from PyTorch's by more than 1e-4 of their range, or too few sounds that calibrate. No
             file is left then.
     """
-    from qaudio import __version__
-
     path = Path(path)
     if path.suffix != ".onnx":
         raise ExportError(f"{path}: the file's name must end in .onnx")
@@ -187,7 +188,7 @@ def _clips(folder: str | os.PathLike, model: AudioModel) -> list[Tensor]:
     for path in tqdm(paths, unit="clip", delay=2, leave=False, disable=None):
         try:
             samples = audio.load(path, model.sample_rate)[: round(seconds * model.sample_rate)]
-        except audio.AudioError as error:
+        except AudioError as error:
             warnings.warn(f"left out: {error}", stacklevel=3)
             continue
         clips.append(pad_to(torch.from_numpy(samples), model.min_samples).unsqueeze(0))
@@ -312,8 +313,6 @@ def _logits(
     made: onnx.ModelProto, model: AudioModel, clips: list[Tensor]
 ) -> tuple[np.ndarray, np.ndarray]:
     """PyTorch's and onnxruntime's logits of batches of clips (B, T), each (clips, classes)."""
-    from qaudio.deploy.onnx.runtime import session
-
     running = session(made.SerializeToString())
     expected, found = [], []
     with torch.inference_mode():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qaudio.errors import InputError
 from qaudio.resampling import resample_array
 
 if TYPE_CHECKING:
@@ -33,16 +34,16 @@ class OnnxModel:
     def __init__(self, path: str | os.PathLike, threads: int | None = None):
         path = os.fspath(path)
         if not os.path.isfile(path):
-            raise ValueError(f"{path}: no such file; `qaudio export ENTRY --out FILE` makes one")
+            raise InputError(f"{path}: no such file; `qaudio export ENTRY --out FILE` makes one")
         self.session = session(path, threads)
         stored = self.session.get_modelmeta().custom_metadata_map
         if "qaudio_version" not in stored:
-            raise ValueError(
+            raise InputError(
                 f"{path}: was not written by `qaudio export`: its metadata lack labels"
             )
         self.metadata = _decoded(stored, path)
         if self.metadata["input"] != "waveform":
-            raise ValueError(f"{path}: takes features; export it without --features to predict")
+            raise InputError(f"{path}: takes features; export it without --features to predict")
         self.sample_rate: int = self.metadata["sample_rate"]
         self.num_classes: int = self.metadata["num_classes"]
         self.labels: list[str] | None = self.metadata["labels"]
@@ -61,7 +62,7 @@ class OnnxModel:
         """
         waveform = np.asarray(waveform)
         if waveform.dtype.kind != "f":
-            raise ValueError(f"waveforms must be floats in -1 to 1, not {waveform.dtype}")
+            raise InputError(f"waveforms must be floats in -1 to 1, not {waveform.dtype}")
         waveform = waveform.astype(np.float32)
         if sample_rate is not None:
             waveform = resample_array(waveform, sample_rate, self.sample_rate)
@@ -88,7 +89,7 @@ def _decoded(stored: dict[str, str], path: str) -> dict[str, Any]:
     needed = ("input", "sample_rate", "num_classes", "labels", "task", "min_samples")
     missing = [key for key in needed if key not in found]
     if missing:
-        raise ValueError(f"{path}: its metadata lack {', '.join(missing)}; export it again")
+        raise InputError(f"{path}: its metadata lack {', '.join(missing)}; export it again")
     return found
 
 
@@ -104,4 +105,4 @@ def session(model: str | bytes, threads: int | None = None) -> onnxruntime.Infer
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds, which it does not name in public
         name = model if isinstance(model, str) else "the exported model"
-        raise ValueError(f"{name}: onnxruntime cannot load it ({error})") from None
+        raise InputError(f"{name}: onnxruntime cannot load it ({error})") from None

@@ -13,7 +13,7 @@ import torch
 
 import qaudio
 from qaudio.data.audio import load
-from qaudio.data.dataset import Clip
+from qaudio.data.clip import Clip
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import parse_architecture
 from qaudio.training.leakage import fold_file

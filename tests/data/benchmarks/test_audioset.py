@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qaudio.data.benchmarks.audioset import AudioSet
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION
+from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.errors import DataError
 
 REAL = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "AudioSet"

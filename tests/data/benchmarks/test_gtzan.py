@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from qaudio.data.benchmarks.gtzan import GENRES, GTZAN, dealt, filtered_split
-from qaudio.data.datamodule import TEST, TRAINING, VALIDATION
+from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.errors import DataError
 
 REAL = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "GTZAN"

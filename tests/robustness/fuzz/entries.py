@@ -21,8 +21,8 @@ import torch
 
 import qaudio
 from qaudio.errors import EntryError
+from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.per_class import FILE, report
-from qaudio.evaluation.predictions import summarise
 from tests.robustness.fuzz.isolated import Begin, Outcome, captured, in_child
 from tests.robustness.fuzz.spoil import SPOIL, TIMES, rehash
 from tests.support.comparison import LABELS, made
