@@ -16,7 +16,9 @@ from qaudio.cli import _parser, main
 from qaudio.commands.training import TRAINING
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "recipes/README.md")
+CONTRIBUTING = ".github/CONTRIBUTING.md"
+DOCUMENTS = ("README.md", "recipes/README.md", CONTRIBUTING)
+MOST_WORDS = 900
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -38,7 +40,8 @@ def test_every_command_shown_is_accepted_by_the_parser(command):
             if argument == "--config":
                 assert (ROOT / value).is_file()
     else:
-        _parser().parse_args(command[1:])
+        _, others = _parser().parse_known_args(command[1:])
+        assert all(one.startswith("--data.") for one in others[::2])
 
 
 def test_the_readme_begins_with_one_line_that_installs_and_predicts():
@@ -47,6 +50,15 @@ def test_the_readme_begins_with_one_line_that_installs_and_predicts():
         "pip install . && qaudio predict --demo",
         "qaudio predict your_file.wav --times",
     ]
+
+
+def test_readme_is_short_and_says_first_what_an_entry_is():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```|<!--.*?-->|\]\([^)]*\)", "", text, flags=re.DOTALL)
+    assert len(re.findall(r"\w+", prose)) <= MOST_WORDS
+    assert "An **entry** is" in text.partition("\n## ")[0]
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        assert (ROOT / link).exists(), link
 
 
 def test_python_shown_compiles_and_uses_public_names():
@@ -68,7 +80,7 @@ def test_every_recipe_is_described():
 
 def contributing(name: str) -> list[str]:
     """The lines of the block that shows how one thing is added."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / CONTRIBUTING).read_text(encoding="utf-8")
     (found,) = re.findall(rf"<!-- contributing: {name} -->\n```\w+\n(.*?)```", text, re.DOTALL)
     return [line for line in found.splitlines() if line]
 
@@ -80,7 +92,7 @@ def test_each_way_to_contribute_takes_less_than_ten_lines(name):
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """The architecture and the benchmark that the README shows, as a module of a contributor's."""
+    """The architecture and the benchmark that CONTRIBUTING shows, as a module of one's own."""
     lines = [*contributing("architecture"), *contributing("benchmark")]
     (tmp_path / "mine.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -18,6 +18,7 @@ from qaudio.cards.tables import dependence, interval, percent, points, spread
 from qaudio.data.benchmarks.descriptions import about
 from qaudio.evaluation.metrics import confused_with, scores_by_class
 from qaudio.evaluation.predictions import Predictions
+from qaudio.models.registry import is_quaternion
 from qaudio.zoo.schema import HUB_PREFIX, is_custom_dataset
 
 FORMAT = 7  # of the card's text, in config.json; a change of the text is a new one
@@ -70,7 +71,7 @@ def render(
         f"Weights: {config['license'] or 'not stated'}. They were trained on {data['title']} "
         f"({data['license']}).{_inherited(config, results)} Code: Apache-2.0.",
     ]
-    cited = papers(config["architecture"], results["benchmark"])
+    cited = papers(config, results["benchmark"])
     if cited:
         parts += ["## Citation", "```bibtex\n" + "\n\n".join(cited) + "\n```"]
     return "\n\n".join(parts) + "\n"
@@ -90,7 +91,7 @@ def _inherited(config: dict[str, Any], results: dict[str, Any]) -> str:
 def _metadata(config: dict[str, Any], results: dict[str, Any]) -> str:
     result, data, parent = results["result"], about(results["benchmark"]), results["parent"]
     tags = ["audio", "audio-classification", config["architecture"], results["benchmark"]]
-    if config["architecture"].startswith("q"):
+    if is_quaternion(config):
         tags.insert(2, "quaternion")
     if parent:
         tags.append(parent["how"].partition(" ")[0])  # pruned, distilled, fine-tuned
@@ -154,7 +155,7 @@ def _family(config: dict[str, Any]) -> str:
     for prefix, kind in KINDS.items():
         if arch.startswith(prefix):
             return kind["name"]
-    return "quaternion CNN" if arch.startswith("q") else "CNN"
+    return "quaternion CNN" if is_quaternion(config) else "CNN"
 
 
 def _article(family: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from qaudio.data.benchmarks.descriptions import about
-from qaudio.models.registry import FAMILIES
+from collections.abc import Mapping
+from typing import Any
+
+from qaudio.data.benchmarks.descriptions import EFFICIENTAT, about
+from qaudio.models.registry import FAMILIES, is_quaternion
 
 PANNS = """@article{kong2020panns,
   title   = {{PANNs}: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition},
@@ -42,6 +45,12 @@ TIMM = """@misc{wightman2019timm,
 }"""
 # What is said of networks that are not PANNs', by the beginning of their architecture's name.
 KINDS = {
+    "mn": {
+        "name": "MobileNetV3 as EfficientAT has it",
+        "scratch": "It was trained from scratch on this benchmark alone, not from EfficientAT's "
+        "weights.",
+        "citation": EFFICIENTAT,
+    },
     "ast_": {
         "name": "audio spectrogram transformer",
         "scratch": "It was trained from scratch on this benchmark alone, not transferred from "
@@ -57,11 +66,12 @@ KINDS = {
 }
 
 
-def papers(architecture: str, benchmark: str) -> list[str]:
+def papers(config: Mapping[str, Any], benchmark: str) -> list[str]:
     """BibTeX of what a network and its data come from."""
-    family = architecture.split("_")[0]
-    found = [COMPRESSING, QPANN] if family.startswith("q") else []
-    if family.removeprefix("q") in FAMILIES:
+    architecture = config["architecture"]
+    family, quaternion = architecture.split("_")[0], is_quaternion(config)
+    found = [COMPRESSING, QPANN] if quaternion else []
+    if family in FAMILIES or (quaternion and family.removeprefix("q") in FAMILIES):
         found.append(PANNS)
     found += [kind["citation"] for prefix, kind in KINDS.items() if architecture.startswith(prefix)]
     citation = about(benchmark).get("citation")

@@ -9,6 +9,16 @@ from qaudio.data.benchmarks.descriptions import about
 from qaudio.errors import EntryError
 from qaudio.zoo.store import entries, read_json
 
+# Entries of the README's table, and what each is for.
+PICKS = {
+    "qcnn10_050.audioset_kd_pruned50": "any sound, in 527 classes; a start for your own",
+    "qcnn10_050.audioset_kd": "the same, twice as wide",
+    "qcnn10_050.esc10_ft": "ten everyday sounds, most accurate",
+    "qcnn10_050.esc10_pruned50": "ten everyday sounds, from scratch, small",
+    "qcnn10_050.esc10_pruned75": "the same, smallest",
+    "qcnn10_050.ravdess_pruned25": "emotions in acted speech",
+}
+
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
@@ -146,13 +156,21 @@ def index(folder: Path | None = None) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def readme_tables(folder: Path | None = None) -> str:
-    """The README's tables: every entry with results, each protocol apart."""
-    groups = _by_protocol(folder).items()
-    parts: list[str] = []
-    for title, members in groups:
-        parts += [f"{title}:", table(list(members.values()), "zoo/"), _dependence(members)]
-    return "\n\n".join(filter(None, parts))
+def picks(folder: Path | None = None) -> str:
+    """The README's table: a few entries, each with what it is for."""
+    rows = ["| for | entry | score | parameters | latency (10 s) |", "|---|---|---|---|---|"]
+    for name, use in PICKS.items():
+        path = (entries() if folder is None else {p.name: p for p in folder.glob("*")}).get(name)
+        if path is None:
+            continue
+        one = read_json(path / "results.json")
+        cost = one["cost"]
+        latency = _milliseconds(cost["latency"]) if cost["latency"] else ""
+        rows.append(
+            f"| {use} | [{name}](zoo/{name}/README.md) | {score(one)} {one['result']['metric']} | "
+            f"{cost['params']:,} | {latency} |"
+        )
+    return "\n".join(rows)
 
 
 def with_generated(text: str, what: str, made: str) -> str:

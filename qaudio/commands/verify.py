@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from qaudio.cards import tables
+from qaudio.cards import overview, tables
 from qaudio.commands.common import Commands, print_error, replacing, usage
 from qaudio.errors import EntryError
 from qaudio.zoo.resolve import DEFAULT_ENTRY, on_hub
@@ -50,9 +50,12 @@ def _verify(options: argparse.Namespace) -> int:
     if failed or not options.all or not (top / "pyproject.toml").is_file():
         return 1 if failed else 0
     findings = Findings(Study(top / "recipes" / "study.yaml"), zoo_folder())
+    picture = top / overview.FILE
+    drawn = picture.read_text(encoding="utf-8") if picture.is_file() else ""
     for path, what, made in (
+        (picture, None, drawn if overview.follows(drawn) else overview.draw()),
         (top / "MODEL_CARDS.md", None, tables.index()),
-        (top / "README.md", "zoo tables", tables.readme_tables()),
+        (top / "README.md", "zoo picks", tables.picks()),
         (top / "recipes" / "README.md", "study tables", findings.render()),
         (zoo_folder() / forest_plot.FILE, None, forest_plot.draw(findings)),
     ):

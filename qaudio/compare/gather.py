@@ -18,6 +18,7 @@ from qaudio.errors import EntryError
 from qaudio.evaluation.bootstrap import paired_difference
 from qaudio.evaluation.metrics import METRICS, scores_by_class
 from qaudio.evaluation.predictions import Predictions
+from qaudio.models.registry import is_quaternion
 from qaudio.text import shown
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.store import file_of, read_config, read_json
@@ -290,7 +291,7 @@ def _member(config: dict[str, Any], facts: _Facts) -> Member:
     labels = config["labels"]
     return Member(
         name=facts.text("entry"),
-        family="quaternion" if config["architecture"].startswith("q") else "real",
+        family="quaternion" if is_quaternion(config) else "real",
         license=None if config["license"] is None else shown(config["license"]),
         parent=f"{facts.text('parent.how')} {facts.text('parent.name')}"
         if parent is not None

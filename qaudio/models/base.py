@@ -114,6 +114,7 @@ class AudioModel(nn.Module):
             "labels": self.labels,
             "task": self.task,
             "eval_seconds": self.eval_seconds,
+            "quaternion": self.quaternion,
             **({"padded": True} if self.padded else {}),
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,21 @@ def register(
 def architectures() -> list[str]:
     """Names of all architectures, those that were registered last."""
     return [*ARCHITECTURES, *_registered]
+
+
+def is_quaternion(config: Mapping[str, Any]) -> bool:
+    """Whether a model's config is of a network of quaternion layers.
+
+    Configs of earlier versions do not say; the architecture's registration does then, and one that
+    is not registered counts as real.
+    """
+    name = config["architecture"]
+    if "quaternion" in config:
+        return bool(config["quaternion"])
+    if name in _registered:
+        return _registered[name].quaternion
+    match = _NAME.fullmatch(name)
+    return bool(match and match["q"])
 
 
 def parse_architecture(name: str) -> tuple[str, bool, float]:

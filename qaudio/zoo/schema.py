@@ -113,6 +113,7 @@ CONFIG: dict[str, Any] = {
     "labels": Maybe([text]),
     "task": text,
     "eval_seconds": Maybe(positive),
+    "quaternion?": flag,
     "padded?": flag,
     "license": Maybe(text),
     "files": Map(inside, sha256),

@@ -10,7 +10,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 
 from qaudio.cards.model_card import documents, render
 from qaudio.cards.papers import papers
-from qaudio.cards.tables import facts, index, readme_tables, table, with_generated
+from qaudio.cards.tables import facts, index, table, with_generated
 from qaudio.data.benchmarks.descriptions import DATASETS
 from qaudio.errors import EntryError
 from qaudio.evaluation.metrics import confused_with, scores_by_class
@@ -139,7 +139,7 @@ def test_intervals_say_what_clips_share(results, tmp_path, benchmark, shared):
     (tmp_path / "one.made").mkdir()
     (tmp_path / "one.made" / "config.json").write_text('{"license": null}')
     (tmp_path / "one.made" / "results.json").write_text(json.dumps(results))
-    for text in (render(CONFIG, results), index(tmp_path), readme_tables(tmp_path)):
+    for text in (render(CONFIG, results), index(tmp_path)):
         said = re.findall("clips that share (.*) are not, so", text)
         assert said == ([shared] if shared else [])
         assert "\n\n\n" not in text
@@ -197,7 +197,7 @@ def test_each_protocol_has_a_table_of_its_own(results, tmp_path):
             ("results.json", results | {"entry": name, "protocol": protocol}),
         ):
             (tmp_path / name / file).write_text(json.dumps(data))
-    first, second = readme_tables(tmp_path).split(": two:\n")
+    first, second = index(tmp_path).split(": two\n")
     assert "a.made" in first and "c.made" in first and "b.made" not in first
     assert "b.made" in second
 
@@ -303,12 +303,14 @@ def test_scores_for_a_leaderboard_only_where_the_recipe_names_one(results):
 def test_every_benchmark_says_what_its_data_is_fit_for(benchmark):
     facts = DATASETS[benchmark]
     assert all(facts[key] for key in ("title", "about", "use", "not_for", "limits", "license"))
-    cited = papers("qcnn10_050", benchmark)
+    cited = papers({"architecture": "qcnn10_050"}, benchmark)
     assert len(cited) == 4
     for entry in cited:
         assert entry.startswith("@") and entry.count("{") == entry.count("}")
         assert re.search(r"author +=", entry) and re.search(r"year +=", entry)
-    assert len(papers("timm:mobilenetv3_small_100", benchmark)) == 2  # timm and the data
+    assert (
+        len(papers({"architecture": "timm:mobilenetv3_small_100"}, benchmark)) == 2
+    )  # timm and the data
 
 
 def test_the_index_has_every_column(results, tmp_path):

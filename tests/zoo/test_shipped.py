@@ -8,7 +8,7 @@ import pytest
 
 import qaudio
 from qaudio.cards.model_card import FORMAT
-from qaudio.cards.tables import index, readme_tables, with_generated
+from qaudio.cards.tables import index, picks, with_generated
 from qaudio.cli import main
 from qaudio.zoo.resolve import DEFAULT_ENTRY, locate
 from qaudio.zoo.store import entries, read_config, read_results
@@ -40,7 +40,7 @@ def test_every_result_is_complete_and_names_its_sources(name):
 
 def test_generated_documents_follow_from_the_results():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_generated(readme, "zoo tables", readme_tables()) == readme
+    assert with_generated(readme, "zoo picks", picks()) == readme
     assert index() == (ROOT / "MODEL_CARDS.md").read_text(encoding="utf-8")
 
 

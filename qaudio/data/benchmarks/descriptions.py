@@ -16,6 +16,12 @@ _GTZAN = """@article{tzanetakis2002musical,
   number  = {5},
   year    = {2002}
 }"""
+EFFICIENTAT = """@inproceedings{schmid2023efficientat,
+  title     = {Efficient Large-Scale Audio Tagging via Transformer-to-{CNN} Knowledge Distillation},
+  author    = {Schmid, F. and Koutini, K. and Widmer, G.},
+  booktitle = {ICASSP},
+  year      = {2023}
+}"""
 _ESC_BIAS = (
     "The clips come from freesound.org, as its users recorded and labelled them, and were cut "
     "around one event each: short, mostly clean and close to the microphone. Field recordings, "
@@ -112,12 +118,7 @@ DATASETS: dict[str, dict[str, str]] = {
         "music, vehicles, machines) are learned from traces. Its probabilities are its teacher's, "
         "imitated: low ones for sounds that it does not know.",
         "license": "by source, as the table above has it",
-        "citation": """@inproceedings{schmid2023efficientat,
-  title     = {Efficient Large-Scale Audio Tagging via Transformer-to-{CNN} Knowledge Distillation},
-  author    = {Schmid, F. and Koutini, K. and Widmer, G.},
-  booktitle = {ICASSP},
-  year      = {2023}
-}""",
+        "citation": EFFICIENTAT,
     },
     "ravdess": {
         "title": "RAVDESS speech",

@@ -1,0 +1,117 @@
+"""The README's picture: what a quaternion layer shares, and accuracy against milliseconds."""
+
+from __future__ import annotations
+
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+from qaudio.models.registry import is_quaternion
+from qaudio.zoo.store import entries, read_json
+
+FILE = ".github/overview.svg"
+PROTOCOL = "ESC-50 official 5 folds"
+# Rows of the real matrix of r + i·i + j·j + k·k: component and sign of each block.
+HAMILTON = (
+    ("r", "−i", "−j", "−k"),
+    ("i", "r", "−k", "j"),
+    ("j", "k", "r", "−i"),
+    ("k", "−j", "i", "r"),
+)
+COLOURS = {"r": "#0b6e99", "i": "#b4540a", "j": "#3d7a3a", "k": "#7a3d78"}
+
+
+def follows(text: str, folder: Path | None = None) -> bool:
+    """Whether a picture is of the entries' present results; its drawing may be another version's."""
+    return html.escape(_described(_points(folder)), quote=False) in text
+
+
+def draw(folder: Path | None = None) -> str:
+    """The picture as SVG text, its figures once more in the description.
+
+    Args:
+        folder: of entries; None: those that are shipped.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
+    _share(left)
+    points = _points(folder)
+    _scatter(right, points)
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qaudio"}):
+        figure.savefig(
+            file, format="svg", metadata={"Date": None, "Description": _described(points)}
+        )
+    return file.getvalue()
+
+
+def _described(points: list[tuple[str, float, float, bool]]) -> str:
+    """The figures of the picture, in words."""
+    return "; ".join(f"{name}: {time:.1f} ms, {score:.1f} %" for name, time, score, _ in points)
+
+
+def _share(ax: Any) -> None:
+    """The sixteen blocks of a real weight that a quaternion weight's four fill."""
+    for row, blocks in enumerate(HAMILTON):
+        for column, block in enumerate(blocks):
+            colour = COLOURS[block[-1]]
+            ax.add_patch(_square(column, 3 - row, colour))
+            ax.text(column + 0.48, 3.48 - row, block, ha="center", va="center", color="white",
+                    fontsize=15)  # fmt: skip
+    ax.set(xlim=(-0.05, 4), ylim=(0, 4.05), aspect="equal")
+    ax.axis("off")
+    ax.set_title("16 blocks of a real layer, 4 weights", fontsize=10)
+
+
+def _square(x: float, y: float, colour: str) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x, y), 0.95, 0.95, facecolor=colour)
+
+
+def _points(folder: Path | None) -> list[tuple[str, float, float, bool]]:
+    """Name, milliseconds after `optimize`, score in percent, quaternion or not."""
+    paths = entries().values() if folder is None else sorted(folder.glob("*/config.json"))
+    found = []
+    for path in paths:
+        path = path.parent if path.name == "config.json" else path
+        if not (path / "results.json").is_file():
+            continue
+        one = read_json(path / "results.json")
+        latency = one["cost"]["latency"]
+        if one["protocol"] != PROTOCOL or one["benchmark"] != "esc10" or not latency:
+            continue
+        time = latency.get("optimized_milliseconds") or latency["milliseconds"]
+        quaternion = is_quaternion(read_json(path / "config.json"))
+        found.append((one["entry"].partition(".")[0] + _variant(one["entry"]), time,
+                      100 * one["result"]["mean"], quaternion))  # fmt: skip
+    return sorted(found, key=lambda point: point[1])
+
+
+def _variant(name: str) -> str:
+    """What follows the benchmark in an entry's name."""
+    rest = name.partition(".")[2].partition("_")[2]
+    return f" {rest}" if rest else ""
+
+
+def _scatter(ax: Any, points: list[tuple[str, float, float, bool]]) -> None:
+    for quaternion, marker, colour, label in (
+        (True, "o", COLOURS["r"], "quaternion"), (False, "s", COLOURS["i"], "real"),
+    ):  # fmt: skip
+        own = [point for point in points if point[3] == quaternion]
+        ax.scatter([p[1] for p in own], [p[2] for p in own], marker=marker, color=colour,
+                   label=label)  # fmt: skip
+    for n, (name, time, score, _) in enumerate(points):
+        ax.annotate(name, (time, score), textcoords="offset points",
+                    xytext=(5, 5 if n % 2 else -10), fontsize=7)  # fmt: skip
+    ax.set(xlabel="milliseconds for 10 s (CPU, optimized)", ylabel="ESC-10 accuracy, %")
+    ax.margins(x=0.22)
+    ax.set_xscale("log")
+    for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+        axis("{x:g}")
+    ax.grid(alpha=0.3, which="both")
+    ax.legend(loc="lower left", fontsize=8)
