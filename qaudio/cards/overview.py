@@ -23,7 +23,7 @@ COLOURS = {"r": "#0b6e99", "i": "#b4540a", "j": "#3d7a3a", "k": "#7a3d78"}
 
 
 def follows(text: str, folder: Path | None = None) -> bool:
-    """Whether a picture is of the entries' present results; its drawing may be another version's."""
+    """Whether a picture shows the entries' present results, whoever drew it."""
     return html.escape(_described(_points(folder)), quote=False) in text
 
 
@@ -42,10 +42,9 @@ def draw(folder: Path | None = None) -> str:
     points = _points(folder)
     _scatter(right, points)
     file = io.StringIO()
+    metadata = {"Date": None, "Description": _described(points)}
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qaudio"}):
-        figure.savefig(
-            file, format="svg", metadata={"Date": None, "Description": _described(points)}
-        )
+        figure.savefig(file, format="svg", metadata=metadata)
     return file.getvalue()
 
 
