@@ -1,0 +1,12 @@
+import torch
+
+from tests.benchmarks.teaching import measure
+
+
+def test_measure_times_every_part_and_the_step() -> None:
+    torch.manual_seed(0)
+    found = measure("qcnn6_006", "mn01", batch=2, seconds=1.0, precision="fp32", repeats=1)
+    parts = dict(found["parts"])
+    step = parts.pop("step")
+    assert len(parts) == 5 and all(value > 0 for value in parts.values())
+    assert found["clips_a_second"] == 2 / step
