@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -341,20 +340,6 @@ class AudioDataModule(LightningDataModule):
         """
         batches = islice(self._loader("training"), count)  # beside the loader that trains
         return [(batch["waveform"], batch["label"]) for batch in batches]
-
-    def plain_batches(self) -> Iterator[dict[str, Any]]:
-        """Every training clip once, in order and as a scored clip is taken: without augmentation.
-
-        Each process goes through all of them.
-        """
-        items = self._items("training")
-        seed = global_seed() if self.seed is None else self.seed
-        yield from DataLoader(
-            self.make_dataset(items, seed, False),
-            batch_size=1 if self.seconds is None else self.batch_size,
-            sampler=EpochSampler(len(items), seed, False),
-            collate_fn=collate,
-        )
 
     def _items_by_class(self, items: list[Item]) -> list[np.ndarray]:
         members: list[list[int]] = [[] for _ in (*self.labels, "none")]

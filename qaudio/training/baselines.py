@@ -10,7 +10,9 @@ import torch
 from qaudio.cards.tables import interval, percent, points
 from qaudio.data.augment import global_seed
 from qaudio.data.benchmarks.folder import AudioFolder
-from qaudio.evaluation.predictions import Predictions, metric_of, summarise
+from qaudio.evaluation.bootstrap import summarise
+from qaudio.evaluation.metrics import metric_of
+from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.probe import LINEAR, linear_probe
 from qaudio.training.leakage import load_for_split
 from qaudio.training.transfer import embed
