@@ -14,6 +14,7 @@ from qaudio import __version__
 from qaudio.commands import (
     compare,
     export,
+    finetune,
     import_,
     info,
     list_,
@@ -97,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     add_debug(parser)
     commands = Commands(parser)
     for module in (
-        list_, info, predict, probe, compare, verify, prune, import_, export, push, pull, training,
-        study, pack,
+        list_, info, predict, probe, compare, verify, prune, import_, export, push, pull, finetune,
+        training, study, pack,
     ):  # fmt: skip
         module.register(commands)
     return parser

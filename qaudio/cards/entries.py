@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def save(
     recipe: str | None = None,
     license: str | None = None,
     folds: dict[str, dict[str, torch.Tensor]] | None = None,
-    extra: dict[str, str] | None = None,
+    extra: Mapping[str, str | Predictions] | None = None,
     weights: bool = True,
 ) -> Path:
     """Write an entry: all of it, or nothing.
@@ -54,7 +55,7 @@ def save(
         recipe: text of recipe.yaml.
         license: Hub identifier, such as "cc-by-4.0".
         folds: state dicts to keep beside the model's, by file name.
-        extra: texts to store beside them, by file name.
+        extra: texts and further predictions to store beside them, by file name.
         weights: False leaves out weights, probe and card: results alone, for cells of a study.
 
     Returns:

@@ -14,7 +14,7 @@ import yaml
 from qaudio.cards.confusion import FILE as PICTURE
 from qaudio.cards.confusion import pictured
 from qaudio.cards.papers import KINDS, papers
-from qaudio.cards.tables import dependence, interval, percent, points, spread
+from qaudio.cards.tables import dependence, difference_text, interval, percent, points, spread
 from qaudio.data.benchmarks.descriptions import about
 from qaudio.evaluation.metrics import confused_with, scores_by_class
 from qaudio.evaluation.predictions import Predictions
@@ -263,6 +263,8 @@ def _results(
             f"{points(difference['interval95'][0])} to {points(difference['interval95'][1])}"
             f"{more if parent['how'].startswith('pruned') else ''}."
         )
+    if results.get("baselines"):
+        text.append(_baselines(results))
     text.append(dependence(results["benchmark"]))
     text.append("\n".join(["| fold | " + metric + " |", "|---|---|", *rows]))
     if predictions is not None:
@@ -281,6 +283,22 @@ def _results(
         f"`predictions.npz`: `qaudio verify {results['entry']}`."
     )
     return "\n\n".join(filter(None, text))
+
+
+def _baselines(results: dict[str, Any]) -> str:
+    """What the same clips score without training the network."""
+    rows = [
+        f"| {one['method']} | {percent(one['result']['mean'])} | "
+        f"{interval(one['result']['interval95'])} | {difference_text(one['difference'])} |"
+        for one in results["baselines"]
+    ]
+    head = ["| baseline | score | 95 % interval | difference |", "|---|---|---|---|"]
+    return (
+        "The same held-out clips by logistic regression alone, on embeddings of the entry that "
+        "training began from and on mean and deviation of every log-mel bin; the difference, in "
+        "points, is how much better this network is, paired clip by clip.\n\n"
+        + "\n".join([*head, *rows])
+    )
 
 
 def _classes(config: dict[str, Any], predictions: Predictions, metric: str) -> str:

@@ -38,17 +38,7 @@ def run(name: str, arguments: list[str]) -> int:
     entry = name == "test" and arguments[:1] and not arguments[0].startswith("-")
     if not entry and not any(one.startswith(("--config", "--model")) for one in arguments):
         return usage(name, "give a recipe: --config recipes/BENCHMARK/ENTRY.yaml")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advert)
-    # Lightning's advice on loaders and checkpoints does not fit small cached sets.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists.*")
-    warnings.filterwarnings("ignore", message=".*dirpath has changed.*")  # by `validate`, `test`
-    warnings.filterwarnings("ignore", message=".*across ranks is zero.*")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    # As `--model.freeze` wants it.
-    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
-    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+    quieten()
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
     from torch import OutOfMemoryError
 
@@ -60,6 +50,21 @@ def run(name: str, arguments: list[str]) -> int:
         raise OutOfMemoryError(f"{error}: give a smaller --data.batch_size") from None
     except MisconfigurationException as error:  # Lightning's word for settings that do not go
         raise InputError(str(error)) from error
+
+
+def quieten() -> None:
+    """Leave out what Lightning says that does not fit here."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advert)
+    # Lightning's advice on loaders and checkpoints does not fit small cached sets.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists.*")
+    warnings.filterwarnings("ignore", message=".*dirpath has changed.*")  # by `validate`, `test`
+    warnings.filterwarnings("ignore", message=".*across ranks is zero.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # As `--model.freeze` wants it.
+    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
 
 
 def _is_no_advert(record: logging.LogRecord) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -270,15 +269,15 @@ class AudioDataModule(LightningDataModule):
         """The fold that a clip is in; benchmarks may take a validation part from training here."""
         return clip.fold
 
-    def _items(self, role: str) -> list[Item]:
-        """Training: every segment an item. Scored: every clip one, with all its segments."""
+    def _items(self, role: str, whole: bool = False) -> list[Item]:
+        """Training: every segment an item. Scored, or whole: every clip, with all its segments."""
         clips = self._select(role)
         if self.segment_hop is None or self.seconds is None:
             return [(clip, (slice(None),)) for clip in clips]
         rate = self._rate()
         size, hop = round(self.seconds * rate), max(1, round(self.segment_hop * rate))
         items = [(clip, cut(self._lengths[clip.id], size, hop)) for clip in clips]
-        if role == "scored":
+        if whole or role == "scored":
             return items
         return [(clip, (segment,)) for clip, segments in items for segment in segments]
 
@@ -342,20 +341,6 @@ class AudioDataModule(LightningDataModule):
         batches = islice(self._loader("training"), count)  # beside the loader that trains
         return [(batch["waveform"], batch["label"]) for batch in batches]
 
-    def plain_batches(self) -> Iterator[dict[str, Any]]:
-        """Every training clip once, in order and as a scored clip is taken: without augmentation.
-
-        Each process goes through all of them.
-        """
-        items = self._items("training")
-        seed = global_seed() if self.seed is None else self.seed
-        yield from DataLoader(
-            self.make_dataset(items, seed, False),
-            batch_size=1 if self.seconds is None else self.batch_size,
-            sampler=EpochSampler(len(items), seed, False),
-            collate_fn=collate,
-        )
-
     def _items_by_class(self, items: list[Item]) -> list[np.ndarray]:
         members: list[list[int]] = [[] for _ in (*self.labels, "none")]
         for n, (clip, _) in enumerate(items):
@@ -363,11 +348,13 @@ class AudioDataModule(LightningDataModule):
                 members[index].append(n)
         return [np.array(own, int) for own in members]
 
-    def _loader(self, role: str, even: bool = True) -> ResumableLoader:
-        train, trainer = role == "training", self.trainer
-        items = self._items(role)
+    def _loader(self, role: str, even: bool = True, whole: bool = False) -> ResumableLoader:
+        train, trainer = role == "training" and not whole, self.trainer
+        items = self._items(role, whole)
         seed = global_seed() if self.seed is None else self.seed
-        ranks, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+        ranks, rank = 1, 0
+        if trainer is not None and not whole:
+            ranks, rank = trainer.world_size, trainer.global_rank
         if len(items) < ranks:
             raise DataError(f"{len(items)} {role} items cannot be shared by {ranks} processes")
         sampler = self.make_sampler(items, seed, train, ranks=ranks, rank=rank, even=even)
@@ -440,6 +427,14 @@ class AudioDataModule(LightningDataModule):
         scored.
         """
         return self._loader("scored") if self.holdout == "validation" else []  # type: ignore[return-value]
+
+    def whole_clips(self, role: Literal["training", "scored"]) -> DataLoader:
+        """The training or the scored clips, each once, in order and as scored clips are heard.
+
+        For probes: nothing is augmented or cropped at random, a clip comes with all its segments,
+        and one process gets all of them.
+        """
+        return self._loader(role, even=False, whole=True)
 
     def test_dataloader(self) -> DataLoader:
         self.refuse_unless_testing()

@@ -24,26 +24,36 @@ def fit_linear(train: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.n
 
     Args:
         train: embeddings, (N, D).
-        label: their class indices, (N,).
+        label: their class indices, (N,); or, where several may apply, 0/1 per class (N, classes):
+            then each class has a regression of its own.
         classes: number of classes.
 
     Raises:
         ValueError: when `label` holds fewer than two classes.
     """
-    present = np.unique(label)
-    if len(present) < 2:
-        raise ValueError(f"a probe needs clips of two classes at least, not {len(present)}")
     scaler = StandardScaler().fit(train)
-    model = LogisticRegression(C=REGULARISATION, max_iter=5000)
-    model.fit(scaler.transform(train), label)
-    rows, offsets = model.coef_, model.intercept_
-    if len(present) == 2:  # one row, of the second class beside the first
-        rows, offsets = np.concatenate((-rows, rows)) / 2, np.concatenate((-offsets, offsets)) / 2
-    rows = rows / scaler.scale_
-    offsets = offsets - rows @ scaler.mean_
+    standard = scaler.transform(train)
     weight, bias = np.zeros((classes, train.shape[1])), np.full(classes, LOWEST)
-    weight[present], bias[present] = rows, offsets
-    return weight, bias
+    if label.ndim == 2:
+        bias[label.all(0)] = -LOWEST
+        for n in np.flatnonzero(label.any(0) & ~label.all(0)):
+            weight[[n]], bias[[n]] = _regression(standard, label[:, n])
+    else:
+        present = np.unique(label)
+        if len(present) < 2:
+            raise ValueError(f"a probe needs clips of two classes at least, not {len(present)}")
+        rows, offsets = _regression(standard, label)
+        if len(present) == 2:  # one row, of the second class beside the first
+            rows, offsets = (np.concatenate((-one, one)) / 2 for one in (rows, offsets))
+        weight[present], bias[present] = rows, offsets
+    weight = weight / scaler.scale_
+    return weight, bias - weight @ scaler.mean_
+
+
+def _regression(train: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (C, D) and offsets (C,) of a logistic regression; of two classes, the second's alone."""
+    model = LogisticRegression(C=REGULARISATION, max_iter=5000).fit(train, label)
+    return model.coef_, model.intercept_
 
 
 def linear_probe(
@@ -53,7 +63,7 @@ def linear_probe(
 
     Args:
         train: embeddings to fit on, (N, D); their mean and deviation standardise both sets.
-        label: their class indices, (N,).
+        label: their class indices, (N,), or 0/1 per class (N, classes), as `fit_linear` takes them.
         test: embeddings to score, (M, D).
         classes: number of classes.
 

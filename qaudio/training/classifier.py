@@ -416,7 +416,7 @@ def probe_classifier(net: AudioModel, data: AudioDataModule) -> None:
     """
     features, labels = [], []
     with evaluating(net):
-        for batch in data.plain_batches():
+        for batch in data.whole_clips("training"):
             rows = net.hidden(net.embed(batch["waveform"].to(net.classifier.weight.device)))
             features.append(clip_means(rows.float().cpu(), batch))
             labels.append(batch["label"])

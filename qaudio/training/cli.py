@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ import numpy as np
 import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
+from qaudio.data.benchmarks.folder import AudioFolder
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.errors import EntryError, InputError, QaudioError
 from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.predictions import Predictions
 from qaudio.paths import replacing
+from qaudio.training.baselines import baselines, beside_baselines, comparison, scored
 from qaudio.training.bf16 import fast_bf16
 from qaudio.training.callbacks import take_averages
 from qaudio.training.checkpoints import LAST, WholeCheckpoints, WithinEpoch, last_checkpoint
@@ -102,8 +105,10 @@ def main(subcommand: str, arguments: list[str]) -> int:
         if cli.datamodule.holdout == "validation":
             _validated(cli)
         else:
-            _train(cli, _recipe(cli, arguments, "train"))
-            if cli.trainer.is_global_zero:
+            results = _train(cli, _recipe(cli, arguments, "train"))
+            if results is not None:
+                for line in beside_baselines(results):
+                    print(line)
                 _publish(_writer(cli))
     elif subcommand == "fit":
         seconds = _fit(cli)
@@ -279,10 +284,15 @@ def _at_hand(argument: str) -> str:
 
 def _check_recordings(cli: TrainingCLI, writer: EntryWriter) -> None:
     """Refuse to go on from runs of other recordings than those that lie under root now."""
+    _set_up(cli)
+    writer.check_split(cli.datamodule.split)
+
+
+def _set_up(cli: TrainingCLI) -> None:
+    """Read the recordings as the model will hear them."""
     cli.model.look_in(Path(cli.config.writer.folder))
     cli.datamodule.sample_rate = cli.datamodule.sample_rate or cli.model.sample_rate
     cli.datamodule.setup()
-    writer.check_split(cli.datamodule.split)
 
 
 def _check_trainer(cli: TrainingCLI) -> None:
@@ -400,13 +410,16 @@ def _checkpoint(cli: TrainingCLI) -> str | None:
     return None
 
 
-def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
+def _fit(
+    cli: TrainingCLI, writer: EntryWriter | None = None, more: Sequence[Callback] = ()
+) -> float:
     """Fit, from the last checkpoint where there is one; returns the seconds it took.
 
     Args:
         cli: what was asked for.
         writer: of the entry that will take the run: what it would refuse then is refused as
             soon as it is known.
+        more: callbacks beside those of the recipe.
 
     Raises:
         EntryError: when that checkpoint was made by other settings, the writer refuses the run, or
@@ -440,7 +453,7 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
             )
         )
     checkpoints = [last_checkpoint(folder), WithinEpoch(folder)]
-    cli.trainer.callbacks = [*others, timer, *checkpoints]  # type: ignore[attr-defined]
+    cli.trainer.callbacks = [*others, *more, timer, *checkpoints]  # type: ignore[attr-defined]
     cli.trainer.strategy.checkpoint_io = WholeCheckpoints()
     if not cli.trainer.loggers:
         cli.trainer.loggers = [CSVLogger(folder, name="log")]
@@ -460,12 +473,22 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
     return timer.time_elapsed("train")
 
 
-def _train(cli: TrainingCLI, recipe: Recipe) -> None:
+def _train(cli: TrainingCLI, recipe: Recipe) -> dict[str, Any] | None:
+    """Fit, score and record a run; the entry's results, but of several processes in one only."""
     writer = _writer(cli)
     writer.check(recipe)
-    seconds = _fit(cli, writer)
+    found: dict[str, Predictions] = {}
+
+    def compare(*_: Any) -> None:
+        """Once nothing more can be refused, and before what takes long."""
+        if isinstance(cli.datamodule, AudioFolder) and cli.trainer.is_global_zero:
+            print(f"held out: {cli.datamodule.held_out}", flush=True)
+            if cli.model.source is not None:
+                found.update(_baselines(cli))
+
+    seconds = _fit(cli, writer, [LambdaCallback(on_fit_start=compare)])
     if not cli.trainer.is_global_zero:
-        return  # of several processes one scores and writes
+        return None
     seed, split = int(cli.config.seed_everything), cli.datamodule.split
     run = Run(
         net=cli.model.net,
@@ -478,12 +501,38 @@ def _train(cli: TrainingCLI, recipe: Recipe) -> None:
         parent=cli.model.parent,
         sources=cli.model.sources,
         facts=cli.model.facts,
+        baselines=found,
     )
     results = writer.record(run, recipe)
     key = f"seed{seed}_fold{run.split.fold}"
     result = results["result"]
     print(f"{writer.entry} {key}: {result['metric']} {result['runs'][key]:.4f} ({seconds:.0f} s)")
     (_run_folder(cli) / LAST).unlink(missing_ok=True)
+    return results
+
+
+def resolved(arguments: list[str]) -> str:
+    """The recipe that `train` would run, every default written out."""
+    return _recipe(_parse(arguments), arguments, "train").text
+
+
+def probe(arguments: list[str]) -> dict[str, Any]:
+    """Results of the baselines of what `train` would fine-tune on a folder, without training it.
+
+    Returns:
+        By method, as in an entry's results.
+    """
+    cli = _parse(arguments)
+    _set_up(cli)
+    print(f"held out: {cli.datamodule.held_out}", flush=True)
+    return scored(_baselines(cli), cli.model.task)
+
+
+def _baselines(cli: TrainingCLI) -> dict[str, Predictions]:
+    """Compute and print them."""
+    found = baselines(cli.model.source, cli.datamodule)
+    print("\n".join(comparison(scored(found, cli.model.task))), flush=True)
+    return found
 
 
 def _publish(writer: EntryWriter) -> None:
@@ -560,3 +609,5 @@ def _print_results(results: dict[str, Any]) -> None:
     )
     if results["parent"] and results["parent"].get("difference"):
         print(f"difference to {results['parent']['name']}: {results['parent']['difference']}")
+    for line in beside_baselines(results):
+        print(line)

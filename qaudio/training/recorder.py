@@ -64,6 +64,7 @@ class Run:
         parent: name of the entry it comes from and how ("pruned from"); None from scratch.
         sources: every entry that it learnt from, by name or folder.
         facts: what else results.json says of the training.
+        baselines: what the same clips score without training the network, by method.
     """
 
     net: AudioModel
@@ -76,6 +77,7 @@ class Run:
     parent: tuple[str, str] | None
     sources: list[str]
     facts: dict[str, Any] = field(default_factory=dict)
+    baselines: dict[str, Predictions] = field(default_factory=dict)
 
 
 class EntryWriter:
@@ -209,7 +211,9 @@ class EntryWriter:
             parent = results["parent"] and find_local(results["parent"]["name"], self.folder)
             if parent:
                 self._compare(results, predictions, parent)
-            self._save(net, results, predictions, self._kept())
+            self._save(
+                net, results, predictions, self._kept(), more=self._more_predictions(results)
+            )
             return results
 
     def publish(self) -> Pushed | None:
@@ -247,7 +251,8 @@ class EntryWriter:
         if earlier is not None and not is_card:
             card = (earlier["card_fold"], earlier["card_seed"])
         results = self._results(run, recipe, predictions, earlier, card)
-        self._save(net, results, predictions, kept, recipe.text)
+        more = self._baselines(run, results, predictions, earlier)
+        self._save(net, results, predictions, kept, recipe.text, more)
         return results
 
     def _results(
@@ -305,6 +310,35 @@ class EntryWriter:
             results["parent"]["license"] = read_config(parent)["license"]
             self._compare(results, predictions, parent)
         return results
+
+    def _baselines(
+        self,
+        run: Run,
+        results: dict[str, Any],
+        predictions: Predictions,
+        earlier: dict[str, Any] | None,
+    ) -> dict[str, Predictions]:
+        """Put the baselines of all runs into the results; their predictions by file name."""
+        before = {} if earlier is None else self._more_predictions(earlier)
+        rows, more = [], {}
+        for method, found in run.baselines.items():
+            name = f"baselines/{method.lower().replace(' ', '_')}.npz"
+            more[name] = before[name].merged(found) if name in before else found
+            rows.append({
+                "method": method,
+                "result": summarise(more[name], metric_of(run.net.task)),
+                "difference": paired_difference(predictions, more[name]),
+                "predictions": name,
+            })  # fmt: skip
+        if rows:
+            results["baselines"] = rows
+        return more
+
+    def _more_predictions(self, results: dict[str, Any]) -> dict[str, Predictions]:
+        """Those beside predictions.npz, by file name."""
+        rows = [*results.get("transfer", []), *results.get("baselines", [])]
+        return {one["predictions"]: Predictions.load(self.path / one["predictions"])
+                for one in rows}  # fmt: skip
 
     def _compare(self, results: dict[str, Any], predictions: Predictions, folder: Path) -> None:
         """Size and score beside the parent's, where the parent was scored on the same clips."""
@@ -375,13 +409,15 @@ class EntryWriter:
         predictions: Predictions,
         folds: dict[str, dict[str, torch.Tensor]],
         recipe: str | None = None,
+        more: dict[str, Predictions] | None = None,
     ) -> None:
         if recipe is None:
             recipe = self._recipe()
+        report = to_json(per_class.report(predictions, net.labels))
         save(
             net, self.path, results=results, predictions=predictions, recipe=recipe,
             license=self.license, folds=folds, weights=self.weights,
-            extra={per_class.FILE: to_json(per_class.report(predictions, net.labels))},
+            extra={per_class.FILE: report, **(more or {})},
         )  # fmt: skip
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from qaudio.data.datamodule import AudioDataModule
@@ -14,6 +16,7 @@ from qaudio.errors import DataError
 from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.probe import LINEAR, ZERO_SHOT, by_label_map, linear_probe
+from qaudio.evaluation.statistics import log_mel_statistics
 from qaudio.models.base import AudioModel, evaluating
 
 
@@ -37,18 +40,27 @@ class Transferred:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Every clip of a benchmark: ids (N,), labels (N,), folds (N,), embeddings (N, D), logits."""
+    """Clips as a network hears them, a row each.
+
+    Attributes:
+        clip: ids, N of them.
+        label: class indices (N,), or 0/1 per class (N, C).
+        fold: that each was scored in, (N,).
+        vectors: embeddings (N, D), the means over a clip's segments.
+        logits: (N, C), means alike.
+        statistics: log-mel statistics (N, 2 n_mels), without what pads a clip.
+    """
 
     clip: list[str]
     label: np.ndarray
     fold: np.ndarray
     vectors: np.ndarray
     logits: np.ndarray
+    statistics: np.ndarray
 
 
-@torch.inference_mode()
 def embed_clips(model: AudioModel, data: AudioDataModule) -> Embedded:
-    """Embeddings and logits of every clip, as the benchmark scores them, in float32.
+    """Every clip of a benchmark, as the benchmark scores them.
 
     Raises:
         DataError: for a benchmark of several labels a clip, or with one fixed split.
@@ -57,29 +69,56 @@ def embed_clips(model: AudioModel, data: AudioDataModule) -> Embedded:
         raise DataError(f"{data.benchmark}: a probe needs folds and one label a clip")
     data.sample_rate = model.sample_rate
     data.setup()
+
+    def loaders() -> Iterator[tuple[int, DataLoader]]:
+        for fold in range(1, data.folds + 1):
+            data.fold = fold
+            yield fold, data.test_dataloader()
+
+    return embed(model, data, loaders(), len(data._clips))
+
+
+@torch.inference_mode()
+def embed(
+    model: AudioModel,
+    data: AudioDataModule,
+    loaders: Iterable[tuple[int, DataLoader]],
+    total: int | None = None,
+) -> Embedded:
+    """Clips of a benchmark, in float32.
+
+    Args:
+        model: what hears them.
+        data: set up; knows how long each clip is.
+        loaders: each with the fold that its clips are said to be in.
+        total: how many clips there are, for the progress bar.
+    """
     clips: list[str] = []
-    labels: list[int] = []
+    labels: list[torch.Tensor] = []
     folds: list[int] = []
     vectors: list[torch.Tensor] = []
     logits: list[torch.Tensor] = []
-    device = model.classifier.weight.device
-    bar = tqdm(total=len(data._clips), desc="embedding", unit="clip", delay=2, leave=False,
-               disable=None)  # fmt: skip
+    statistics: list[torch.Tensor] = []
+    device, hop = model.classifier.weight.device, model.frontend.config.hop_length
+    bar = tqdm(total=total, desc="embedding", unit="clip", delay=2, leave=False, disable=None)
     with evaluating(model), bar:
-        for fold in range(1, data.folds + 1):
-            data.fold = fold
-            for batch in data.test_dataloader():
-                found = model.embed(batch["waveform"].to(device))
-                answers = model.classify(found)
+        for fold, loader in loaders:
+            for batch in loader:
+                features = model.features(batch["waveform"].to(device))
+                found = model.embed_features(features)
+                answers, parts = model.classify(found), batch["segments"]
                 clips += batch["id"]
-                labels += batch["label"].tolist()
+                labels.append(batch["label"])
                 folds += [fold] * len(batch["id"])
                 for rows, kept in ((found, vectors), (answers, logits)):
-                    kept += [part.mean(0).float().cpu() for part in rows.split(batch["segments"])]
+                    kept += [part.mean(0).float().cpu() for part in rows.split(parts)]
+                for clip, part in zip(batch["id"], features.split(parts), strict=True):
+                    frames = 1 + data._lengths[clip] // hop
+                    statistics.append(log_mel_statistics(part, frames).cpu())
                 bar.update(len(batch["id"]))
     return Embedded(
-        clips, np.array(labels), np.array(folds), torch.stack(vectors).numpy(),
-        torch.stack(logits).numpy(),
+        clips, torch.cat(labels).numpy(), np.array(folds),
+        *(torch.stack(rows).numpy() for rows in (vectors, logits, statistics)),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def save(
     recipe: str | None = None,
     license: str | None = None,
     folds: dict[str, dict[str, torch.Tensor]] | None = None,
-    extra: dict[str, str] | None = None,
+    extra: Mapping[str, str | Predictions] | None = None,
     weights: bool = True,
     write_card: Callable[..., Any] | None = None,
 ) -> Path:
@@ -123,8 +123,12 @@ def save(
         }
         if predictions is not None:
             predictions.save(new / "predictions.npz")
-        for name, text in (extra or {}).items():
-            (new / name).write_text(text, encoding="utf-8", newline="\n")
+        for name, one in (extra or {}).items():
+            (new / name).parent.mkdir(exist_ok=True)
+            if isinstance(one, Predictions):
+                one.save(new / name)
+            else:
+                (new / name).write_text(one, encoding="utf-8", newline="\n")
         if recipe is not None:
             (new / "recipe.yaml").write_text(recipe, encoding="utf-8", newline="\n")
         if results is not None:

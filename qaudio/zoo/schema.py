@@ -171,6 +171,10 @@ RESULTS: dict[str, Any] = {
         "benchmark": name, "dataset": text, "protocol": text, "result": RESULT,
         "predictions": inside,
     }],
+    # What the same held-out clips score without training the network, of a fine-tuned one.
+    "baselines?": [{
+        "method": text, "result": RESULT, "difference": DIFFERENCE, "predictions": inside,
+    }],
     "hub_benchmark?": Maybe({"dataset_id": text, "task_id": text}),
 }  # fmt: skip
 SOURCE: dict[str, Any] = {

@@ -104,30 +104,41 @@ def check_results(folder: Path, config: dict[str, Any], results: dict[str, Any])
         ) from None
     _compare(folder, "result", results["result"], again)
     for one in results.get("transfer", []):
-        _compare(folder, one["protocol"], one["result"], _transferred(folder, one))
+        _compare(folder, one["protocol"], one["result"], _again(folder, one, "multiclass")[0])
+    for one in results.get("baselines", []):
+        result, kept = _again(folder, one, config["task"])
+        _compare(folder, one["method"], one["result"], result)
+        difference = _difference(folder, one["method"], predictions, kept)
+        _compare(folder, f"difference to {one['method']}", one["difference"], difference)
     parent = results.get("parent")
     if parent and parent.get("difference"):
         theirs = find_local(parent["name"], folder.parent)
         if theirs is None:
             return predictions
         try:
-            difference = paired_difference(
-                predictions, Predictions.load(file_of(theirs, "predictions.npz"))
-            )
+            before = Predictions.load(file_of(theirs, "predictions.npz"))
         except ValueError as error:
             raise EntryError(f"{entry_name(folder)}: parent {parent['name']}: {error}") from None
+        difference = _difference(folder, f"parent {parent['name']}", predictions, before)
         _compare(folder, "parent.difference", parent["difference"], difference)
     return predictions
 
 
-def _transferred(folder: Path, one: dict[str, Any]) -> dict[str, Any]:
-    """The result that follows from the predictions of a benchmark that was only probed."""
+def _again(folder: Path, one: dict[str, Any], task: str) -> tuple[dict[str, Any], Predictions]:
+    """The result that follows from further predictions of an entry; and these."""
     try:
         predictions = Predictions.load(file_of(folder, one["predictions"]))
-        predictions.check(predictions.logits.shape[1], "multiclass")
-        return summarise(predictions, one["result"]["metric"])
+        predictions.check(predictions.logits.shape[1], task)
+        return summarise(predictions, one["result"]["metric"]), predictions
     except (ValueError, KeyError) as error:
         raise EntryError(f"{entry_name(folder)}: {one['predictions']}: {error}") from None
+
+
+def _difference(folder: Path, what: str, ours: Predictions, theirs: Predictions) -> dict[str, Any]:
+    try:
+        return paired_difference(ours, theirs)
+    except ValueError as error:
+        raise EntryError(f"{entry_name(folder)}: {what}: {error}") from None
 
 
 def _compare(folder: Path, where: str, stated: Any, computed: Any) -> None:

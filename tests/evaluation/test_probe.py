@@ -50,3 +50,16 @@ def test_label_map_takes_the_largest_logit_of_the_names_that_mean_a_class() -> N
 def test_label_map_of_esc50_has_all_its_classes() -> None:
     assert len(ESC50) == 50 and all(ESC50.values())
     assert all(len(set(names)) == len(names) for names in ESC50.values())
+
+
+def test_linear_probe_of_several_labels_is_a_regression_for_each() -> None:
+    (train, first), (test, _) = clouds(90), clouds(30, seed=1)
+    label = np.stack([first == 0, first != 1, first < 0, first >= 0], axis=1).astype(int)
+    found = linear_probe(train, label, test, 4)
+    mean, deviation = train.mean(0), train.std(0)
+    for n in (0, 1):
+        model = LogisticRegression(max_iter=5000).fit((train - mean) / deviation, label[:, n])
+        expected = model.decision_function((test - mean) / deviation)
+        np.testing.assert_allclose(found[:, n], expected, atol=1e-6)
+    assert (found[:, 2] < found[:, :2].min(1)).all() and (found[:, 3] > found[:, :2].max(1)).all()
+    assert np.isfinite(found.astype(np.float16)).all()

@@ -12,7 +12,7 @@ from typing import Any
 
 from qaudio.data.audio import SOUNDS, UNREAD, display_name, sound_files
 from qaudio.data.clip import Clip
-from qaudio.data.datamodule import AudioDataModule
+from qaudio.data.datamodule import NAMED, AudioDataModule
 from qaudio.data.shards import FACTS
 from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.data.splits import grouped_folds
@@ -57,6 +57,7 @@ class AudioFolder(AudioDataModule):
     """
 
     published = False
+    groups: dict[str, str]  # of the clips that have one, by id, once `read_clips` has run
     layout = "CLASS/FILE.wav (or .flac, .ogg, …), a folder for each class; or give --data.table"
 
     def __init__(
@@ -91,6 +92,7 @@ class AudioFolder(AudioDataModule):
         self.benchmark = self.dataset = name
         self.table = None if table is None else Path(table).expanduser()
         self.split_seed = split_seed
+        self.groups = {}
         self._base = self.root  # that ids, which are paths, start from
         # Read here, for its columns say how many folds there are.
         self._rows = None if self.table is None else self._read_table(self.table)
@@ -124,7 +126,13 @@ class AudioFolder(AudioDataModule):
             )
         paths = [self._base / row["file"] for row in rows]
         ids = [row["file"] for row in rows]
-        groups = [self._group(row) for row in rows]
+        own = [self._group(row) for row in rows]
+        self.groups = {id: group for id, group in zip(ids, own, strict=True) if group is not None}
+        # A file without a group is its own.
+        groups = [
+            f"file {id}" if group is None else f"group {group}"
+            for id, group in zip(ids, own, strict=True)
+        ]
         if self.folds == 1:
             folds = [PARTS[row["split"].lower()] for row in rows]
             self._check_groups(groups, folds)
@@ -135,8 +143,8 @@ class AudioFolder(AudioDataModule):
                 raise DataError(f"{self.root}: {error}: give a smaller --data.folds") from None
         multi = self.task == "multilabel"
         clips = [
-            Clip(path, own if multi else own[0], id, fold)
-            for path, own, id, fold in zip(paths, classes, ids, folds, strict=True)
+            Clip(path, chosen if multi else chosen[0], id, fold)
+            for path, chosen, id, fold in zip(paths, classes, ids, folds, strict=True)
         ]
         return clips, labels
 
@@ -147,6 +155,19 @@ class AudioFolder(AudioDataModule):
             return ""
         pairs = sorted((clip.id, clip.fold) for clip in self._clips)
         return f", split {hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:8]}"
+
+    @property
+    def held_out(self) -> str:
+        """Which clips are scored, in words, once `setup` has run."""
+        clips = self._select("scored")
+        fold = (
+            "its table's split" if self.folds == 1 else f"fold {self.scored_fold} of {self.folds}"
+        )
+        groups = sorted({self.groups[clip.id] for clip in clips if clip.id in self.groups})
+        alone = [clip.id for clip in clips if clip.id not in self.groups]
+        of = [f"groups {_some(groups)}"] if groups else []
+        of += [f"{'files' if len(alone) > 1 else 'file'} {_some(alone)}"] if alone else []
+        return f"{len(clips)} of {len(self._clips)} clips ({fold}): {'; '.join(of)}"
 
     def _folder_rows(self) -> list[dict[str, str]]:
         """Rows such as a table has, from a folder for each class."""
@@ -191,12 +212,12 @@ class AudioFolder(AudioDataModule):
         chosen = [tuple(n for n, name in enumerate(labels) if row[name] == "1") for row in rows]
         return labels, chosen
 
-    def _group(self, row: dict[str, str]) -> str:
-        """The row's group; a file without one is its own."""
+    def _group(self, row: dict[str, str]) -> str | None:
+        """The row's group, None for a file without one."""
         if row.get("group"):
-            return f"group {row['group']}"
+            return row["group"]
         match = self.group_pattern and self.group_pattern.search(row["file"])
-        return f"group {match[1]}" if match else f"file {row['file']}"
+        return str(match[1]) if match else None
 
     def _check_groups(self, groups: list[str], folds: list[int]) -> None:
         parts: dict[str, set[int]] = {}
@@ -262,6 +283,12 @@ class AudioFolder(AudioDataModule):
             seen.add(id)
             row["file"] = id
         return rows
+
+
+def _some(names: list[str]) -> str:
+    """The first of some names, which others gave, and how many more there are."""
+    more = len(names) - NAMED
+    return shown(", ".join(names[:NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 def _csv(path: Path) -> list[dict[str, str]]:
