@@ -38,8 +38,12 @@ MAY_IMPORT = {
     "compare": {*LEAVES, "evaluation", "zoo", "cards", "compare", "data.benchmarks.descriptions"},
     "deploy": {*LEAVES, "data.audio", "quaternion", "frontend", "models", "compress", "deploy"},
     "deploy.onnx.runtime": {"resampling"},
+    "inference": {
+        "errors", "paths", "text", "models", "data.audio", "prediction", "deploy.onnx.runtime",
+        "inference",
+    },
     "prediction": {"resampling", "models", "data.audio", "deploy.onnx.runtime"},
-}
+}  # fmt: skip
 WITHOUT_LIGHTNING = (
     "quaternion",
     "frontend",
