@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from qaudio import __version__
 from qaudio.commands import (
     compare,
+    embed,
     export,
     import_,
     info,
@@ -85,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"qaudio {__version__}")
     commands = Commands(parser)
     for module in (
-        list_, info, predict, probe, compare, verify, prune, import_, export, push, pull, training,
-        study, pack,
+        list_, info, predict, embed, probe, compare, verify, prune, import_, export, push, pull,
+        training, study, pack,
     ):  # fmt: skip
         module.register(commands)
     return parser
