@@ -19,6 +19,8 @@ _HOMES = {
     "pull": "qaudio.zoo.hub",
     "predict": "qaudio.prediction",
     "Prediction": "qaudio.prediction",
+    "embed_files": "qaudio.inference.files",
+    "predict_files": "qaudio.inference.files",
     "plan": "qaudio.compress.prune",
     "prune": "qaudio.compress.prune",
     "Plan": "qaudio.compress.prune",
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from qaudio.deploy.onnx.runtime import OnnxModel
     from qaudio.deploy.optimize import optimize
     from qaudio.frontend import FrontendConfig
+    from qaudio.inference.files import embed_files, predict_files
     from qaudio.models.base import AudioModel
     from qaudio.models.registry import create_model, register
     from qaudio.prediction import Prediction, predict

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from qaudio import __version__
 from qaudio.commands import (
     compare,
+    embed,
     export,
     finetune,
     import_,
@@ -98,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     add_debug(parser)
     commands = Commands(parser)
     for module in (
-        list_, info, predict, probe, compare, verify, prune, import_, export, push, pull, finetune,
+        list_, info, predict, embed, probe, compare, verify, prune, import_, export, push, pull,
+        finetune,
         training, study, pack,
     ):  # fmt: skip
         module.register(commands)

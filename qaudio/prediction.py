@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 WHOLE_SECONDS = 30.0  # up to here a sound is run in one piece
 WINDOW_SECONDS, HOP_SECONDS = 10.0, 5.0
 BATCH = 8
+Run = Callable[[np.ndarray, int], np.ndarray]  # samples (B, T) and their rate in Hz -> (B, …)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,19 @@ class Analysis:
             Prediction(self.labels[i], int(i), float(row[i]), round(start, 3), round(end, 3))
             for i in order
         ]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings over time: `spans` (W, 2) in seconds, `vectors` (W, D) float32."""
+
+    spans: np.ndarray
+    vectors: np.ndarray
+
+    def clip(self) -> Embeddings:
+        """The whole sound as one window: the mean over its windows."""
+        span = np.array([[self.spans[0, 0], self.spans[-1, 1]]])
+        return Embeddings(span, self.vectors.mean(axis=0, keepdims=True))
 
 
 def predict(
@@ -126,6 +140,35 @@ def analyse(
     Args:
         progress: called with the seconds done after each batch of windows.
     """
+    spans, probabilities = _over_windows(model, audio, _scoring, sample_rate, window, hop, progress)
+    labels = model.labels or [f"class {n}" for n in range(model.num_classes)]
+    return Analysis(spans, probabilities, labels)
+
+
+def embeddings(
+    model: AudioModel,
+    audio: str | os.PathLike | np.ndarray | torch.Tensor,
+    *,
+    sample_rate: int | None = None,
+    window: float | None = None,
+    hop: float | None = None,
+    progress: Any = None,
+) -> Embeddings:
+    """The embedding of every window of a sound; arguments, windows and errors as `analyse`."""
+    spans, vectors = _over_windows(model, audio, _embedding, sample_rate, window, hop, progress)
+    return Embeddings(spans, vectors)
+
+
+def _over_windows(
+    model: Any,
+    audio: str | os.PathLike | np.ndarray | torch.Tensor,
+    running: Callable[[Any], AbstractContextManager[Run]],
+    sample_rate: int | None,
+    window: float | None,
+    hop: float | None,
+    progress: Any,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spans (W, 2) in seconds and what a network gives for each window, (W, …)."""
     if isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model must be a network: qaudio.load({os.fspath(model)!r}) gives it")
     if window is not None and not 0.05 <= window <= 3600:
@@ -144,7 +187,7 @@ def analyse(
         stream = _tensor_windows(audio, rate, length, step, whole)
     spans: list[tuple[float, float]] = []
     found: list[np.ndarray] = []
-    with _scoring(model) as score:
+    with running(model) as run:
         count = max(1, min(BATCH, round(BATCH * WINDOW_SECONDS / length)))
         while group := list(islice(stream, count)):
             rate = group[0][2]
@@ -152,38 +195,45 @@ def analyse(
             if model.padded and model.eval_seconds is not None:  # as it was trained and scored
                 missing = round(model.eval_seconds * rate) - batch.shape[1]
                 batch = np.pad(batch, ((0, 0), (0, max(0, missing))))
-            probabilities = score(batch, rate)
-            if not np.isfinite(probabilities).all():
+            values = run(batch, rate)
+            if not np.isfinite(values).all():
                 name = display_name(audio) if isinstance(audio, (str, os.PathLike)) else "audio"
                 raise AudioError(f"{name}: its samples are too large to be sound")
-            found.append(probabilities)
+            found.append(values)
             spans += [(start, start + len(samples) / rate) for start, samples, _ in group]
             if progress is not None:
                 progress(spans[-1][1])
-    labels = model.labels or [f"class {n}" for n in range(model.num_classes)]
-    return Analysis(np.array(spans), np.concatenate(found), labels)
+    return np.array(spans), np.concatenate(found)
 
 
 @contextmanager
-def _scoring(
-    model: AudioModel | OnnxModel,
-) -> Iterator[Callable[[np.ndarray, int], np.ndarray]]:
+def _scoring(model: AudioModel | OnnxModel) -> Iterator[Run]:
     """Probabilities (B, C) of samples (B, T) at a rate, by a model in eval mode."""
     if isinstance(model, OnnxModel):
         yield model.probabilities
         return
+    with _evaluated(model, lambda x, rate: model.probabilities(model(x, rate).float())) as run:
+        yield run
+
+
+def _embedding(model: AudioModel) -> AbstractContextManager[Run]:
+    """Embeddings (B, D) of samples (B, T) at a rate, by a model in eval mode."""
+    if isinstance(model, OnnxModel):
+        raise TypeError("an exported model gives logits only: embed with the entry")
+    return _evaluated(model, lambda x, rate: model.embed(x, rate).float())
+
+
+@contextmanager
+def _evaluated(
+    model: AudioModel, forward: Callable[[torch.Tensor, int], torch.Tensor]
+) -> Iterator[Run]:
     import torch  # here: exported models are run without it
 
     from qaudio.models.base import evaluating
 
     device = model.classifier.weight.device
-
-    def score(samples: np.ndarray, rate: int) -> np.ndarray:
-        logits = model(torch.from_numpy(samples).to(device), rate)
-        return model.probabilities(logits.float()).cpu().numpy()
-
     with evaluating(model), torch.inference_mode():
-        yield score
+        yield lambda x, rate: forward(torch.from_numpy(x).to(device), rate).cpu().numpy()
 
 
 def _tensor_windows(

@@ -18,3 +18,8 @@ def one_line(text: object, most: int = 1000) -> str:
     """The text on one line of at most so many characters."""
     line = shown(" ".join(str(text).split()))
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def spreadsheet_safe(text: str) -> str:
+    """The text with an apostrophe before it where a spreadsheet would take it for a formula."""
+    return f"'{text}" if text[:1] in "=+-@" and text else text

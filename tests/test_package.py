@@ -41,12 +41,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cards": {*SCORED, "zoo"},
     "deploy": {*LEAVES, *NETWORKS, "compress", "data.audio"},  # which nothing of those above knows
     "prediction": {*LEAVES, "models", "data.audio", "deploy.onnx.runtime"},
+    "inference": {"errors", "paths", "text", "models", "data.audio", "prediction",
+                  "deploy.onnx.runtime"},
     "compare": CARDS,
     "study": CARDS,
     "training": {*CARDS, "data", "deploy.optimize"},
-    "commands": {*CARDS, "data", "deploy", "prediction", "compare", "study", "training"},
+    "commands": {
+        *CARDS, "data", "deploy", "prediction", "inference", "compare", "study", "training",
+    },
     "cli": {"commands"},
-}
+}  # fmt: skip
 WITHOUT_LIGHTNING = (
     "quaternion", "frontend", "models", "compress", "evaluation", "zoo", "cards", "deploy",
     "prediction", "compare", "study",

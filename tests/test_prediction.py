@@ -9,7 +9,7 @@ import torch
 from qaudio.data import audio
 from qaudio.errors import AudioError
 from qaudio.frontend import resample
-from qaudio.prediction import analyse, predict
+from qaudio.prediction import analyse, embeddings, predict
 
 RATE = 16000  # of the tiny model
 
@@ -190,6 +190,32 @@ def test_frozen_parts_of_a_model_in_training_stay_frozen(tiny_model):
     predict(model, noise(0.5))
     assert model.training
     assert not model.bn0.training
+
+
+# Embeddings.
+
+
+@pytest.mark.parametrize("seconds", [0.5, 12.0])
+def test_embeddings_are_the_models_own(tiny_model, write_sound, seconds):
+    path = write_sound("sound.wav", seconds=seconds, rate=RATE, subtype="FLOAT")
+    samples = torch.from_numpy(audio.read(path)[0])
+    found = embeddings(tiny_model, path)
+    with torch.no_grad():
+        expected = tiny_model.embed(samples).numpy()
+    assert found.vectors == pytest.approx(expected, abs=1e-5)
+    assert found.spans.tolist() == [[0, seconds]]
+    assert np.array_equal(embeddings(tiny_model, samples).vectors, found.vectors)
+
+
+def test_embeddings_of_windows_and_their_mean(tiny_model):
+    samples = noise(3.0)
+    found = embeddings(tiny_model, samples, window=1.0, hop=1.0)
+    for n in range(3):
+        alone = embeddings(tiny_model, samples[n * RATE : (n + 1) * RATE])
+        assert found.vectors[n] == pytest.approx(alone.vectors[0], abs=1e-5)
+    whole = found.clip()
+    assert whole.spans.tolist() == [[0, 3]]
+    assert whole.vectors == pytest.approx(found.vectors.mean(axis=0, keepdims=True), abs=1e-6)
 
 
 # Errors.

@@ -5,126 +5,283 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qaudio.commands.common import Commands, positive, say_beside_bar, usage
-from qaudio.errors import AudioError
-from qaudio.zoo.resolve import DEFAULT_ENTRY, load
+from qaudio.commands.common import Commands, positive, replacing, say_beside_bar, usage
+from qaudio.commands.over_files import (
+    Tally,
+    add_options,
+    fingerprint,
+    open_model,
+    unfinished,
+    with_bar,
+    wrong_windows,
+)
+from qaudio.text import shown
+
+if TYPE_CHECKING:
+    from qaudio.inference.files import FileResult
+    from qaudio.inference.journal import Journal
+    from qaudio.inference.selection import Selection
+    from qaudio.prediction import Analysis, Prediction
+
+    Results = Iterator[FileResult[Analysis]]
+    Run = Callable[[list[str], int], Results]
 
 
 def register(command: Commands) -> None:
     """Add the subcommands of this module."""
     sub = command(
         "predict", _predict, "the most probable classes of sound files",
-        "qaudio predict your_file.wav --times",
+        "qaudio predict your_file.wav --times\n"
+        "         qaudio predict my_sounds --csv events.csv --merge --threshold 0.6\n"
+        "         qaudio predict my_sounds --format audacity --out labels --window 2",
     )  # fmt: skip
-    sub.add_argument("files", nargs="*", help="sound files, or folders of them")
-    sub.add_argument(
-        "--model",
-        default=DEFAULT_ENTRY,
-        help="entry (name, folder or hf-hub:org/name) or .onnx file (%(default)s)",
-    )
+    add_options(sub, "entry (name, folder or hf-hub:org/name) or .onnx file")
     sub.add_argument(
         "--runtime", choices=("torch", "onnx"),
         help="onnx: run an exported file, without torch (default: by the model's name)",
     )  # fmt: skip
-    sub.add_argument("--top-k", type=positive, default=5, help="classes to show (%(default)s)")
     sub.add_argument(
-        "--window",
-        type=float,
-        help="seconds of each window (the whole sound up to 30 s, 10 s beyond)",
+        "--top-k", type=positive, metavar="N", help="classes to show (5; all above a threshold)"
     )
-    sub.add_argument("--hop", type=float, help="seconds from window to window (half a window)")
+    sub.add_argument(
+        "--threshold", type=float, metavar="P", help="only classes of at least this probability"
+    )
     sub.add_argument("--times", action="store_true", help="add the classes of every window")
+    sub.add_argument(
+        "--merge", action="store_true",
+        help="join consecutive windows of a class to events (--threshold: 0.5)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--low-threshold", type=float, metavar="P",
+        help="an event that reached --threshold goes on down to this probability (--threshold)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--min-duration", type=float, metavar="S", help="drop events of fewer seconds (0)"
+    )
     sub.add_argument(
         "--demo", action="store_true", help="make a sound, qaudio-demo.wav, and predict on it"
     )
-    sub.add_argument("--json", action="store_true", help="one JSON document a file")
+    written = sub.add_mutually_exclusive_group()
+    written.add_argument("--json", action="store_true", help="one JSON document a file")
+    written.add_argument(
+        "--csv", nargs="?", const="-", metavar="FILE.csv",
+        help="a row per class of each file, or of each window with --times or --window, or per "
+        "event with --merge; a file that cannot be used is a row with the reason",
+    )  # fmt: skip
+    written.add_argument(
+        "--format", choices=("audacity", "raven"),
+        help="a label track or selection table for each file, in the folder --out "
+        "(--threshold: 0.5)",
+    )  # fmt: skip
+    sub.add_argument("--out", metavar="FOLDER", help="of the files of --format")
 
 
 def _predict(options: argparse.Namespace) -> int:
-    if not options.files and not options.demo:
-        return usage("predict", "give sound files, or --demo")
-    if options.window is not None and not 0.05 <= options.window <= 3600:
-        return usage("predict", "--window must be 0.05 to 3600 seconds")
-    if options.hop is not None and not 0 < options.hop <= (options.window or 10):
-        return usage("predict", "--hop must be above 0 and at most the window")
-    exported = options.model.endswith(".onnx")
-    if options.runtime is not None and exported != (options.runtime == "onnx"):
-        wanted = "an entry" if exported else "an .onnx file, which `qaudio export` makes"
-        return usage("predict", f"--runtime {options.runtime} takes {wanted}, as --model")
-    from tqdm import tqdm
+    if wrong := _wrong(options):
+        return usage("predict", wrong)
+    from qaudio.inference.files import analyses_of_files, cores, find_sounds, threads_per_file
+    from qaudio.inference.selection import THRESHOLD, Selection
 
-    from qaudio.data.audio import display_name, info
-    from qaudio.prediction import analyse
-
+    per_window = options.times or options.format or (options.csv and options.window is not None)
+    unbounded = options.format and options.top_k is None and options.threshold is None
+    try:
+        selection = Selection(
+            top_k=options.top_k, threshold=THRESHOLD if unbounded else options.threshold,
+            windows=bool(per_window), merge=options.merge, low_threshold=options.low_threshold,
+            min_duration=options.min_duration or 0.0,
+        )  # fmt: skip
+    except ValueError as error:
+        return usage("predict", f"--{str(error).replace('_', '-')}")
     files = list(options.files)
     if options.demo:
         from qaudio.data.demo import write_demo
 
         files.insert(0, str(write_demo("qaudio-demo.wav")))
-    paths, failed = _sound_files(files)
-    model = _model(options.model, exported)
-    several = len(paths) + failed > 1
-    # One bar, over files or over the seconds of a single one; none where stderr is no terminal.
-    over_files, over_seconds = (None, True) if several else (True, None)
-    for path in tqdm(paths, unit="file", delay=2, leave=False, disable=over_files):
-        try:
-            with tqdm(unit="s", delay=2, leave=False, disable=over_seconds) as bar:
-                if not several:
-                    bar.total = info(path).seconds
+    paths, faults = find_sounds(files)
+    for path, fault in faults:
+        say_beside_bar(f"{shown(path)}: {fault}")
+    jobs = options.jobs or cores()
+    model = open_model(options.model, threads_per_file(jobs, len(paths)))
 
-                def advance(seconds: float, bar: Any = bar) -> None:
-                    bar.update(seconds - bar.n)
+    def run(paths: list[str], before: int) -> Results:
+        return with_bar(
+            lambda progress: analyses_of_files(
+                model, paths, window=options.window, hop=options.hop, jobs=jobs, progress=progress
+            ),
+            paths,
+            before,
+        )
 
-                analysis = analyse(
-                    model, path, window=options.window, hop=options.hop, progress=advance
-                )
-        except AudioError as error:
-            say_beside_bar(str(error))
-            failed += 1
+    if options.format or options.csv not in (None, "-"):
+        write = _label_files if options.format else _csv_file
+        failed = write(options, selection, model, paths, run)
+    else:
+        failed = _printed(options, selection, paths, run, len(paths) + len(faults) > 1)
+    return 1 if failed or faults else 0
+
+
+def _wrong(options: argparse.Namespace) -> str | None:
+    """What is wrong with the options."""
+    if options.csv not in (None, "-") and Path(options.csv).suffix.lower() != ".csv":
+        return f"--csv takes a file that ends in .csv, not {shown(options.csv)}"
+    if options.csv is not None and os.path.isdir(options.csv):
+        return f"--csv {shown(options.csv)} is a folder: give a file"
+    if not options.files and not options.demo:
+        return "give sound files, or --demo"
+    if wrong := wrong_windows(options):
+        return wrong
+    if bool(options.format) != bool(options.out):
+        return "--format and --out go together"
+    if options.out and os.path.exists(options.out) and not os.path.isdir(options.out):
+        return f"--out {shown(options.out)} is a file: give a folder"
+    if options.resume and not options.format and options.csv in (None, "-"):
+        return "--resume goes with --csv FILE.csv or --format, which write files"
+    if not options.merge and (options.low_threshold, options.min_duration) != (None, None):
+        return "--low-threshold and --min-duration go with --merge"
+    exported = options.model.endswith(".onnx")
+    if options.runtime is not None and exported != (options.runtime == "onnx"):
+        wanted = "an entry" if exported else "an .onnx file, which `qaudio export` makes"
+        return f"--runtime {options.runtime} takes {wanted}, as --model"
+    return None
+
+
+def _printed(
+    options: argparse.Namespace, selection: Selection, paths: list[str], run: Run, several: bool
+) -> int:
+    """Print what is found in each file; how many cannot be used."""
+    import csv
+
+    from tqdm import tqdm
+
+    from qaudio.inference.labels import COLUMNS, csv_rows, record_of
+
+    whole = replace(selection, windows=False, merge=False, low_threshold=None)
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    if options.csv:
+        table.writerow(COLUMNS)
+    tally = Tally()
+    for result in run(paths, 0):
+        tally.add(result)
+        analysis = result.found
+        if analysis is None:
+            if options.csv:
+                table.writerows(csv_rows({"path": result.path, "error": result.error}))
             continue
-        top = analysis.clip(options.top_k)
-        rows = analysis.rows(options.top_k) if options.times else []
         with tqdm.external_write_mode():
-            if options.json:
-                document = {"file": display_name(path), "predictions": [vars(p) for p in top]}
-                if options.times:
-                    document["times"] = [vars(p) for p in rows]
-                print(json.dumps(document), flush=True)
+            if options.csv:
+                table.writerows(csv_rows({"path": result.path} | record_of(selection.of(analysis))))
+                sys.stdout.flush()
                 continue
-            print(f"{display_name(path)}  ({Path(options.model).name})")
-            for p in top:
-                print(f"  {p.probability:6.1%}  {p.label}")
-            if rows:
-                print(f"  {'start':>8} {'end':>8}  label")
-            for p in rows:
-                print(f"  {p.start:8.2f} {p.end:8.2f}  {p.label} {p.probability:.1%}")
-    return 1 if failed else 0
+            rows = selection.of(analysis) if options.times or options.merge else []
+            if options.json:
+                _print_json(options, result.path, whole.of(analysis), rows)
+            else:
+                _print_text(options, result.path, whole.of(analysis), rows)
+    if several and not options.json and not options.csv:
+        print(f"\n{tally.summary()}")
+    return tally.failed
 
 
-def _model(source: str, exported: bool) -> Any:
-    if exported:
-        from qaudio.deploy.onnx.runtime import OnnxModel
+def _print_json(
+    options: argparse.Namespace, path: str, top: list[Prediction], rows: list[Prediction]
+) -> None:
+    from qaudio.data.audio import display_name
 
-        return OnnxModel(source)
+    document = {"file": display_name(path), "predictions": [vars(p) for p in top]}
+    if options.merge:
+        document["events"] = [vars(p) for p in rows]
+    elif options.times:
+        document["times"] = [vars(p) for p in rows]
+    print(json.dumps(document), flush=True)
 
-    return load(source)
+
+def _print_text(
+    options: argparse.Namespace, path: str, top: list[Prediction], rows: list[Prediction]
+) -> None:
+    from qaudio.data.audio import display_name
+
+    print(f"{display_name(path)}  ({shown(Path(options.model).name)})")
+    for p in top:
+        print(f"  {p.probability:6.1%}  {shown(p.label)}")
+    if rows:
+        print(f"  {'start':>8} {'end':>8}  label")
+    for p in rows:
+        print(f"  {p.start:8.2f} {p.end:8.2f}  {shown(p.label)} {p.probability:.1%}")
 
 
-def _sound_files(arguments: list[str]) -> tuple[list[str], int]:
-    """The files that arguments name, folders searched; and how many named nothing."""
-    from qaudio.data.audio import sound_files
+def _csv_file(
+    options: argparse.Namespace, selection: Selection, model: Any, paths: list[str], run: Run
+) -> int:
+    """Write one table of all files; how many cannot be used."""
+    import io
 
-    paths, failed = [], 0
-    for argument in arguments:
-        if os.path.isdir(argument):
-            found = [str(path) for path in sound_files(argument)]
-            if not found:
-                say_beside_bar(f"{argument}: a folder without sound files")
-                failed += 1
-            paths += found
-        else:
-            paths.append(argument)
-    return paths, failed
+    from qaudio.inference.labels import record_of, write_csv
+
+    out = Path(options.csv)
+    settings = _settings(options, selection, model)
+    with unfinished(Path(f"{out}.partial"), settings, options.resume, out) as journal:
+        tally = Tally()
+        for result in _rest(paths, run, journal):
+            tally.add(result)
+            if result.found is None:
+                journal.add(result.path, {"error": result.error})
+            else:
+                record = record_of(selection.of(result.found))
+                journal.add(result.path, record | {"windows": len(result.found.spans)})
+        with replacing(out) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            write_csv(text, journal.records())
+            text.detach()  # flushed, and the file left open
+        print(f"{shown(str(out))}: {tally.summary(journal)}")
+        return journal.failed
+
+
+def _label_files(
+    options: argparse.Namespace, selection: Selection, model: Any, paths: list[str], run: Run
+) -> int:
+    """Write a label file for each sound; how many cannot be used."""
+    from qaudio.errors import DataError
+    from qaudio.inference.labels import label_file, label_paths
+
+    folder = Path(options.out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{shown(options.out)} cannot be made: {error.strerror}") from None
+    goals = label_paths(paths, folder, options.format)
+    settings = _settings(options, selection, model) | {"format": options.format}
+    with unfinished(folder / ".qaudio.partial", settings, options.resume, folder) as journal:
+        tally = Tally()
+        for result in _rest(paths, run, journal):
+            tally.add(result)
+            if result.found is None:
+                journal.add(result.path, {"error": result.error})
+                continue
+            goal = goals[result.path]
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            rows = selection.of(result.found)
+            with replacing(goal) as file:
+                file.write(label_file(rows, options.format, model.sample_rate).encode())
+            journal.add(result.path, {"windows": len(result.found.spans)})
+        print(f"{shown(options.out)}: {tally.summary(journal)}")
+        return journal.failed
+
+
+def _settings(options: argparse.Namespace, selection: Selection, model: Any) -> dict[str, Any]:
+    """What a run that goes on must have in common with the one before."""
+    return {
+        "command": "predict", "model": fingerprint(options.model, model), "window": options.window,
+        "hop": options.hop, **vars(selection),
+    }  # fmt: skip
+
+
+def _rest(paths: list[str], run: Run, journal: Journal) -> Results:
+    """Results of the files that a journal lacks."""
+    rest = [path for path in paths if os.path.abspath(path) not in journal.done]
+    return run(rest, len(journal.done))

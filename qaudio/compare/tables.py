@@ -10,6 +10,7 @@ from typing import Any
 
 from qaudio.cards.tables import difference_text, missing, percent, spread
 from qaudio.compare.gather import MEASURES, Comparison, Group, Measure, Member
+from qaudio.text import spreadsheet_safe
 
 WIDTH = 100  # columns of a terminal that the tables fit
 SHORTEST_NAME = 16  # columns
@@ -223,7 +224,7 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@" and value else value
+    return spreadsheet_safe(value) if isinstance(value, str) else value
 
 
 def document(comparison: Comparison) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""`qaudio embed`: the embeddings of sound files, in one table."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from pathlib import Path
+
+from qaudio.commands.common import Commands, print_error, replacing, say_beside_bar, usage
+from qaudio.commands.over_files import (
+    Tally,
+    add_options,
+    fingerprint,
+    open_model,
+    unfinished,
+    with_bar,
+    wrong_windows,
+)
+from qaudio.text import shown
+
+SUFFIXES = (".npz", ".parquet", ".csv")
+
+
+def register(command: Commands) -> None:
+    """Add the subcommand."""
+    sub = command(
+        "embed", _embed, "the embeddings of sound files, a row per file or window",
+        "qaudio embed my_sounds --out vectors.npz\n"
+        "         qaudio embed my_sounds 'more/**/*.flac' --window 2 --hop 1 --out vectors.parquet",
+    )  # fmt: skip
+    add_options(sub, "entry: name, folder or hf-hub:org/name")
+    sub.add_argument(
+        "--out", required=True, metavar="FILE",
+        help="table to write: .npz (arrays file, start, end, vector, error), .parquet or .csv; "
+        "a file that cannot be used is a row with the reason",
+    )  # fmt: skip
+
+
+def _embed(options: argparse.Namespace) -> int:
+    out = Path(options.out)
+    suffix = out.suffix.lower()
+    if not options.files:
+        return usage("embed", "give sound files or folders")
+    if suffix not in SUFFIXES:
+        return usage("embed", f"--out must end in .npz, .parquet or .csv, not {shown(out.name)}")
+    if out.is_dir():
+        return usage("embed", f"--out {shown(str(out))} is a folder: give a file")
+    if wrong := wrong_windows(options):
+        return usage("embed", wrong)
+    if options.model.endswith(".onnx"):
+        return usage("embed", "an exported file gives no embeddings: give an entry")
+    if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        return print_error(
+            "a .parquet file needs pyarrow: pip install pyarrow; or give .npz or .csv"
+        )
+    from tqdm import tqdm
+
+    from qaudio.inference.files import cores, embeddings_of_files, find_sounds, threads_per_file
+    from qaudio.inference.vectors import WRITERS, record_of, rows_of
+
+    paths, faults = find_sounds(options.files)
+    for path, fault in faults:
+        say_beside_bar(f"{shown(path)}: {fault}")
+    if not paths:
+        return 1
+    jobs = options.jobs or cores()
+    model = open_model(options.model, threads_per_file(jobs, len(paths)))
+    settings = {
+        "command": "embed", "model": fingerprint(options.model, model), "window": options.window,
+        "hop": options.hop,
+    }  # fmt: skip
+    tally = Tally()
+    with unfinished(Path(f"{out}.partial"), settings, options.resume, out) as journal:
+        rest = [path for path in paths if os.path.abspath(path) not in journal.done]
+        results = with_bar(
+            lambda progress: embeddings_of_files(
+                model, rest, window=options.window, hop=options.hop, jobs=jobs, progress=progress
+            ),
+            rest,
+            len(journal.done),
+        )
+        for result in results:
+            tally.add(result)
+            if result.found is None:
+                journal.add(result.path, {"error": result.error})
+            else:
+                record = record_of(result.found)
+                journal.add(result.path, record | {"windows": len(result.found.spans)})
+        with replacing(out) as file:
+            WRITERS[suffix](
+                file,
+                lambda: tqdm(
+                    rows_of(journal.records()), desc=f"writing {shown(out.name)}", unit="row",
+                    delay=2, leave=False, disable=None,
+                ),
+                model.num_features,
+            )  # fmt: skip
+        print(f"{shown(str(out))}: {tally.summary(journal)}")
+        return 1 if journal.failed or faults else 0

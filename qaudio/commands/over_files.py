@@ -1,0 +1,173 @@
+"""What `embed` and `predict` share: options, progress, the unfinished part, and the summary."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from qaudio.commands.common import positive, say_beside_bar
+from qaudio.errors import DataError
+from qaudio.text import shown
+from qaudio.zoo.resolve import DEFAULT_ENTRY, load
+
+if TYPE_CHECKING:
+    from qaudio.inference.files import FileResult, Progress
+    from qaudio.inference.journal import Journal
+
+Found = TypeVar("Found")
+
+
+def add_options(sub: argparse.ArgumentParser, model: str) -> None:
+    """The options of a command that runs a network over files."""
+    sub.add_argument(
+        "files", nargs="*",
+        help="sound files, folders of them, and patterns in quotes: 'sounds/**/*.wav'",
+    )  # fmt: skip
+    sub.add_argument(
+        "--model", "--entry", default=DEFAULT_ENTRY, metavar="ENTRY", help=f"{model} (%(default)s)"
+    )
+    sub.add_argument(
+        "--window", type=float, metavar="S",
+        help="seconds of each window (the whole sound up to 30 s, 10 s beyond)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--hop", type=float, metavar="S", help="seconds from window to window (half a window)"
+    )
+    sub.add_argument("--jobs", type=positive, metavar="N", help="processor cores to use (all)")
+    sub.add_argument(
+        "--resume", action="store_true", help="go on where a run stopped that was interrupted"
+    )
+
+
+def wrong_windows(options: argparse.Namespace) -> str | None:
+    """What is wrong with `--window` and `--hop`."""
+    if options.window is not None and not 0.05 <= options.window <= 3600:
+        return "--window must be 0.05 to 3600 seconds"
+    if options.hop is not None and not 0 < options.hop <= (options.window or 10):
+        return "--hop must be above 0 and at most the window"
+    return None
+
+
+def open_model(source: str, threads: int) -> Any:
+    """An entry, or an exported file, which takes its number of threads when it is opened."""
+    if source.endswith(".onnx"):
+        from qaudio.deploy.onnx.runtime import OnnxModel
+
+        return OnnxModel(source, threads)
+    return load(source)
+
+
+def fingerprint(source: str, model: Any) -> str:
+    """What tells a network from every other: a hash of its config and weights."""
+    digest = hashlib.sha256()
+    if source.endswith(".onnx"):
+        digest.update(Path(source).read_bytes())
+    else:
+        digest.update(json.dumps(model.config, sort_keys=True).encode())
+        for name, tensor in model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass
+class Tally:
+    """What a run over files did, for the line at its end."""
+
+    files: int = 0
+    windows: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    _begun: float = field(default_factory=time.perf_counter)
+
+    def add(self, result: FileResult[Any]) -> None:
+        """Count a file; one that cannot be used is said on stderr."""
+        self.files += 1
+        if result.found is None:
+            from qaudio.data.audio import display_name
+
+            self.failed += 1
+            say_beside_bar(f"{display_name(result.path)}: {result.error}")
+        else:
+            self.windows += len(result.found.spans)
+            self.seconds += float(result.found.spans[-1, 1])
+
+    def summary(self, journal: Journal | None = None) -> str:
+        """The line; with the totals of a journal where earlier runs wrote it as well."""
+        elapsed = time.perf_counter() - self._begun
+        files, windows, failed = self.files, self.windows, self.failed
+        before = ""
+        if journal is not None:
+            failed += journal.failed - self.failed
+            files, windows = len(journal.done), journal.windows
+            before = f" ({files - self.files} of them before)" if files > self.files else ""
+        return (
+            f"{files} files{before}, {windows} windows, {failed} failed; "
+            f"{elapsed:.1f} s, {self.seconds / max(elapsed, 1e-9):.1f} s of sound per second"
+        )
+
+
+def with_bar(
+    run: Callable[[Progress | None], Iterator[FileResult[Found]]], paths: list[str], before: int = 0
+) -> Iterator[FileResult[Found]]:
+    """Results with a progress bar, over files or over the seconds of a single one.
+
+    Args:
+        run: gives the results; takes a function for the progress within a file.
+        paths: the files.
+        before: files that an earlier run did.
+    """
+    from tqdm import tqdm
+
+    from qaudio.data.audio import AudioError, info
+
+    settings: Any = {"delay": 2, "leave": False, "disable": None}  # None where stderr is a file
+    if len(paths) != 1:
+        settings |= {"total": before + len(paths), "initial": before}
+        yield from tqdm(run(None), unit="file", **settings)
+        return
+    try:
+        seconds: float | None = info(paths[0]).seconds
+    except (AudioError, OSError):
+        seconds = None  # the run says what is wrong with it
+    with tqdm(unit="s", total=seconds, **settings) as bar:
+        yield from run(lambda done: bar.update(done - bar.n))
+
+
+@contextmanager
+def unfinished(
+    path: Path, settings: dict[str, Any], resume: bool, output: str | os.PathLike
+) -> Iterator[Journal]:
+    """The journal of a run, deleted when the block ends well or it holds no file.
+
+    Raises:
+        DataError: when it cannot be written, or is that of another run.
+        KeyboardInterrupt: from the block, with what is done and how to go on.
+    """
+    from qaudio.inference.journal import Journal
+
+    try:
+        journal = Journal(path, settings, resume)
+    except OSError as error:
+        name = shown(os.fspath(output))
+        raise DataError(f"{name} cannot be written: {error.strerror or error}") from None
+    keep = True
+    try:
+        yield journal
+        keep = False
+    except KeyboardInterrupt:
+        if not journal.done:
+            raise
+        raise KeyboardInterrupt(
+            f"{len(journal.done)} files are done, in {shown(str(path))}; --resume goes on"
+        ) from None
+    finally:
+        journal.close(keep and bool(journal.done))
