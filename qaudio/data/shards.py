@@ -11,7 +11,9 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +30,7 @@ from qaudio.data.dataset import Clip
 from qaudio.errors import DataError
 from qaudio.frontend import resample
 from qaudio.paths import naming, replacing
+from qaudio.text import shown
 
 if TYPE_CHECKING:
     from qaudio.data.datamodule import AudioDataModule
@@ -37,6 +40,16 @@ SHARD_BYTES = 64 << 20
 COMPRESSED = ("FLAC", "OGG", "MPEG")  # as soundfile names them
 NO_LITDATA = "packed clips need litdata: pip install 'qaudio[scale]'"
 FACTS = ("benchmark", "dataset", "protocol", "folds", "task")
+INDEX = "index.json"
+LARGEST_INDEX = 64 << 20  # bytes
+# All that an index may say of how its items are stored. litdata unpickles, decompresses or imports
+# what others say.
+STORED = {
+    "data_format": ["bytes"],
+    "data_spec": '[1, {"type": null, "context": null, "children_spec": []}]',
+    "item_loader": "PyTreeLoader",
+    "types": "bytes",
+}
 
 
 class PackedClips:
@@ -71,10 +84,7 @@ class PackedClips:
         """What is packed at a place: facts about all at 0, then the clips as sound files."""
         # A process opens the shards anew: file handles and threads do not survive a fork.
         if self._open is None or self._open[0] != os.getpid():
-            from litdata import StreamingDataset
-
-            # One item at a time is decoded: neighbours are not wanted.
-            self._open = os.getpid(), StreamingDataset(self.address, batch_decode=0)
+            self._open = os.getpid(), _opened(self.address)
         return bytes(self._open[1][number])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -93,6 +103,59 @@ class PackedClips:
         data = self.item(number + 1)
         samples, rate = decode(data, self.facts["clips"][number][0])
         return resample(torch.from_numpy(samples), rate, sample_rate).numpy()
+
+
+def _opened(address: str) -> Any:
+    """litdata's reader of a packed set, of nothing but plain bytes.
+
+    Raises:
+        DataError: when the index says otherwise; nothing that it asks for was done.
+        ImportError: without litdata.
+        OSError: when there is no index.
+    """
+    from litdata import StreamingDataset
+    from litdata.streaming.downloader import get_downloader
+    from litdata.streaming.resolver import _resolve_dir
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = _resolve_dir(address)
+        if place.url is None:
+            index = Path(str(place.path), INDEX)
+        else:
+            # Fetched here and handed on: litdata would act on it before anybody could look at it.
+            index = Path(folder, INDEX)
+            source = f"{place.url.rstrip('/')}/{INDEX}"
+            get_downloader(place.url, folder, [], {}, {}).download_file(source, str(index))
+        _check_index(index, address)
+        # One item at a time is decoded: neighbours are not wanted.
+        dataset = StreamingDataset(address, batch_decode=0, index_path=str(index))
+        # That of litdata's own cache, which counts from now on, may be somebody else's.
+        _check_index(Path(str(dataset.input_dir.path), INDEX), address)
+        return dataset
+
+
+def _check_index(path: Path, address: str) -> None:
+    """Raise DataError for an index that `pack` did not write, OSError where there is none."""
+    try:
+        if not path.is_file():
+            raise FileNotFoundError(f"no {INDEX}")
+        if path.stat().st_size > LARGEST_INDEX:
+            raise ValueError(f"over {LARGEST_INDEX} bytes")
+        index = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(index, dict) or set(index) != {"chunks", "config"}:
+            raise ValueError("expected chunks and config alone")
+        for name, value in index["config"].items():
+            if value != STORED.get(name):
+                raise ValueError(f"{name} is {str(value)[:60]!r}, expected {STORED.get(name)!r}")
+        if missing := STORED.keys() - index["config"].keys():
+            raise ValueError(f"{', '.join(sorted(missing))} missing")
+        for chunk in index["chunks"]:
+            name, items = chunk["filename"], chunk["chunk_size"]
+            if not re.fullmatch(r"shard-[0-9]{5,}\.bin", name) or type(items) is not int or items < 1:
+                raise ValueError(f"no shard of ours: {str(chunk)[:100]}")
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        fault = shown(str(error) or type(error).__name__)
+        raise DataError(f"{address}: its {INDEX} is none of `qaudio pack`: {fault}") from None
 
 
 def pack(
@@ -131,7 +194,7 @@ def pack(
     whole = [facts, shard_bytes, [(clip.id, clip.label, clip.fold) for clip in clips]]
     facts["plan"] = hashlib.sha256(json.dumps(whole).encode()).hexdigest()
     folder = Path(folder)
-    if (folder / "index.json").is_file():
+    if (folder / INDEX).is_file():
         found = PackedClips(str(folder)).facts
         if found["plan"] != facts["plan"]:
             raise DataError(f"{folder} holds another packed set: give another folder")
@@ -224,7 +287,7 @@ class _Pieces:
             "chunks": [first["chunk"], *(piece["chunk"] for piece in self.done)],
             "config": first["config"],
         }
-        _write(self.folder / "index.json", json.dumps(index).encode())
+        _write(self.folder / INDEX, json.dumps(index).encode())
         shutil.rmtree(self.notes)
 
 
