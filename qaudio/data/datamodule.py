@@ -38,6 +38,8 @@ from qaudio.resampling import resampled_length
 # Folds of the clips of a benchmark with one fixed split instead of a cross-validation.
 TRAINING, TEST, VALIDATION = 0, 1, 2
 ROOM_AFTER = 200  # clips, what all of them need is compared with the room on the disk
+LONGEST_CROP = 3600  # seconds: every clip may be padded to it
+MOST_OVERLAP = 100  # segments that one sample may be part of
 NAMED = 10  # at most so many of the clips that cannot be used are named in the warning
 
 
@@ -138,11 +140,17 @@ class AudioDataModule(LightningDataModule):
             raise ValueError(f"holdout must be 'test' or 'validation', not {holdout!r}")
         if crop not in ("start", "center"):
             raise ValueError(f"crop must be 'start' or 'center', not {crop!r}")
-        if seconds is not None and not 0 < seconds < float("inf"):
-            raise ValueError(f"seconds must be positive, or None for whole clips, not {seconds}")
-        if segment_hop is not None and (seconds is None or not 0 < segment_hop <= seconds):
+        if seconds is not None and not 0 < seconds <= LONGEST_CROP:
             raise ValueError(
-                f"segment_hop must be above 0 and at most seconds ({seconds}), not {segment_hop}"
+                f"seconds must be above 0 and at most {LONGEST_CROP}, or None for whole clips, "
+                f"not {seconds}"
+            )
+        if segment_hop is not None and (
+            seconds is None or not seconds / MOST_OVERLAP <= segment_hop <= seconds
+        ):
+            raise ValueError(
+                f"segment_hop must be at most seconds ({seconds}) and at least 1/{MOST_OVERLAP} of "
+                f"them, not {segment_hop}"
             )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")

@@ -151,7 +151,11 @@ def _check_index(path: Path, address: str) -> None:
             raise ValueError(f"{', '.join(sorted(missing))} missing")
         for chunk in index["chunks"]:
             name, items = chunk["filename"], chunk["chunk_size"]
-            if not re.fullmatch(r"shard-[0-9]{5,}\.bin", name) or type(items) is not int or items < 1:
+            if (
+                not re.fullmatch(r"shard-[0-9]{5,}\.bin", name)
+                or type(items) is not int
+                or items < 1
+            ):
                 raise ValueError(f"no shard of ours: {str(chunk)[:100]}")
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         fault = shown(str(error) or type(error).__name__)

@@ -26,10 +26,10 @@ from qaudio.training.bf16 import fast_bf16
 from qaudio.training.callbacks import take_averages
 from qaudio.training.checkpoints import LAST, WholeCheckpoints, WithinEpoch, last_checkpoint
 from qaudio.training.classifier import Classifier
-from qaudio.training.recipe import Recipe
+from qaudio.training.recipe import Recipe, scored_data
 from qaudio.training.recorder import EntryWriter, Run, read_validation, write_validation
 from qaudio.zoo.resolve import locate
-from qaudio.zoo.store import read_config, read_results, recipes_folder
+from qaudio.zoo.store import entry_name, read_config, read_results, recipes_folder
 
 # Where and which run, not what is run: left out of the recipe that an entry keeps.
 VOLATILE = (
@@ -172,14 +172,9 @@ def test_entry(source: str, arguments: list[str]) -> int:
     folder = locate(source)
     results = read_results(folder)
     if results is None or not (folder / "recipe.yaml").is_file():
-        raise EntryError(f"{folder.name}: has no recipe and results to test against")
-    try:
-        stored = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        data = {"init_args": {}} | stored["data"]
-        data["init_args"] |= {"fold": results["card_fold"]}
-    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
-        raise EntryError(f"{folder.name}: recipe.yaml is not readable ({error!r})") from None
-    # Nothing else of a recipe that may be a stranger's: callbacks and loggers are code to run.
+        raise EntryError(f"{entry_name(folder)}: has no recipe and results to test against")
+    grouped = _given(arguments, "--data.group_pattern")
+    data = scored_data(folder, results["card_fold"], grouped)
     cli = _parse(
         arguments,
         {

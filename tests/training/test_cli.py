@@ -17,6 +17,7 @@ from qaudio.training.cli import _parse
 from qaudio.training.recipe import epoch_choice
 from qaudio.training.recorder import commit_of
 from qaudio.zoo import store
+from qaudio.zoo.store import file_hash
 from tests.support.networks import FRONTEND
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,17 +114,70 @@ def test_a_score_that_the_audio_does_not_give_fails_the_test(parent, esc50_tree)
     assert main(["test", str(parent), f"--data.root={esc50_tree}"]) == 1
 
 
-def test_only_the_data_of_an_entrys_recipe_is_taken_to_test_it(parent, esc50_tree, capsys):
-    path, test = parent / "recipe.yaml", ["test", str(parent), f"--data.root={esc50_tree}"]
-    recipe = yaml.safe_load(path.read_text())
-    recipe["trainer"] |= {"callbacks": [{"class_path": "somebody.elses.Code"}], "max_epochs": "x"}
-    path.write_text(yaml.safe_dump(recipe))
-    assert main(test) == 0
-    for text in ("[]", "data: 3", "{", "data: {init_args: []}"):
-        path.write_text(text)
+@pytest.fixture
+def spoilt(parent):
+    """Change the recipe of the cross-validated entry, and its hash with it."""
+
+    def change(text=None, **sections):
+        recipe = yaml.safe_load((parent / "recipe.yaml").read_text())
+        for section, changes in sections.items():
+            recipe[section] |= changes
+        (parent / "recipe.yaml").write_text(yaml.safe_dump(recipe) if text is None else text)
+        config = json.loads((parent / "config.json").read_text())
+        config["files"]["recipe.yaml"] = file_hash(parent / "recipe.yaml")
+        (parent / "config.json").write_text(json.dumps(config))
+        return parent
+
+    return change
+
+
+@pytest.mark.parametrize("text", ["[]", "data: 3", "{", "data: {init_args: []}", "[" * 9999])
+def test_test_refuses_an_entry_whose_recipe_is_no_recipe(spoilt, esc50_tree, capsys, text):
+    entry = spoilt(text)
+    capsys.readouterr()
+    assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 1
+    assert "qcnn6_006.esc10: " in capsys.readouterr().err
+
+
+def test_test_takes_no_code_from_an_entrys_recipe(spoilt, esc50_tree):
+    entry = spoilt(
+        trainer={"callbacks": [{"class_path": "somebody.elses.Code"}], "max_epochs": "x"}
+    )
+    assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 0
+
+
+def test_test_takes_no_places_from_an_entrys_recipe(spoilt, esc50_tree, tmp_path):
+    """Packed sets, tables and caches of a stranger's choice are neither read nor written."""
+    settings = {"root": "nowhere", "packed": str(tmp_path / "packed"), "download": True,
+                "cache_dir": str(tmp_path / "cache"), "num_workers": 64, "augment": {"roll": 1.0},
+                "esc10": True, "seconds": 0.5}  # fmt: skip
+    entry = spoilt(data={"class_path": "qaudio.ESC50", "init_args": settings})
+    assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 0
+    assert not (tmp_path / "cache").exists()
+
+
+def test_test_matches_no_pattern_of_an_entrys_recipe(spoilt, capsys):
+    settings = {"group_pattern": "(a+)+$", "name": "x"}
+    entry = spoilt(data={"class_path": "qaudio.AudioFolder", "init_args": settings})
+    capsys.readouterr()
+    assert main(["test", str(entry), "--data.root=nowhere"]) == 1
+    assert "give --data.group_pattern='(a+)+$', if" in capsys.readouterr().err
+    assert main(["test", str(entry), "--data.root=nowhere", "--data.group_pattern=(b)"]) == 1
+    assert "nowhere is no folder" in capsys.readouterr().err
+
+
+def test_test_imports_no_module_that_an_entrys_recipe_names(
+    spoilt, esc50_tree, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "strangers.py").write_text("open('ran', 'w').close()\nclass Data: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("strangers.Data", "qaudio.Classifier", "os.system", None, ["qaudio.ESC50"]):
+        entry = spoilt(data={"class_path": name})
         capsys.readouterr()
-        assert main(test) == 1
-        assert "qcnn6_006.esc10: recipe.yaml is not readable" in capsys.readouterr().err
+        assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 1
+        assert "its recipe's DataModule is" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_training_without_a_recipe_or_with_a_wrong_one_is_told_briefly(recipe, capsys):
