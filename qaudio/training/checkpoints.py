@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -70,7 +71,12 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     Lightning's own copies it from the folder of temporary files, bit by bit where that is another
     disk, and takes a folder that cannot be written for one that was.
+
+    Attributes:
+        read: whether one was read.
     """
+
+    read = False
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -83,12 +89,70 @@ class WholeCheckpoints(TorchCheckpointIO):
             file.write(content.getbuffer())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint; raises EntryError where the file is none."""
+        """Read a checkpoint of tensors and plain data; raises EntryError where the file is none."""
+        self.read = True
+        kwargs["weights_only"] = True  # whoever asks: anything else would run what the file says
         try:
-            found = super().load_checkpoint(path, *args, **kwargs)
-        except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError) as error:
+            found = super().load_checkpoint(local(path), *args, **kwargs)
+        except (pickle.UnpicklingError, EOFError, LookupError, RuntimeError, ValueError) as error:
+            named = re.search(r"GLOBAL (\S+) (?:was not|whose module)", str(error))
             said = f" ({str(error).splitlines()[0]})" if str(error) else ""
+            if named:
+                said = f": its pickle would run {named[1]}; nothing was run"
             raise EntryError(f"{path} is no checkpoint of Lightning's{said}") from None
-        if "state_dict" not in found:
+        if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
             raise EntryError(f"{path} is no checkpoint of Lightning's: it holds no state_dict")
         return found
+
+
+class _Begun(Callback):
+    """Notes that a run has begun: whatever its checkpoint holds has been taken over."""
+
+    begun = False
+
+    def _begin(self, *_: Any) -> None:
+        self.begun = True
+
+    on_sanity_check_start = on_train_start = on_validation_start = on_test_start = _begin
+
+
+def start(
+    trainer: Trainer,
+    how: Literal["fit", "validate", "test"],
+    module: LightningModule,
+    data: LightningDataModule,
+    checkpoint: str | Path | None = None,
+) -> None:
+    """Let a Trainer fit, validate or test, from a checkpoint where one is given.
+
+    Nothing in the checkpoint is run. Those that the Trainer writes are whole, or are not there.
+
+    Raises:
+        EntryError: when the checkpoint is not a file here, is none, or of another network.
+    """
+    path = None if checkpoint is None else local(checkpoint)
+    files, watch = WholeCheckpoints(), _Begun()
+    trainer.strategy.checkpoint_io = files
+    trainer.callbacks = [*trainer.callbacks, watch]  # type: ignore[attr-defined]
+    try:
+        getattr(trainer, how)(module, datamodule=data, ckpt_path=path, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
+        if watch.begun or not files.read:
+            raise
+        said = " ".join(str(error).split())
+        raise EntryError(f"{path}: not of this network and these settings ({said})") from None
+    finally:
+        trainer.callbacks = [one for one in trainer.callbacks if one is not watch]  # type: ignore[attr-defined]
+
+
+def local(path: str | Path) -> Path:
+    """A checkpoint's path; raises EntryError for an address, and where there is no file."""
+    if re.match(r"[a-zA-Z][\w+.-]+:", str(path)):  # of one letter, a drive
+        raise EntryError(
+            f"{path}: checkpoints are read from files here only: download it, if you trust its host"
+        )
+    if not Path(path).is_file():
+        raise EntryError(f"{path}: no such file: --ckpt_path names a checkpoint")
+    return Path(path)

@@ -230,6 +230,8 @@ class Classifier(LightningModule):
         for module in (self, *averaged(self.trainer)):
             net, widths = module.net, checkpoint.get("widths", module.net.widths)
             if widths != net.widths:
+                if any(widths[name] > width for name, width in net.widths.items()):
+                    raise ValueError("its network is wider")  # pruning makes none so
                 small = from_config({**net.config, "widths": widths})
                 module.adopt(small.to(net.classifier.weight.device))
 

@@ -24,7 +24,13 @@ from qaudio.evaluation.predictions import Predictions, summarise
 from qaudio.paths import replacing
 from qaudio.training.bf16 import fast_bf16
 from qaudio.training.callbacks import take_averages
-from qaudio.training.checkpoints import LAST, WholeCheckpoints, WithinEpoch, last_checkpoint
+from qaudio.training.checkpoints import (
+    LAST,
+    WithinEpoch,
+    last_checkpoint,
+    local,
+    start,
+)
 from qaudio.training.classifier import Classifier
 from qaudio.training.recipe import Recipe, scored_data
 from qaudio.training.recorder import EntryWriter, Run, read_validation, write_validation
@@ -94,7 +100,7 @@ def main(subcommand: str, arguments: list[str]) -> int:
     if subcommand in ("train", "fit") and cli.trainer.fast_dev_run:  # type: ignore[attr-defined]
         cli.model.look_in(Path(cli.config.writer.folder))
         with fast_bf16(cli.trainer):
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+            start(cli.trainer, "fit", cli.model, cli.datamodule)
         print("fast_dev_run: it trains; nothing is kept")
     elif subcommand == "train":
         _refuse_checkpoint(cli)
@@ -117,9 +123,9 @@ def main(subcommand: str, arguments: list[str]) -> int:
         else:
             cli.datamodule.refuse_unless_validating()
         cli.model.look_in(Path(cli.config.writer.folder))
-        evaluate = getattr(cli.trainer, subcommand)
+        how: Any = subcommand
         with fast_bf16(cli.trainer):
-            evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=_checkpoint(cli))
+            start(cli.trainer, how, cli.model, cli.datamodule, _checkpoint(cli))
     return 0
 
 
@@ -382,6 +388,8 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
             it ended before its last pruning step.
     """
     _check_trainer(cli)
+    if cli.config.ckpt_path:
+        local(cli.config.ckpt_path)  # before the data is read
     cli.model.look_in(Path(cli.config.writer.folder))
     folder = _run_folder(cli)
     last, made_by, recipe = folder / LAST, folder / "recipe.yaml", _recipe(cli, [], "fit")
@@ -410,12 +418,11 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
         )
     checkpoints = [last_checkpoint(folder), WithinEpoch(folder)]
     cli.trainer.callbacks = [*others, timer, *checkpoints]  # type: ignore[attr-defined]
-    cli.trainer.strategy.checkpoint_io = WholeCheckpoints()
     if not cli.trainer.loggers:
         cli.trainer.loggers = [CSVLogger(folder, name="log")]
     try:
         with fast_bf16(cli.trainer):
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
+            start(cli.trainer, "fit", cli.model, cli.datamodule, resumed)
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the one into the other
         kept = f"the same command goes on from {last}" if last.is_file() else "no epoch was ended"
         raise KeyboardInterrupt(kept) from None

@@ -16,7 +16,8 @@ from qaudio.zoo.store import entry_name, file_of
 
 LONGEST = 1 << 20  # bytes of a recipe
 # The package's DataModules, and the settings that say which clips an entry was scored on. `test`
-# takes nothing else from an entry, whose recipe may be a stranger's: no place, no resource, no code.
+# takes nothing else from an entry, whose recipe may be a stranger's: no place, no resource, no
+# code.
 SCORED_ON = ("seconds", "crop", "segment_hop")
 DATA_MODULES = {
     "qaudio.ESC50": ("esc10",),

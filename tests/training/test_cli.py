@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,6 +20,7 @@ from qaudio.training.recorder import commit_of
 from qaudio.zoo import store
 from qaudio.zoo.store import file_hash
 from tests.support.networks import FRONTEND
+from tests.support.server import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -305,12 +307,67 @@ def test_trainers_that_would_fail_midway_are_refused(recipe, tmp_path, capsys, t
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("content", [b"no checkpoint", b"", None])
-def test_a_checkpoint_that_is_none_is_named(recipe, tmp_path, capsys, content):
+CKPT_COMMANDS = (["fit"], ["validate", "--data.holdout=validation"], ["test"])
+
+
+@pytest.mark.parametrize("command", CKPT_COMMANDS)
+@pytest.mark.parametrize("content", [b"no checkpoint", b"", b"PK", {"a": 1}, [1], None])
+def test_checkpoint_that_is_none_is_named(recipe, tmp_path, capsys, command, content):
     other = tmp_path / "other.ckpt"
-    other.write_bytes(content) if content is not None else torch.save({"a": 1}, other)
-    assert main(["fit", *recipe(), f"--ckpt_path={other}"]) == 1
-    assert f"{other} is no checkpoint of Lightning's" in capsys.readouterr().err
+    if isinstance(content, bytes):
+        other.write_bytes(content)
+    elif content is not None:
+        torch.save(content, other)
+    assert main([*command, *recipe(), f"--ckpt_path={other}"]) == 1
+    said = "no such file" if content is None else "is no checkpoint of Lightning's"
+    assert f"{other}{':' if content is None else ''} {said}" in capsys.readouterr().err
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+@pytest.mark.parametrize("command", CKPT_COMMANDS)
+def test_checkpoint_runs_no_code(recipe, tmp_path, capsys, monkeypatch, command):
+    trap, mark = tmp_path / "trap.ckpt", tmp_path / "ran"
+    torch.save({"state_dict": {}, "x": Trap(str(mark))}, trap)
+    assert main([*command, *recipe(), f"--ckpt_path={trap}"]) == 1
+    assert "its pickle would run posix.mkdir; nothing was run" in capsys.readouterr().err
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    with serving() as server:
+        server.files["/trap.ckpt"] = trap.read_bytes()
+        assert main([*command, *recipe(), f"--ckpt_path={server.url}/trap.ckpt"]) == 1
+        assert not server.requests
+    assert "checkpoints are read from files here only" in capsys.readouterr().err
+    assert main([*command, *recipe(), f"--ckpt_path=file://{trap}"]) == 1
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("command", CKPT_COMMANDS)
+def test_checkpoint_of_another_network_is_one_line(recipe, tmp_path, capsys, command):
+    validating = ["--data.holdout=validation"] if "validate" in command else []
+    assert main(["fit", *recipe(), *validating, f"--runs={tmp_path / 'whole'}"]) == 0
+    (whole,) = (tmp_path / "whole").rglob("last.ckpt")
+    other, good = tmp_path / "other.ckpt", torch.load(whole, weights_only=True)
+    name = next(iter(good["state_dict"]))
+    for change in (
+        {"state_dict": {}},
+        {"state_dict": good["state_dict"] | {name: torch.zeros(3)}},
+        {"state_dict": good["state_dict"] | {name: 3}},
+        {"widths": 3},
+        {"widths": dict.fromkeys(good["widths"], 10**9)},
+    ):
+        torch.save(good | change, other)
+        capsys.readouterr()
+        assert main([*command, *recipe(), f"--ckpt_path={other}"]) == 1, change.keys()
+        told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("qaudio:")]
+        assert len(told) == 1 and f"{other}: not of this network" in told[0]
 
 
 def test_recipes_of_the_package_are_found_from_everywhere(tmp_path, monkeypatch):
