@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 
 from qaudio.errors import EntryError
 from qaudio.paths import replacing
@@ -105,17 +105,6 @@ class WholeCheckpoints(TorchCheckpointIO):
         return found
 
 
-class _Begun(Callback):
-    """Notes that a run has begun: whatever its checkpoint holds has been taken over."""
-
-    begun = False
-
-    def _begin(self, *_: Any) -> None:
-        self.begun = True
-
-    on_sanity_check_start = on_train_start = on_validation_start = on_test_start = _begin
-
-
 def start(
     trainer: Trainer,
     how: Literal["fit", "validate", "test"],
@@ -131,7 +120,15 @@ def start(
         EntryError: when the checkpoint is not a file here, is none, or of another network.
     """
     path = None if checkpoint is None else local(checkpoint)
-    files, watch = WholeCheckpoints(), _Begun()
+    files, begun = WholeCheckpoints(), []
+
+    def begin(*_: Any) -> None:  # whatever the checkpoint holds has been taken over
+        begun.append(True)
+
+    watch = LambdaCallback(
+        on_sanity_check_start=begin, on_train_start=begin, on_validation_start=begin,
+        on_test_start=begin,
+    )  # fmt: skip
     trainer.strategy.checkpoint_io = files
     trainer.callbacks = [*trainer.callbacks, watch]  # type: ignore[attr-defined]
     try:
@@ -139,7 +136,7 @@ def start(
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
-        if watch.begun or not files.read:
+        if begun or not files.read:
             raise
         said = " ".join(str(error).split())
         raise EntryError(f"{path}: not of this network and these settings ({said})") from None

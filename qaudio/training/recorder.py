@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from qaudio.cards.entries import push, save
 from qaudio.compress.cost import cost, device_name, measure_latency
@@ -25,7 +24,7 @@ from qaudio.evaluation import per_class
 from qaudio.evaluation.predictions import Predictions, metric_of, paired_difference, summarise
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import from_config
-from qaudio.paths import replacing
+from qaudio.paths import locked, replacing
 from qaudio.training.leakage import fold_file
 from qaudio.training.recipe import Recipe, epoch_choice
 from qaudio.zoo.hub import Pushed
@@ -184,7 +183,7 @@ class EntryWriter:
     def record(self, run: Run, recipe: Recipe) -> dict[str, Any]:
         """Add a run to the entry (or replace the same one) and return its new results."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".zoo.lock"):
+        with locked(self.path):
             return self._record(run, recipe)
 
     def refresh(self) -> dict[str, Any]:
@@ -193,7 +192,7 @@ class EntryWriter:
         That is latency, the paired difference to the parent, the count of scored sets, and how
         the choice of epoch is worded.
         """
-        with FileLock(self.folder / ".zoo.lock"):
+        with locked(self.path):
             results = read_results(self.path)
             assert results is not None
             predictions = Predictions.load(self.path / "predictions.npz")
