@@ -7,8 +7,12 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor, nn
+from torchaudio.functional.functional import (
+    _get_sinc_resample_kernel,
+    _hz_to_mel,
+    _mel_to_hz,
+)
 
 from qaudio.resampling import whole_ratio
 
@@ -114,7 +118,8 @@ class Frontend(nn.Module):
             band = group[start:stop].contiguous().to(torch.get_default_device())
             self.register_buffer(f"mel_band{n}", band, persistent=False)
         # Made on the CPU: for the meta device torch would import its compiler, a second's work.
-        window = torch.hann_window(config.n_fft, device="cpu").to(torch.get_default_device())
+        window = torch.hann_window(config.n_fft, device="cpu", dtype=torch.float32)
+        window = window.to(torch.get_default_device())
         self.register_buffer("window", window, persistent=False)
         self.window: Tensor
 
@@ -172,15 +177,15 @@ class Frontend(nn.Module):
 
 def mel_bank(config: FrontendConfig) -> Tensor:
     """Triangles on Slaney's mel scale, of equal area: (n_fft // 2 + 1, n_mels)."""
-    return torchaudio.functional.melscale_fbanks(
-        n_freqs=config.n_fft // 2 + 1,
-        f_min=config.f_min,
-        f_max=config.f_max,
-        n_mels=config.n_mels,
-        sample_rate=config.sample_rate,
-        norm="slaney",
-        mel_scale="slaney",
-    )
+    # In float32 step by step, as torchaudio has it, whatever torch's default dtype is.
+    top = config.sample_rate // 2
+    bins = torch.linspace(0, top, config.n_fft // 2 + 1, dtype=torch.float32)
+    low, high = (_hz_to_mel(hz, "slaney") for hz in (config.f_min, config.f_max))
+    mels = torch.linspace(low, high, config.n_mels + 2, dtype=torch.float32)
+    edges = _mel_to_hz(mels, "slaney")  # of triangle n: n to n + 2
+    slopes = edges - bins[:, None]
+    rising, falling = -slopes[:, :-2] / edges.diff()[:-1], slopes[:, 2:] / edges.diff()[1:]
+    return torch.min(rising, falling).clamp(min=0) * (2 / (edges[2:] - edges[:-2]))
 
 
 def _with_deltas(x: Tensor, dim: int) -> list[Tensor]:
@@ -206,13 +211,26 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
         waveform: (..., T).
         source_rate, target_rate: Hz; their ratio is taken by `whole_ratio`.
 
+    Returns:
+        (..., T'); float32 of half precision, and under autocast.
+
     Raises:
         ValueError: for a rate below 100 Hz or above 10 MHz.
     """
     down, up = whole_ratio(source_rate, target_rate)
     if down == up or waveform.shape[-1] == 0:
         return waveform
-    return torchaudio.functional.resample(waveform, down, up)
+    if waveform.dtype in (torch.float16, torch.bfloat16):
+        waveform = waveform.float()  # the front-end's precision: a rounded filter lets aliases in
+    kernel, width = _get_sinc_resample_kernel(
+        down, up, 1, device=waveform.device, dtype=waveform.dtype
+    )
+    length = waveform.shape[-1]
+    padded = F.pad(waveform.reshape(-1, 1, length), (width, width + down))
+    with torch.autocast(waveform.device.type, enabled=False):
+        phases = F.conv1d(padded, kernel, stride=down)  # (N, up, blocks)
+    flat = phases.transpose(1, 2).reshape(len(padded), -1)[:, : -(-up * length // down)]
+    return flat.reshape(*waveform.shape[:-1], flat.shape[-1])
 
 
 def pad_to(waveform: Tensor, samples: int) -> Tensor:
