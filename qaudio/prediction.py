@@ -127,6 +127,10 @@ def analyse(
     """
     if isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model must be a network: qaudio.load({os.fspath(model)!r}) gives it")
+    if not isinstance(model, OnnxModel):
+        from qaudio.models.base import check_model  # exported models are run without torch
+
+        check_model(model)
     if window is not None and not 0.05 <= window <= 3600:
         raise ValueError(f"window must be 0.05 to 3600 seconds, not {window}")
     length = WINDOW_SECONDS if window is None else window
@@ -153,6 +157,8 @@ def analyse(
                 batch = np.pad(batch, ((0, 0), (0, max(0, missing))))
             probabilities = score(batch, rate)
             if not np.isfinite(probabilities).all():
+                if not isinstance(model, OnnxModel):
+                    _check_network(model)
                 name = display_name(audio) if isinstance(audio, (str, os.PathLike)) else "audio"
                 raise AudioError(f"{name}: its samples are too large to be sound")
             found.append(probabilities)
@@ -176,13 +182,23 @@ def _scoring(
     from qaudio.models.base import evaluating
 
     device = model.classifier.weight.device
+    with evaluating(model) as net, torch.inference_mode():
 
-    def score(samples: np.ndarray, rate: int) -> np.ndarray:
-        logits = model(torch.from_numpy(samples).to(device), rate)
-        return model.probabilities(logits.float()).cpu().numpy()
+        def score(samples: np.ndarray, rate: int) -> np.ndarray:
+            logits = net(torch.from_numpy(samples).to(device), rate)
+            return net.probabilities(logits.float()).cpu().numpy()
 
-    with evaluating(model), torch.inference_mode():
         yield score
+
+
+def _check_network(model: AudioModel) -> None:
+    """Raise ValueError where it is the network that gives no numbers."""
+    from qaudio.models.base import check_weights
+
+    try:
+        check_weights(getattr(model, "original", model).state_dict())
+    except ValueError as error:
+        raise ValueError(f"the network gives no numbers, whatever the sound: {error}") from None
 
 
 def _tensor_windows(

@@ -10,6 +10,7 @@ from qaudio.data import audio
 from qaudio.data.audio import AudioError
 from qaudio.frontend import resample
 from qaudio.prediction import analyse, predict
+from qaudio.zoo.entry import load
 
 RATE = 16000  # of the tiny model
 
@@ -296,3 +297,32 @@ def test_memory_does_not_grow_with_the_file(tiny_model, tmp_path, monkeypatch):
     peak(10)  # what the first call loads is no part of it
     short, long = peak(20), peak(200)
     assert long < short + 400_000  # the samples of 200 s alone take 3.2 MB
+
+
+@pytest.fixture
+def broken(tiny_model):
+    model = copy.deepcopy(tiny_model)
+    model.classifier.weight.data[0, 0] = float("nan")
+    return model
+
+
+def test_predict_blames_the_network_for_nan_weights_and_not_the_sound(broken):
+    with pytest.raises(ValueError, match=r"the network gives no numbers.*classifier\.weight"):
+        predict(broken, np.zeros(16_000, np.float32))
+
+
+def test_predict_takes_no_model_that_is_wrapped(tiny_model):
+    with pytest.raises(TypeError, match=r"not a DataParallel: give its \.module"):
+        predict(torch.nn.DataParallel(tiny_model), np.zeros(16_000, np.float32))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_load_and_predict_are_the_same_under_any_default_dtype(tiny_entry, kind):
+    sound = noise(5, 44100)
+    right = predict(load(tiny_entry), sound, sample_rate=44100)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(kind)
+        assert predict(load(tiny_entry), sound, sample_rate=44100) == right
+    finally:
+        torch.set_default_dtype(before)

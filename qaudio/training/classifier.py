@@ -227,6 +227,11 @@ class Classifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Rebuild the network, and its average, at the widths that pruning in steps had reached."""
+        if self._trainer is None:  # load_from_checkpoint
+            raise TypeError(
+                f"a {type(self).__name__}'s network is made for its data, so a Trainer reads its "
+                "checkpoints: trainer.test(module, datamodule=..., ckpt_path=PATH), then module.net"
+            )
         for module in (self, *averaged(self.trainer)):
             net, widths = module.net, checkpoint.get("widths", module.net.widths)
             if widths != net.widths:
