@@ -17,9 +17,19 @@ from qaudio.resampling import resampled_length
 from qaudio.text import shown
 
 CACHE_VERSION = 1
-# Extensions of the files that are looked for in folders, in lower case.
-SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
-UNREAD = {".m4a", ".mp4", ".aac", ".amr", ".3gp", ".wma", ".webm", ".ape", ".wv"}  # by libsndfile
+# Extensions of the files that are looked for in folders, in lower case: what libsndfile reads by
+# its own header.
+SOUNDS = {
+    ".wav", ".wave", ".bwf", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aif",
+    ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".sph", ".nist", ".voc", ".avr", ".htk",
+    ".iff", ".svx", ".8svx", ".paf", ".pvf", ".sds", ".sf", ".ircam", ".wve", ".xi",
+}  # fmt: skip
+# Sound that it does not read.
+UNREAD = {
+    ".m4a", ".m4b", ".m4r", ".mp4", ".mov", ".aac", ".ac3", ".alac", ".amr", ".3gp", ".wma", ".wmv",
+    ".webm", ".mka", ".mkv", ".ape", ".wv", ".tta", ".dts", ".dsf", ".dff", ".ra", ".spx", ".aax",
+}  # fmt: skip
+CONVERT = "not a format that is read; convert it to WAV or FLAC (ffmpeg -i IN OUT.flac)"
 LONGEST = 1 << 28  # samples of a sound that is read whole: an hour and a half at 48 kHz
 _BLOCK = 1 << 18  # samples read at once: a header that claims 2 GiB allocates no more than this
 

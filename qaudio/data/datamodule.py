@@ -40,7 +40,7 @@ TRAINING, TEST, VALIDATION = 0, 1, 2
 ROOM_AFTER = 200  # clips, what all of them need is compared with the room on the disk
 LONGEST_CROP = 3600  # seconds: every clip may be padded to it
 MOST_OVERLAP = 100  # segments that one sample may be part of
-NAMED = 10  # at most so many of the clips that cannot be used are named in the warning
+NAMED = 10  # at most so many of the clips that cannot be used are named
 
 
 @dataclass(frozen=True)
@@ -223,16 +223,28 @@ class AudioDataModule(LightningDataModule):
         self._clips, self.left_out, self._lengths, self._lengths_rate = [], [], {}, rate
         usable = self._cached(rate) if self.packed is None else self._unpacked(self.packed, rate)
         if self.left_out:
-            more = len(self.left_out) - NAMED
-            told = self.left_out[:NAMED] + ([f"and {more} more"] if more > 0 else [])
-            _warn(f"{len(self.left_out)} clips left out: " + "; ".join(told))
+            warn(f"{len(self.left_out)} clips left out: {first_of(self.left_out)}")
         self._clips = usable
+        self._keep_used()
         for role in ("training", "scored"):
             if not self._select(role):
                 self._clips = []
                 raise DataError(
                     f"{name}: no usable {role} clips under {self.root}; expected {self.layout}"
                 )
+        if not self.published:
+            self._warn_of_gaps()
+
+    def _keep_used(self) -> None:
+        """Where classes are those of the clips: drop those that have none left."""
+
+    def _warn_of_gaps(self) -> None:
+        """Name the classes that this split leaves without clips to train on, or to score."""
+        for role, what in (("training", "is never trained"), ("scored", "is not scored")):
+            present = {index for clip in self._select(role) for index in clip.classes}
+            absent = [label for n, label in enumerate(self.labels) if n not in present]
+            if absent:
+                warn(f"fold {self.fold} leaves no {role} clip of: {first_of(absent)}; it {what}")
 
     def _unpacked(self, packed: PackedClips, target: int) -> list[Clip]:
         """The clips that were packed; raises DataError for those of another split."""
@@ -473,5 +485,12 @@ class AudioDataModule(LightningDataModule):
 
 
 @rank_zero_only
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
+    """Warn once, not in each of several processes."""
     warnings.warn(message, stacklevel=3)
+
+
+def first_of(lines: list[str]) -> str:
+    """The first few of many, and how many more there are."""
+    more = len(lines) - NAMED
+    return "; ".join(lines[:NAMED] + ([f"and {more} more"] if more > 0 else []))
