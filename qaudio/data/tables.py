@@ -64,7 +64,7 @@ def _csv(path: Path) -> tuple[list[str], list[list[str]]]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.reader(file, strict=True)
             columns = next(table, [])
-            rows = []
+            rows: list[list[str]] = []
             for row in table:
                 if not row:
                     continue

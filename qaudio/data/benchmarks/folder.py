@@ -147,9 +147,9 @@ class AudioFolder(AudioDataModule):
                     f"most {LONGEST_LABEL} are taken"
                 )
         if alike := look_alike(labels):
-            raise DataError(
-                f"{where}: classes {alike[0]!r} and {alike[1]!r} look alike: give them one name, "
-                "or names that differ in more"
+            warn(
+                f"{where}: classes {alike[0]!r} and {alike[1]!r} look alike and are trained as two: "
+                "give them one name where they are one"
             )
         if len(labels) < 2:
             raise DataError(
