@@ -250,8 +250,8 @@ def sounds_by_name(folder: str | os.PathLike) -> dict[str, Path]:
 class AudioCache:
     """Clips decoded once, kept as memory-mapped arrays.
 
-    Keyed by the file (path, size, time of change) and the rate. Two processes may fill it at the
-    same time: each writes a file of its own and renames it into place.
+    Keyed by the file (path, size, times of change, inode) and the rate. Two processes may fill it at
+    the same time: each writes a file of its own and renames it into place.
 
     Args:
         folder: None: `cache_folder()/audio`.
@@ -266,7 +266,10 @@ class AudioCache:
             stat = os.stat(path)
         except OSError:
             raise AudioError(f"{display_name(path)}: no such file") from None
-        key = f"{CACHE_VERSION}|{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
+        # Size and time of change may be those of the file that was there before, as where one is
+        # copied over another; inode or time of that differ then.
+        facts = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        key = "|".join(map(str, (CACHE_VERSION, os.path.abspath(path), *facts)))
         digest = hashlib.sha256(os.fsencode(f"{key}|{sample_rate}")).hexdigest()
         return self.folder / digest[:2] / f"{digest[2:32]}.npy"
 

@@ -235,6 +235,19 @@ def test_cache_is_keyed_by_file(write_sound, tmp_path):
     assert not np.array_equal(cache.get(one, 8000), cache.get(two, 8000))
 
 
+def test_cache_is_renewed_when_size_and_time_of_change_stay(write_sound, tmp_path):
+    """As where a file is copied over another with its times."""
+    cache, path = AudioCache(tmp_path / "cache"), write_sound("sound.wav", seed=1)
+    before, stat = np.array(cache.get(path, 8000)), os.stat(path)
+    other = write_sound("other.wav", seed=2)
+    for change in (lambda: path.write_bytes(other.read_bytes()), lambda: os.replace(other, path)):
+        change()
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert os.stat(path).st_size == stat.st_size
+        assert not np.array_equal(cache.get(path, 8000), before)
+        assert np.array_equal(cache.get(path, 8000), audio.load(path, 8000))
+
+
 def test_cache_is_renewed_when_the_file_changes(write_sound, tmp_path):
     cache, path = AudioCache(tmp_path / "cache"), write_sound("sound.wav", seed=1)
     before, modified = np.array(cache.get(path, 8000)), os.stat(path).st_mtime_ns

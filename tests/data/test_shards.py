@@ -195,6 +195,17 @@ def test_packing_goes_on_behind_the_last_whole_shard(sounds, tmp_path, monkeypat
         assert left.read_bytes() == right.read_bytes()
 
 
+def test_sounds_that_have_changed_are_not_taken_for_those_that_were_packed(
+    sounds, tmp_path, write_sound
+):
+    out = tmp_path / "packed"
+    facts = pack(folder(sounds), out)
+    assert pack(folder(sounds), out) == facts
+    write_sound(sounds / "low" / "a.wav", seconds=0.3, rate=11025, channels=2, seed=99)
+    with pytest.raises(DataError, match="or these sounds as they were before a change"):
+        pack(folder(sounds), out)
+
+
 @pytest.mark.slow
 def test_a_pack_that_is_killed_again_and_again_ends_whole(sounds, tmp_path):
     out = tmp_path / "packed"

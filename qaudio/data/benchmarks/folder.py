@@ -148,8 +148,8 @@ class AudioFolder(AudioDataModule):
                 )
         if alike := look_alike(labels):
             warn(
-                f"{where}: classes {alike[0]!r} and {alike[1]!r} look alike and are trained as two: "
-                "give them one name where they are one"
+                f"{where}: classes {alike[0]!r} and {alike[1]!r} look alike and are trained as "
+                "two: give them one name where they are one"
             )
         if len(labels) < 2:
             raise DataError(
