@@ -250,8 +250,8 @@ def sounds_by_name(folder: str | os.PathLike) -> dict[str, Path]:
 class AudioCache:
     """Clips decoded once, kept as memory-mapped arrays.
 
-    Keyed by the file (path, size, times of change, inode) and the rate. Two processes may fill it at
-    the same time: each writes a file of its own and renames it into place.
+    Keyed by the file (path, size, times of change, inode) and the rate. Two processes may fill it
+    at the same time: each writes a file of its own and renames it into place.
 
     Args:
         folder: None: `cache_folder()/audio`.
