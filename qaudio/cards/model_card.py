@@ -17,6 +17,7 @@ from qaudio.cards.papers import KINDS, papers
 from qaudio.cards.tables import dependence, interval, percent, points, spread
 from qaudio.data.benchmarks.descriptions import about
 from qaudio.evaluation.predictions import Predictions, confused_with, of_a_folder, scores_by_class
+from qaudio.text import markdown
 from qaudio.zoo.schema import HUB_PREFIX
 
 FORMAT = 7  # of the card's text, in config.json; a change of the text is a new one
@@ -178,6 +179,7 @@ def _summary(config: dict[str, Any], results: dict[str, Any]) -> str:
 
 def _details(config: dict[str, Any], results: dict[str, Any]) -> str:
     front, cost, labels = config["frontend"], results["cost"], config["labels"]
+    seen = ", ".join(map(markdown, results["trained_on"]))
     kind = {"delta": "log-mel with deltas along time as the other three channels",
             "published": "log-mel with deltas as QPANN computed them"}  # fmt: skip
     lines = [
@@ -189,8 +191,8 @@ def _details(config: dict[str, Any], results: dict[str, Any]) -> str:
         f"- **Front-end, part of the model:** {kind.get(front.get('kind'), 'log-mel')}, "
         f"{front.get('n_mels', 64)} mel bins",
         f"- **Output:** logits of {config['num_classes']} classes"
-        + (f": {', '.join(labels)}" if labels and len(labels) <= 60 else ""),
-        f"- **Recordings seen, with its parents:** {', '.join(results['trained_on'])}",
+        + (f": {', '.join(map(markdown, labels))}" if labels and len(labels) <= 60 else ""),
+        f"- **Recordings seen, with its parents:** {seen}",
     ]
     if results["parent"]:
         lines.append(
@@ -232,8 +234,8 @@ def _results(
         f"{metric.capitalize() if metric != 'mAP' else 'mAP'} "
         f"**{percent(result['mean'])}**{deviation and deviation + ' (over folds)'}, "
         "95 % interval over clips "
-        f"{interval(result['interval95'])}; {results['protocol']}, {result['clips']} clips, "
-        f"seeds {', '.join(map(str, results['seeds']))}.",
+        f"{interval(result['interval95'])}; {markdown(results['protocol'])}, "
+        f"{result['clips']} clips, seeds {', '.join(map(str, results['seeds']))}.",
         f"Epoch: {results['epoch_choice']}. Complete runs of this benchmark scored on its test "
         "folds up to these results, over all recipes and entries: "
         f"{results['complete_runs_scored']}.",
@@ -281,7 +283,8 @@ def _results(
 def _classes(config: dict[str, Any], predictions: Predictions, metric: str) -> str:
     """A row for each class: clips, score, and what it is most often taken for."""
     scores = scores_by_class(predictions, metric)
-    names = config["labels"] or [f"class {n}" for n in range(len(scores))]
+    names = [markdown(name) for name in config["labels"] or []]
+    names = names or [f"class {n}" for n in range(len(scores))]
     single = metric == "accuracy"
     confused = confused_with(predictions) if single else []
     lines = ["| class | clips | " + (f"{metric} | most often taken for |" if single else "AP |")]
@@ -312,7 +315,7 @@ def _cost(results: dict[str, Any]) -> str:
         lines.append(
             f"| latency, {cost['seconds']:g} s clip, batch 1 | {latency['milliseconds']:.1f} ms, "
             f"of which front-end {latency['frontend_milliseconds']:.1f} ms{optimized} "
-            f"({latency['device']}; {latency['method']}) |"
+            f"({markdown(latency['device'])}; {markdown(latency['method'])}) |"
         )
     if results["parent"] and results["parent"].get("kept"):
         kept = results["parent"]["kept"]
