@@ -413,6 +413,7 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
         others.append(
             LambdaCallback(
                 setup=lambda *_, **__: writer.check_split(cli.datamodule.split),
+                on_fit_start=lambda *_: writer.check_net(cli.model.net),
                 on_train_epoch_start=lambda *_: writer.check_widths(cli.model.final_widths),
             )
         )

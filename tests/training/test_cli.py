@@ -78,7 +78,22 @@ def test_what_ends_a_training_early_is_said():
         assert epoch_choice(yaml.safe_dump({"trainer": trainer})).startswith(said)
 
 
-def test_a_commit_is_named_of_what_is_as_committed(tmp_path):
+def test_no_program_that_a_repository_names_is_run(tmp_path):
+    """The settings of a stranger's folder, which git would follow, are not asked."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    recipe, ran = tmp_path / "recipe.yaml", tmp_path / "ran"
+    recipe.write_text("one")
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    hook.chmod(0o755)
+    subprocess.run(["git", "config", "core.fsmonitor", hook], cwd=tmp_path, check=True)
+    assert commit_of(recipe) is None
+    assert not ran.exists()
+
+
+def test_a_commit_is_named_of_what_is_as_committed(tmp_path, monkeypatch):
+    monkeypatch.setattr("qaudio.training.writer.PACKAGE", tmp_path / "qaudio")
+
     def git(*arguments):
         subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
 
@@ -308,6 +323,33 @@ def test_trainers_that_would_fail_midway_are_refused(recipe, tmp_path, capsys, t
 
 
 CKPT_COMMANDS = (["fit"], ["validate", "--data.holdout=validation"], ["test"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["timm:x.snd", "../x", "/tmp/x", "a//b", "x" * 5000, ".hidden", "a\\b", "a b", "", "a\nb"],
+)
+def test_train_refuses_a_name_that_no_entry_can_have(recipe, tmp_path, capsys, name):
+    assert main(["train", *recipe(), f"--writer.entry={name}"]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "is no entry's name" in told and len(told) < 400
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"license": "cc\t0"}, "'license' has the wrong type"),
+        ({"hub_dataset": "a\nb", "hub_task": "c"}, "'hub_benchmark.dataset_id' has the wrong"),
+    ],
+)
+def test_train_refuses_before_the_first_step_what_could_not_be_read(
+    recipe, tmp_path, capsys, settings, said, monkeypatch
+):
+    monkeypatch.setattr(qaudio.Classifier, "training_step", lambda *_: pytest.fail("it trains"))
+    assert main(["train", *recipe(writer=settings)]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "zoo" / "qcnn6_006.esc10").exists()
 
 
 @pytest.mark.parametrize("command", CKPT_COMMANDS)
