@@ -136,7 +136,7 @@ def test_an_interrupt_is_no_traceback(run, monkeypatch):
 
     monkeypatch.setattr(list_, "_list", interrupted)
     result = run("list")
-    assert result.code == 1
+    assert result.code == 130
     assert result.err == "qaudio: interrupted\n"
 
 

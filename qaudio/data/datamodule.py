@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import shutil
 import warnings
@@ -38,6 +40,7 @@ from qaudio.resampling import resampled_length
 # Folds of the clips of a benchmark with one fixed split instead of a cross-validation.
 TRAINING, TEST, VALIDATION = 0, 1, 2
 ROOM_AFTER = 200  # clips, what all of them need is compared with the room on the disk
+SAMPLED, SAMPLE_EVERY = 2000, 1000  # clips, and samples of each, that tell recordings apart
 LONGEST_CROP = 3600  # seconds: every clip may be padded to it
 MOST_OVERLAP = 100  # segments that one sample may be part of
 NAMED = 10  # at most so many of the clips that cannot be used are named
@@ -176,6 +179,7 @@ class AudioDataModule(LightningDataModule):
         self._lengths_rate: int | None = None  # at so many Hz
         self._training: ResumableLoader | None = None
         self._left: dict[str, Any] = {}
+        self._digest = ""
 
     def read_clips(self) -> tuple[list[Clip], list[str]]:
         """Every clip of the benchmark and the class names; raises DataError.
@@ -221,6 +225,7 @@ class AudioDataModule(LightningDataModule):
             return
         name = self.split.benchmark  # refuses a fold that does not exist before decoding
         self._clips, self.left_out, self._lengths, self._lengths_rate = [], [], {}, rate
+        self._digest = ""
         usable = self._cached(rate) if self.packed is None else self._unpacked(self.packed, rate)
         if self.left_out:
             warn(f"{len(self.left_out)} clips left out: {first_of(self.left_out)}")
@@ -441,7 +446,18 @@ class AudioDataModule(LightningDataModule):
         schedulers had it make beforehand.
         """
         epoch = self._training.state_dict() if self._training else {}
-        return {"split": asdict(self.split), **epoch}
+        return {"split": asdict(self.split), "sounds": self._sounds(), **epoch}
+
+    def _sounds(self) -> str:
+        """A digest of the recordings: their lengths, and a little of what is in them."""
+        if not self._digest:
+            digest, some = hashlib.sha256(), self._clips[:: max(1, len(self._clips) // SAMPLED)]
+            lengths = sorted(self._lengths.items())
+            digest.update(json.dumps([self._lengths_rate, lengths]).encode())
+            for clip in some if self.packed is None else []:  # a packed set does not change
+                digest.update(self.cache.get(clip.path, self._rate())[::SAMPLE_EVERY].tobytes())
+            self._digest = digest.hexdigest()
+        return self._digest
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The next training loader leaves out what was taken of its epoch.
@@ -458,7 +474,12 @@ class AudioDataModule(LightningDataModule):
                 f"the checkpoint was trained on another split ({'; '.join(said)}): its weights may "
                 "have seen what is held out here"
             )
-        self._left = {name: value for name, value in state.items() if name != "split"}
+        if fitting and state.get("sounds") not in (None, self._sounds()):
+            raise DataError(
+                "the checkpoint was trained on other recordings of the same names: delete it to "
+                "start anew"
+            )
+        self._left = {name: state[name] for name in state.keys() - {"split", "sounds"}}
 
     def val_dataloader(self) -> DataLoader:
         """The scored fold; nothing under holdout="test", whose fold is scored once, at the end.

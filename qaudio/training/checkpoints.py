@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +16,10 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 
+from qaudio.download import log
 from qaudio.errors import EntryError
 from qaudio.paths import replacing
+from qaudio.training.recipe import Recipe
 
 LAST = "last.ckpt"
 EVERY = 1200.0  # seconds, within an epoch
@@ -33,24 +37,39 @@ def last_checkpoint(folder: Path) -> ModelCheckpoint:
 
 
 class WithinEpoch(Callback):
-    """Renews folder/last.ckpt in epochs that take longer than `EVERY`: little is lost of them.
+    """Renews folder/last.ckpt in epochs that take longer than `EVERY`, and when a run is ended.
 
     From there a run goes on with the clips that are left of the epoch, but with other draws of
     dropout than it would have had, and that epoch's train_loss is the mean over what was left: only
     from an epoch's end it is the run that was not interrupted.
 
-    Args:
-        folder: of `last_checkpoint`.
+    SIGTERM (and SIGINT, where there are several processes) is only noted when it comes: after the
+    batch all processes together write the checkpoint and stop, whichever of them it was sent to.
+    Lightning's own handler would talk to the others from wherever it interrupts, and hang.
+
+    Attributes:
+        ended: whether a signal ended the run.
     """
 
     def __init__(self, folder: Path):
-        self.path, self.since = folder / LAST, 0.0
+        self.path = folder / LAST
+        self.since = time.monotonic()
+        self.asked = self.ended = False
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.since = time.monotonic()  # of a run that goes on within an epoch
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for signum in (signal.SIGTERM, *([signal.SIGINT] if trainer.world_size > 1 else [])):
+            signal.signal(signum, self._note)  # Lightning puts back what was there before a fit
+
+    def _note(self, signum: int, frame: Any) -> None:
+        if self.asked and signum == signal.SIGINT:
+            raise KeyboardInterrupt  # at the second time at once
+        self.asked = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.since = time.monotonic()
+        self._stop_if(self._one_of(trainer, self.asked))  # as the epoch before it left it
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -61,9 +80,61 @@ class WithinEpoch(Callback):
             return  # what comes at an epoch's end would not come where a run goes on from here
         # One of several processes decides for all, or they would wait for one another.
         due = time.monotonic() - self.since >= EVERY
-        if trainer.strategy.reduce_boolean_decision(due, all=False):
+        if self._one_of(trainer, due or self.asked):
+            ends = self._one_of(trainer, self.asked)
             trainer.save_checkpoint(self.path)
             self.since = time.monotonic()
+            self._stop_if(ends)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        if not trainer.sanity_checking:
+            self._stop_if(self._one_of(trainer, self.asked))
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.ended = self.ended or self._one_of(trainer, self.asked)
+
+    @staticmethod
+    def _one_of(trainer: Trainer, here: bool) -> bool:
+        """Whether it holds in one of the processes; all of them ask together."""
+        return trainer.strategy.reduce_boolean_decision(here, all=False)
+
+    def _stop_if(self, ends: bool) -> None:
+        if ends:
+            self.ended = True
+            raise KeyboardInterrupt
+
+
+class TrainedBy(Callback):
+    """Keeps in checkpoints by which recipes their network was trained, first to last.
+
+    Optimizer and schedule go on as a checkpoint holds them, whatever the settings say then.
+
+    Args:
+        recipe: the present one, resolved.
+        recorded: an entry or a score will name that recipe alone: refuse others.
+    """
+
+    def __init__(self, recipe: Recipe, recorded: bool):
+        self.recipe, self.recorded = recipe, recorded
+        self.texts = [recipe.text]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"recipes": list(self.texts)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        earlier = [text for text in state_dict["recipes"] if text != self.recipe.text]
+        self.texts = [*earlier, self.recipe.text]
+        changed = sorted({name for text in earlier for name in self.recipe.changed(text)})
+        if changed and self.recorded:
+            raise EntryError(
+                f"the checkpoint was trained by other settings before ({', '.join(changed)}), and "
+                "no entry would say so: delete it to start anew, or go on by qaudio fit"
+            )
+        if changed:
+            log.warning(
+                "the checkpoint was trained by other settings (%s): its optimizer, learning rate "
+                "and schedule go on, and no entry is written of it", ", ".join(changed),
+            )  # fmt: skip
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from qaudio.training.bf16 import fast_bf16
 from qaudio.training.callbacks import take_averages
 from qaudio.training.checkpoints import (
     LAST,
+    TrainedBy,
     WithinEpoch,
     last_checkpoint,
     local,
@@ -44,6 +47,7 @@ VOLATILE = (
     "seeds",
     "runs",
     "ckpt_path",
+    "overwrite",
     "config",
     "data.root",
     "data.table",
@@ -76,6 +80,9 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--seeds", type=list[int] | int, default=[0], help="crossval's seeds")
         parser.add_argument(
             "--runs", type=str, default="runs", help="folder of logs and unfinished runs"
+        )
+        parser.add_argument(
+            "--overwrite", type=bool, default=False, help="train replaces a run that is there"
         )
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="checkpoint for fit, validate, test"
@@ -111,7 +118,7 @@ def main(subcommand: str, arguments: list[str]) -> int:
             if cli.trainer.is_global_zero:
                 _publish(_writer(cli))
     elif subcommand == "fit":
-        seconds = _fit(cli)
+        seconds = _fit(cli, recorded=False)
         print(f"{seconds:.0f} s; checkpoint in {_run_folder(cli) / LAST}")
         if not cli.config.ckpt_path:  # train refuses one
             validating = cli.datamodule.holdout == "validation"
@@ -155,7 +162,8 @@ def crossval(arguments: list[str]) -> int:
     for seed in _listed(first.config.seeds):
         for fold in folds:
             if (seed, fold) in done:
-                print(f"seed {seed} fold {fold}: done before")
+                if first.trainer.is_global_zero:
+                    print(f"seed {seed} fold {fold}: done before")
                 continue
             cli = _parse([*arguments, f"--data.fold={fold}", f"--seed_everything={seed}"])
             if validating:
@@ -375,17 +383,18 @@ def _checkpoint(cli: TrainingCLI) -> str | None:
     return None
 
 
-def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
+def _fit(cli: TrainingCLI, writer: EntryWriter | None = None, recorded: bool = True) -> float:
     """Fit, from the last checkpoint where there is one; returns the seconds it took.
 
     Args:
         cli: what was asked for.
         writer: of the entry that will take the run: what it would refuse then is refused as
             soon as it is known.
+        recorded: whether its score will be kept, as that of these settings.
 
     Raises:
         EntryError: when that checkpoint was made by other settings, the writer refuses the run, or
-            it ended before its last pruning step.
+            it ended before its last pruning step, or before its first.
     """
     _check_trainer(cli)
     if cli.config.ckpt_path:
@@ -405,7 +414,7 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(made_by) as file:
             file.write(recipe.text.encode())
-    others = list(cli.trainer.callbacks)  # type: ignore[attr-defined]
+    others = [*cli.trainer.callbacks, TrainedBy(recipe, recorded)]  # type: ignore[attr-defined]
     if not any("ModelCheckpoint" in str(c) for c in cli.config.trainer.callbacks or []):
         others = [c for c in others if type(c) is not ModelCheckpoint]  # the Trainer's own
     timer = Timer()  # its count goes on when a run is resumed
@@ -417,16 +426,23 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
                 on_train_epoch_start=lambda *_: writer.check_widths(cli.model.final_widths),
             )
         )
-    checkpoints = [last_checkpoint(folder), WithinEpoch(folder)]
-    cli.trainer.callbacks = [*others, timer, *checkpoints]  # type: ignore[attr-defined]
+    within = WithinEpoch(folder)
+    cli.trainer.callbacks = [*others, timer, last_checkpoint(folder), within]  # type: ignore[attr-defined]
     if not cli.trainer.loggers:
         cli.trainer.loggers = [CSVLogger(folder, name="log")]
     try:
         with fast_bf16(cli.trainer):
             start(cli.trainer, "fit", cli.model, cli.datamodule, resumed)
+        if within.ended:
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the one into the other
         kept = f"the same command goes on from {last}" if last.is_file() else "no epoch was ended"
         raise KeyboardInterrupt(kept) from None
+    if cli.trainer.global_step == 0:
+        raise EntryError(
+            "not one step was trained (max_epochs, max_steps, max_time, limit_train_batches): "
+            "nothing is scored"
+        )
     take_averages(cli.trainer, cli.model)
     if cli.model.net.widths != cli.model.final_widths:
         raise EntryError(
@@ -440,23 +456,30 @@ def _fit(cli: TrainingCLI, writer: EntryWriter | None = None) -> float:
 def _train(cli: TrainingCLI, recipe: Recipe) -> None:
     writer = _writer(cli)
     writer.check(recipe)
+    run = (int(cli.config.seed_everything), cli.datamodule.fold)
+    if run in writer.done(recipe) and not cli.config.overwrite:
+        raise EntryError(
+            f"{writer.path}: holds seed {run[0]} fold {run[1]} already: --overwrite true trains it "
+            "again and replaces it"
+        )
     seconds = _fit(cli, writer)
+    scored = _score(cli)
     if not cli.trainer.is_global_zero:
-        return  # of several processes one scores and writes
+        return  # of several processes, which all score their share, one writes
     seed, split = int(cli.config.seed_everything), cli.datamodule.split
-    run = Run(
+    scored_run = Run(
         net=cli.model.net,
         split=split,
         seed=seed,
-        predictions=Predictions.of_run(split.fold, seed, **_score(cli)),
+        predictions=Predictions.of_run(split.fold, seed, **scored),
         wall_seconds=seconds,
         precision=str(cli.trainer.precision),
         device=cli.trainer.strategy.root_device,
         parent=cli.model.parent,
         sources=cli.model.sources,
     )
-    results = writer.record(run, recipe)
-    key = f"seed{seed}_fold{run.split.fold}"
+    results = writer.record(scored_run, recipe)
+    key = f"seed{seed}_fold{split.fold}"
     result = results["result"]
     print(f"{writer.entry} {key}: {result['metric']} {result['runs'][key]:.4f} ({seconds:.0f} s)")
     (_run_folder(cli) / LAST).unlink(missing_ok=True)
@@ -477,11 +500,11 @@ def _validated(cli: TrainingCLI, path: Path | None = None) -> list[dict[str, Any
         All scores in the file at `path`, this one among them; none where another process writes.
     """
     seconds = _fit(cli)
-    if not cli.trainer.is_global_zero:
-        return []
     seed, fold = int(cli.config.seed_everything), cli.datamodule.fold
     trainer = _scoring_trainer(cli)
     metrics = trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)[0]
+    if not cli.trainer.is_global_zero:
+        return []
     score = next(value for name, value in metrics.items() if name != "val_loss")
     print(f"seed {seed} fold {fold}: validation {score:.4f} ({seconds:.0f} s)", flush=True)
     row = {
@@ -494,9 +517,15 @@ def _validated(cli: TrainingCLI, path: Path | None = None) -> list[dict[str, Any
 
 
 def _scoring_trainer(cli: TrainingCLI) -> Trainer:
-    """A silent Trainer in float32, which the network is cast to, on one device of the training."""
+    """A silent Trainer in float32, which the network is cast to, on the devices of the training."""
     cli.model.float()
-    device = cli.trainer.strategy.root_device
+    trainer, device = cli.trainer, cli.trainer.strategy.root_device
+    several = trainer.world_size > 1
+    devices: list[int] | int = 1
+    if device.type != "cpu" and device.index is not None:
+        devices = trainer.device_ids if several else [device.index]
+    elif several:
+        devices = trainer.num_devices
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -504,7 +533,12 @@ def _scoring_trainer(cli: TrainingCLI) -> Trainer:
         return Trainer(
             precision="32-true",
             accelerator=cli.trainer.accelerator,
-            devices=1 if device.index is None or device.type == "cpu" else [device.index],
+            devices=devices,
+            num_nodes=trainer.num_nodes,
+            strategy="ddp" if several else "auto",
+            callbacks=[
+                LambdaCallback(on_validation_start=_end_at_once, on_test_start=_end_at_once)
+            ],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -512,6 +546,15 @@ def _scoring_trainer(cli: TrainingCLI) -> Trainer:
         )
     finally:
         logger.setLevel(level)
+
+
+def _end_at_once(*_: Any) -> None:
+    """Let SIGTERM end scoring as Ctrl-C does: the run's checkpoint is there.
+
+    Lightning's own handler waits for the other processes.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _score(cli: TrainingCLI) -> dict[str, Any]:

@@ -539,8 +539,50 @@ def test_an_unfinished_run_is_not_resumed_with_other_settings(recipe, zoo, tmp_p
             f"{last}: an unfinished run with other settings (trainer.max_epochs, model.lr)" in told
         )
     assert last.read_bytes() == before and not (zoo / "qcnn6_006.esc10").exists()
-    assert main(["fit", *recipe(), "--model.lr", "0.5", f"--ckpt_path={last}"]) == 0
-    assert main(["train", *recipe(), "--model.lr", "0.5"]) == 0  # as the last one says
+
+
+def test_a_run_of_two_recipes_is_no_entry_of_either(recipe, zoo, tmp_path, capsys):
+    assert main(["fit", *recipe()]) == 0
+    last = tmp_path / "runs" / "qcnn6_006.esc10" / "seed0_fold1" / "last.ckpt"
+    longer = [*recipe(trainer={"max_epochs": 3}), "--model.lr=0.5"]
+    assert main(["fit", *longer, f"--ckpt_path={last}"]) == 0
+    assert "was trained by other settings (model.lr, trainer.max_epochs): its optimizer, lea" in (
+        capsys.readouterr().err
+    )
+    for command in (["train"], ["crossval", "--folds=[1]"], ["train", "--data.holdout=test"]):
+        assert main([*command, *longer]) == 1
+        assert "by other settings before (model.lr, trainer.max_epochs)" in capsys.readouterr().err
+    assert not (zoo / "qcnn6_006.esc10").exists()
+    last.unlink()
+    assert main(["train", *longer]) == 0
+
+
+def test_a_run_does_not_go_on_with_other_recordings_of_the_same_names(
+    recipe, esc50_tree, capsys, monkeypatch
+):
+    assert main(["fit", *recipe()]) == 0
+    for path in sorted((esc50_tree / "audio").iterdir())[:8]:
+        path.write_bytes(path.read_bytes()[:44] + bytes(2 * 8000))
+    assert main(["train", *recipe()]) == 1
+    assert "trained on other recordings of the same names: delete it" in capsys.readouterr().err
+
+
+def test_a_recorded_run_is_replaced_on_request_alone(recipe, zoo, capsys):
+    assert main(["train", *recipe()]) == 0
+    before = (zoo / "qcnn6_006.esc10" / "results.json").read_bytes()
+    assert main(["train", *recipe()]) == 1
+    assert "holds seed 0 fold 1 already: --overwrite true trains it" in capsys.readouterr().err
+    assert (zoo / "qcnn6_006.esc10" / "results.json").read_bytes() == before
+    assert main(["train", *recipe(), "--overwrite=true"]) == 0
+    assert "overwrite" not in (zoo / "qcnn6_006.esc10" / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("trainer", [{"max_epochs": 0}, {"max_steps": 0},
+                                     {"limit_train_batches": 0}])  # fmt: skip
+def test_a_network_that_was_not_trained_is_not_scored(recipe, zoo, capsys, trainer):
+    assert main(["train", *recipe(trainer=trainer)]) == 1
+    assert "not one step was trained" in capsys.readouterr().err
+    assert not (zoo / "qcnn6_006.esc10").exists()
 
 
 def test_no_fold_is_scored_with_weights_that_may_have_seen_it(recipe, zoo, tmp_path, capsys):
@@ -578,7 +620,7 @@ def test_an_interrupted_training_says_how_it_goes_on(recipe, tmp_path, capsys, m
     last = tmp_path / "runs" / "qcnn6_006.esc10" / "seed0_fold1" / "last.ckpt"
     with monkeypatch.context() as patch:
         patch.setattr(qaudio.Classifier, "training_step", interrupted)
-        assert main(["train", *recipe()]) == 1
+        assert main(["train", *recipe()]) == 130
     assert f"qaudio: interrupted: the same command goes on from {last}" in capsys.readouterr().err
     assert main(["train", *recipe()]) == 0
 
