@@ -6,11 +6,11 @@ import pytest
 import soundfile
 import torch
 
+from qaudio import load
 from qaudio.data import audio
 from qaudio.data.audio import AudioError
 from qaudio.frontend import resample
 from qaudio.prediction import analyse, predict
-from qaudio.zoo.entry import load
 
 RATE = 16000  # of the tiny model
 

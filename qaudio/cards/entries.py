@@ -13,7 +13,7 @@ from qaudio.cards.model_card import FORMAT
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
-from qaudio.paths import replace_folder
+from qaudio.paths import locked, replace_folder
 from qaudio.zoo import hub, io
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.store import (
@@ -132,6 +132,11 @@ def renew_card(source: str | Path) -> bool:
             agree: a card is not made of what does not verify.
     """
     folder = locate(source)
+    with locked(folder):  # a run that is recorded meanwhile must not be lost
+        return _renew_card(folder)
+
+
+def _renew_card(folder: Path) -> bool:
     config, results = read_config(folder), read_results(folder, whole=True)
     if results is None or "model.safetensors" not in config["files"]:
         return False

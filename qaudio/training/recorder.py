@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from qaudio import __version__
 from qaudio.cards.entries import push, save
 from qaudio.compress.cost import cost, device_name, measure_latency
 from qaudio.data.datamodule import Split

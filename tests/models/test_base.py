@@ -8,8 +8,7 @@ from torch.nn.utils import parametrizations, prune
 
 import qaudio
 from qaudio.models.base import check_model, check_weights, evaluating
-from tests.networks import EVERY
-from tests.support.networks import noise, same_state, small_model
+from tests.support.networks import EVERY, noise, same_state, small_model
 
 
 @pytest.mark.parametrize("arch", EVERY)

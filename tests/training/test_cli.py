@@ -92,7 +92,7 @@ def test_no_program_that_a_repository_names_is_run(tmp_path):
 
 
 def test_a_commit_is_named_of_what_is_as_committed(tmp_path, monkeypatch):
-    monkeypatch.setattr("qaudio.training.writer.PACKAGE", tmp_path / "qaudio")
+    monkeypatch.setattr("qaudio.training.recorder.PACKAGE", tmp_path / "qaudio")
 
     def git(*arguments):
         subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)

@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qaudio.commands.training import TRAINING
 from qaudio.data.audio import CONVERT, SOUNDS, UNREAD, display_name, sound_files
-from qaudio.data.datamodule import TEST, VALIDATION, AudioDataModule, first_of, warn
+from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule, first_of, warn
 from qaudio.data.dataset import Clip
 from qaudio.data.shards import FACTS
 from qaudio.data.splits import grouped_folds
