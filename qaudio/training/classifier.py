@@ -361,7 +361,7 @@ class Classifier(LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         if self.schedule == "one_cycle":
             scheduler: Any = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, self.lr, total_steps=steps, pct_start=self.warmup
+                optimizer, self.lr, total_steps=steps, pct_start=one_cycle_share(self.warmup, steps)
             )
         else:
             scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -371,6 +371,15 @@ class Classifier(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def one_cycle_share(warmup: float, steps: int) -> float:
+    """The share of warm-up next to the one asked for that torch's OneCycleLR takes.
+
+    It divides by zero where the warm-up takes exactly one of the steps, or all of them.
+    """
+    share = min(warmup, 1 - 1 / steps) if steps > 1 else 0.0
+    return share if abs(share * steps - 1) > 1e-6 else share + min(0.5, steps - 1.5) / steps
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:
