@@ -31,6 +31,7 @@ UNREAD = {
 }  # fmt: skip
 CONVERT = "not a format that is read; convert it to WAV or FLAC (ffmpeg -i IN OUT.flac)"
 LONGEST = 1 << 28  # samples of a sound that is read whole: an hour and a half at 48 kHz
+UNKNOWN = 1 << 62  # frames from which on a header says none
 _BLOCK = 1 << 18  # samples read at once: a header that claims 2 GiB allocates no more than this
 
 
@@ -47,8 +48,9 @@ class AudioInfo:
     channels: int
 
     @property
-    def seconds(self) -> float:
-        return self.frames / self.sample_rate
+    def seconds(self) -> float | None:
+        """Length; None where the header does not know it."""
+        return None if self.frames >= UNKNOWN else self.frames / self.sample_rate
 
 
 def opened(path: str | os.PathLike) -> soundfile.SoundFile:
@@ -106,10 +108,14 @@ def blocks(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], int]:
 
 def _blocks(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
     frames = max(1, _BLOCK // file.channels)
+    unknown = file.frames >= UNKNOWN
     with file:
         while True:
             try:
-                block = file.read(frames, dtype="float32", always_2d=True)
+                if unknown:
+                    block = _read_on(file, frames)
+                else:
+                    block = file.read(frames, dtype="float32", always_2d=True)
             except (soundfile.SoundFileError, RuntimeError, OSError) as error:
                 raise AudioError(f"{name}: cannot be decoded ({_fault(error)})") from None
             if not len(block):
@@ -121,6 +127,19 @@ def _blocks(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
                 continue
             # Wide sums: eight channels near float32's limit must not overflow.
             yield block.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+
+def _read_on(file: soundfile.SoundFile, frames: int) -> np.ndarray:
+    """The next frames (T, C) of a stream of unknown length, as FLAC from a pipe is.
+
+    soundfile seeks after every read, which libsndfile refuses there though it has the samples.
+    """
+    block = np.empty((frames, file.channels), np.float32)
+    data = soundfile._ffi.cast("float *", block.__array_interface__["data"][0])
+    count = soundfile._snd.sf_readf_float(file._file, data, frames)
+    if not count and (code := soundfile._snd.sf_error(file._file)):
+        raise soundfile.LibsndfileError(code)
+    return block[:count]
 
 
 def windows(

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import multiprocessing
 import os
@@ -24,6 +25,21 @@ def test_read_gives_the_mean_of_the_channels(write_sound, suffix, off_by):
     assert (mono.shape, mono.dtype, rate) == ((16000,), np.float32, 16000)
     assert np.abs(mono - samples.mean(axis=1)).max() < off_by
     assert audio.info(path) == audio.AudioInfo(16000, 16000, 8)
+
+
+def test_flac_of_unknown_length_is_read(write_sound, tmp_path):
+    """As a FLAC has it that was written to a pipe: no number of samples in its header."""
+    whole = write_sound("whole.flac", seconds=20.0, rate=44100)
+    content = bytearray(whole.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    path = tmp_path / "pipe.flac"
+    path.write_bytes(content)
+    assert np.array_equal(audio.read(path)[0], audio.read(whole)[0])
+    assert audio.info(path).seconds is None
+    path.write_bytes(content[: len(content) // 2])
+    with contextlib.suppress(AudioError):
+        assert len(audio.read(path)[0]) < 44100 * 20
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 192000])
