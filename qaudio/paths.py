@@ -91,6 +91,24 @@ def replace_folder(folder: Path, write: Callable[[Path], None], keep: Iterable[s
         shutil.rmtree(new, ignore_errors=True)  # the old one, where they changed places
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process and thread from writing the entries beside `folder`, and it.
+
+    Whoever reads an entry to write it again does both in here, so that what another wrote in
+    between is not lost. May be nested.
+
+    Raises:
+        OSError: when the folder above cannot be written.
+    """
+    from filelock import FileLock
+
+    parent = Path(folder).expanduser().resolve().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(parent / ".zoo.lock", is_singleton=True):
+        yield
+
+
 def _put(new: Path, folder: Path) -> None:
     if not folder.exists():
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qaudio.data.audio import display_name, windows, windows_of
+from qaudio.data.audio import decode, display_name, windows, windows_of
 from qaudio.deploy.onnx.runtime import OnnxModel
 from qaudio.errors import AudioError, InputError
 from qaudio.resampling import check_rate
@@ -78,7 +79,7 @@ def predict(
     audio: str | os.PathLike | np.ndarray | torch.Tensor,
     *,
     sample_rate: int | None = None,
-    top_k: int = 5,
+    top_k: int | None = 5,
     window: float | None = None,
     hop: float | None = None,
 ) -> list[Prediction]:
@@ -89,9 +90,10 @@ def predict(
 
     Args:
         model: used in eval mode and left in the mode it was in; or an exported one, without torch.
-        audio: path of a file, or samples (T,) or (C, T), floats in −1…1.
+        audio: path of a file, a file open for reading bytes (read from where it stands) or its
+            content, or samples (T,) or (C, T), floats in −1…1.
         sample_rate: of samples, Hz; None: the model's. Files bring their own.
-        top_k: how many classes.
+        top_k: how many classes; None: all.
         window: seconds; None: whole up to 30 s, the mean over 10 s windows beyond. A number
             gives `top_k` rows for each window instead, with their start and end.
         hop: seconds from window to window; None: half a window.
@@ -104,6 +106,7 @@ def predict(
         ValueError: for a window, hop or top_k out of range.
         TypeError: when `audio` is neither path nor samples, or `model` is a name.
     """
+    top_k = model.num_classes if top_k is None else _whole("top_k", top_k)
     if top_k < 1:
         raise InputError(f"top_k must be at least 1, not {top_k}")
     analysis = analyse(model, audio, sample_rate=sample_rate, window=window, hop=hop)
@@ -128,6 +131,12 @@ def analyse(
     """
     if isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model must be a network: qaudio.load({os.fspath(model)!r}) gives it")
+    if not isinstance(model, OnnxModel):
+        from qaudio.models.base import check_model  # exported models are run without torch
+
+        check_model(model)
+    window, hop = _number("window", window), _number("hop", hop)
+    sample_rate = None if sample_rate is None else _whole("sample_rate", sample_rate)
     if window is not None and not 0.05 <= window <= 3600:
         raise InputError(f"window must be 0.05 to 3600 seconds, not {window}")
     length = WINDOW_SECONDS if window is None else window
@@ -139,6 +148,10 @@ def analyse(
     whole = WHOLE_SECONDS if window is None else length
     if isinstance(audio, (str, os.PathLike)):
         stream = windows(audio, length, step, whole)
+    elif isinstance(audio, (bytes, bytearray, io.IOBase)) or hasattr(audio, "read"):
+        content = audio if isinstance(audio, (bytes, bytearray)) else audio.read()
+        samples, own = decode(bytes(content), "audio")
+        stream = windows_of(iter([samples]), own, length, step, whole)
     else:
         rate = model.sample_rate if sample_rate is None else sample_rate
         stream = _tensor_windows(audio, rate, length, step, whole)
@@ -154,6 +167,8 @@ def analyse(
                 batch = np.pad(batch, ((0, 0), (0, max(0, missing))))
             probabilities = score(batch, rate)
             if not np.isfinite(probabilities).all():
+                if not isinstance(model, OnnxModel):
+                    _check_network(model)
                 name = display_name(audio) if isinstance(audio, (str, os.PathLike)) else "audio"
                 raise AudioError(f"{name}: its samples are too large to be sound")
             found.append(probabilities)
@@ -162,6 +177,25 @@ def analyse(
                 progress(spans[-1][1])
     labels = model.labels or [f"class {n}" for n in range(model.num_classes)]
     return Analysis(np.array(spans), np.concatenate(found), labels)
+
+
+def _number(name: str, value: Any) -> float | None:
+    """A number in whatever form it comes: Python's, NumPy's or a tensor; raises TypeError."""
+    if value is None:
+        return None
+    if isinstance(value, (str, bytes, bool)):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}") from None
+
+
+def _whole(name: str, value: Any) -> int:
+    number = _number(name, value)
+    if number is None or not number.is_integer():
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    return int(number)
 
 
 @contextmanager
@@ -177,13 +211,23 @@ def _scoring(
     from qaudio.models.base import evaluating
 
     device = model.classifier.weight.device
+    with evaluating(model) as net, torch.inference_mode():
 
-    def score(samples: np.ndarray, rate: int) -> np.ndarray:
-        logits = model(torch.from_numpy(samples).to(device), rate)
-        return model.probabilities(logits.float()).cpu().numpy()
+        def score(samples: np.ndarray, rate: int) -> np.ndarray:
+            logits = net(torch.from_numpy(samples).to(device), rate)
+            return net.probabilities(logits.float()).cpu().numpy()
 
-    with evaluating(model), torch.inference_mode():
         yield score
+
+
+def _check_network(model: AudioModel) -> None:
+    """Raise ValueError where it is the network that gives no numbers."""
+    from qaudio.models.base import check_weights
+
+    try:
+        check_weights(getattr(model, "original", model).state_dict())
+    except ValueError as error:
+        raise InputError(f"the network gives no numbers, whatever the sound: {error}") from None
 
 
 def _tensor_windows(
@@ -191,12 +235,13 @@ def _tensor_windows(
 ) -> Iterator[tuple[float, np.ndarray, int]]:
     if isinstance(audio, np.ndarray):
         array = audio
-    elif hasattr(audio, "detach"):
+    elif type(audio).__module__.partition(".")[0] == "torch" and hasattr(audio, "detach"):
         audio = audio.detach().cpu()
         array = np.asarray(audio.float() if audio.is_floating_point() else audio)
     else:
         raise TypeError(
-            f"audio must be a path, a numpy array or a tensor, not {type(audio).__name__}"
+            "audio must be a path, a file that is open for reading bytes, its content, a numpy "
+            f"array or a tensor, not {type(audio).__name__}"
         )
     if array.dtype.kind != "f":
         raise AudioError(

@@ -1,4 +1,5 @@
 import copy
+import io
 import tracemalloc
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import soundfile
 import torch
 
+from qaudio import load
 from qaudio.data import audio
 from qaudio.errors import AudioError
 from qaudio.frontend import resample
@@ -296,3 +298,59 @@ def test_memory_does_not_grow_with_the_file(tiny_model, tmp_path, monkeypatch):
     peak(10)  # what the first call loads is no part of it
     short, long = peak(20), peak(200)
     assert long < short + 400_000  # the samples of 200 s alone take 3.2 MB
+
+
+@pytest.fixture
+def broken(tiny_model):
+    model = copy.deepcopy(tiny_model)
+    model.classifier.weight.data[0, 0] = float("nan")
+    return model
+
+
+def test_predict_blames_the_network_for_nan_weights_and_not_the_sound(broken):
+    with pytest.raises(ValueError, match=r"the network gives no numbers.*classifier\.weight"):
+        predict(broken, np.zeros(16_000, np.float32))
+
+
+def test_predict_takes_no_model_that_is_wrapped(tiny_model):
+    with pytest.raises(TypeError, match=r"not a DataParallel: give its \.module"):
+        predict(torch.nn.DataParallel(tiny_model), np.zeros(16_000, np.float32))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_load_and_predict_are_the_same_under_any_default_dtype(tiny_entry, kind):
+    sound = noise(5, 44100)
+    right = predict(load(tiny_entry), sound, sample_rate=44100)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(kind)
+        assert predict(load(tiny_entry), sound, sample_rate=44100) == right
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_predict_reads_open_files_and_leaves_them_to_their_owner(tiny_model, write_sound):
+    path = write_sound("a.wav", seconds=1.0, rate=RATE)
+    right = predict(tiny_model, path)
+    with open(path, "rb") as file, open(path, "rb", buffering=0) as raw:
+        for audio_file in (file, raw, io.BytesIO(path.read_bytes())):
+            assert predict(tiny_model, audio_file) == right
+            assert not audio_file.closed and audio_file.seek(0) == 0
+    assert predict(tiny_model, path.read_bytes()) == right
+    with pytest.raises(AudioError, match="audio: not a readable sound file"):
+        predict(tiny_model, io.BytesIO(b"no sound"))
+    for other in (3, None, {"a": 1}):
+        with pytest.raises(TypeError, match="audio must be a path, a file that is open"):
+            predict(tiny_model, other)
+
+
+def test_predict_takes_numbers_in_any_form(tiny_model):
+    sound, right = noise(1.0), predict(tiny_model, noise(1.0), sample_rate=RATE, top_k=2)
+    for number in (np.int64, np.float32, float, torch.tensor):
+        found = predict(tiny_model, sound, sample_rate=number(RATE), top_k=number(2))
+        assert found == right
+    assert len(predict(tiny_model, sound, top_k=None)) == 3
+    for keyword in ({"sample_rate": "44100"}, {"window": "2"}, {"hop": [1]}, {"top_k": 2.5},
+                    {"sample_rate": torch.ones(2)}, {"top_k": True}):  # fmt: skip
+        with pytest.raises(TypeError, match=f"{next(iter(keyword))} must be a "):
+            predict(tiny_model, sound, **keyword)

@@ -115,14 +115,18 @@ def _model(source: str, exported: bool) -> Any:
 
 def _sound_files(arguments: list[str]) -> tuple[list[str], int]:
     """The files that arguments name, folders searched; and how many named nothing."""
-    from qaudio.data.audio import sound_files
+    from qaudio.data.audio import CONVERT, UNREAD, display_name, sound_files
 
     paths, failed = [], 0
     for argument in arguments:
         if os.path.isdir(argument):
+            unread = sound_files(argument, UNREAD)
+            for path in unread:
+                say_beside_bar(f"{display_name(path)}: {CONVERT}")
+            failed += len(unread)
             found = [str(path) for path in sound_files(argument)]
-            if not found:
-                say_beside_bar(f"{argument}: a folder without sound files")
+            if not found and not unread:
+                say_beside_bar(f"{display_name(argument)}: a folder without sound files")
                 failed += 1
             paths += found
         else:

@@ -65,12 +65,12 @@ def embed_clips(model: AudioModel, data: AudioDataModule) -> Embedded:
     device = model.classifier.weight.device
     bar = tqdm(total=len(data._clips), desc="embedding", unit="clip", delay=2, leave=False,
                disable=None)  # fmt: skip
-    with evaluating(model), bar:
+    with evaluating(model) as net, bar:
         for fold in range(1, data.folds + 1):
             data.fold = fold
             for batch in data.test_dataloader():
-                found = model.embed(batch["waveform"].to(device))
-                answers = model.classify(found)
+                found = net.embed(batch["waveform"].to(device))
+                answers = net.classify(found)
                 clips += batch["id"]
                 labels += batch["label"].tolist()
                 folds += [fold] * len(batch["id"])

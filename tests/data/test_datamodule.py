@@ -154,9 +154,11 @@ def test_another_rate_than_the_models_is_refused(esc50_tree):
     ("settings", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"seconds": 0.0}, "seconds must be positive"),
-        ({"seconds": -1.0}, "seconds must be positive"),
-        ({"seconds": float("inf")}, "seconds must be positive"),
+        ({"seconds": 0.0}, "seconds must be above 0 and at most 3600"),
+        ({"seconds": -1.0}, "seconds must be above 0"),
+        ({"seconds": float("inf")}, "seconds must be above 0"),
+        ({"seconds": 1e29}, "seconds must be above 0"),
+        ({"seconds": 5.0, "segment_hop": 1e-9}, "segment_hop must be at most seconds"),
         ({"seed": -1}, "seed must be at least 0, not -1"),
     ],
 )
