@@ -9,7 +9,6 @@ import shutil
 import warnings
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +34,7 @@ from qaudio.data.dataset import (
 )
 from qaudio.data.shards import FACTS, PackedClips
 from qaudio.errors import DataError
+from qaudio.paths import expanded
 from qaudio.resampling import resampled_length
 
 # Folds of the clips of a benchmark with one fixed split instead of a cross-validation.
@@ -165,7 +165,7 @@ class AudioDataModule(LightningDataModule):
                 f"{root}: {self.layout}"
             )
         self.download = download
-        self.root, self.fold, self.holdout = Path(root).expanduser(), fold, holdout
+        self.root, self.fold, self.holdout = expanded(root), fold, holdout
         self.seconds, self.crop = seconds, crop
         self.segment_hop, self.balanced = segment_hop, balanced
         self.batch_size, self.augment = batch_size, augment

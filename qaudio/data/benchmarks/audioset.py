@@ -13,6 +13,7 @@ from qaudio.data.audio import sounds_by_name
 from qaudio.data.datamodule import TEST, TRAINING, VALIDATION, AudioDataModule
 from qaudio.data.dataset import Clip
 from qaudio.errors import DataError
+from qaudio.paths import expanded
 
 LISTS = {
     "balanced": ("balanced_train",),
@@ -63,7 +64,7 @@ class AudioSet(AudioDataModule):
         super().__init__(root, **settings)
         if train not in LISTS:
             raise ValueError(f"train must be one of {', '.join(LISTS)}, not {train!r}")
-        self.audio = self.root / "audio" if audio is None else Path(audio).expanduser()
+        self.audio = self.root / "audio" if audio is None else expanded(audio)
         self.train_lists = LISTS[train]
         self.protocol = f"AudioSet evaluation list, trained on {train} train"
 
