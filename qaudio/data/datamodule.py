@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +29,7 @@ from qaudio.data.dataset import ClipDataset, EpochSampler, Item, ResumableLoader
 from qaudio.data.shards import FACTS, PackedClips
 from qaudio.data.split import TRAINING, VALIDATION, Split
 from qaudio.errors import AudioError, DataError, InputError
+from qaudio.paths import expanded
 from qaudio.resampling import resampled_length
 
 ROOM_AFTER = 200  # clips, what all of them need is compared with the room on the disk
@@ -136,7 +136,7 @@ class AudioDataModule(LightningDataModule):
                 f"{root}: {self.layout}"
             )
         self.download = download
-        self.root, self.fold, self.holdout = Path(root).expanduser(), fold, holdout
+        self.root, self.fold, self.holdout = expanded(root), fold, holdout
         self.seconds, self.crop = seconds, crop
         self.segment_hop, self.balanced = segment_hop, balanced
         self.batch_size, self.augment = batch_size, augment

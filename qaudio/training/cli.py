@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import shlex
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse.typing import import_object
 from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -88,6 +90,35 @@ class TrainingCLI(LightningCLI):
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="checkpoint for fit, validate, test"
         )
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse null where a setting takes none: jsonargparse lets it through."""
+        for section in ("model", "data", "writer"):
+            given = self.config[section]
+            if given is None:
+                continue
+            kind: type = EntryWriter
+            if section != "writer":
+                kind, given = import_object(given.class_path), given.init_args
+            _refuse_null(section, kind, given)
+
+
+def _refuse_null(section: str, kind: type, given: Namespace) -> None:
+    """Raise EntryError for settings of a class that are null, and must not be."""
+    for name, value in vars(given).items():
+        if value is None and not _takes_none(kind, name):
+            raise EntryError(
+                f"{section}.{name} is null, and takes a value: leave it out for its default"
+            )
+
+
+def _takes_none(kind: type, name: str) -> bool:
+    """Whether a class' argument, its own or one that it hands on, may be None."""
+    for one in kind.__mro__:
+        known = inspect.signature(one.__init__).parameters.get(name)  # type: ignore[misc]
+        if known is not None:
+            return known.annotation is known.empty or "None" in str(known.annotation)
+    return True
 
 
 def main(subcommand: str, arguments: list[str]) -> int:
@@ -233,6 +264,7 @@ def recipe_data(recipe: str, arguments: list[str]) -> AudioDataModule:
             found = parser.parse_args([f"--config={plain}", *arguments])
         except ArgumentError as error:
             raise EntryError(f"{recipe}: {error}") from None
+        _refuse_null("data", import_object(found.data.class_path), found.data.init_args)
         return parser.instantiate_classes(found).data
 
 

@@ -322,6 +322,20 @@ def test_trainers_that_would_fail_midway_are_refused(recipe, tmp_path, capsys, t
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [("model", "lr"), ("model", "warmup"), ("model", "weight_decay"), ("model", "thaw_every"),
+     ("data", "batch_size"), ("data", "num_workers"), ("data", "root"), ("data", "fold"),
+     ("data", "esc10"), ("writer", "folder"), ("writer", "card_fold")],
+)  # fmt: skip
+def test_null_is_refused_where_a_setting_takes_none(recipe, capsys, section, name):
+    arguments = recipe(**{section: {name: None}}) if section != "model" else recipe(
+        model={"class_path": "qaudio.Classifier", "init_args": {"arch": "qcnn6_006", name: None}}
+    )  # fmt: skip
+    assert main(["train", *arguments]) == 1
+    assert f"{section}.{name} is null, and takes a value" in capsys.readouterr().err
+
+
 CKPT_COMMANDS = (["fit"], ["validate", "--data.holdout=validation"], ["test"])
 
 

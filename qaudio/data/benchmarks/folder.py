@@ -19,6 +19,7 @@ from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.data.splits import grouped_folds
 from qaudio.data.tables import look_alike, normal, read_rows
 from qaudio.errors import DataError, InputError
+from qaudio.paths import expanded
 from qaudio.text import UNSHOWN, shown
 
 PARTS = {
@@ -93,7 +94,7 @@ class AudioFolder(AudioDataModule):
         if self.group_pattern is not None and self.group_pattern.groups < 1:
             raise InputError(f"group_pattern {group_pattern!r} has no group in parentheses")
         self.benchmark = self.dataset = name
-        self.table = None if table is None else Path(table).expanduser()
+        self.table = None if table is None else expanded(table)
         self.split_seed = split_seed
         self._base = self.root  # that ids, which are paths, start from
         # Read here, for its columns say how many folds there are.
