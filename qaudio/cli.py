@@ -1,4 +1,7 @@
-"""The `qaudio` command. Exit codes: 0 fine, 1 failed with one clear line, 2 wrong usage."""
+"""The `qaudio` command.
+
+Exit codes: 0 fine, 1 failed with one clear line, 2 wrong usage, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ def _guarded(run: Callable[[], int], debug: bool = False) -> int:
         return code
     except KeyboardInterrupt as error:
         print(f"qaudio: interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
-        return 1
+        return 130  # as shells have it
     except BrokenPipeError:
         # The reader went away (`qaudio list | head`); keep the interpreter from saying so again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,6 +14,7 @@ from qaudio.errors import DownloadError
 from qaudio.paths import cache_folder, replacing
 
 TIMEOUT = (15, 60)  # seconds to connect, and between two reads
+LARGEST = 1 << 36  # bytes of a file whose size is not published
 CHUNK = 1 << 14  # bytes; where a connection breaks, less than this is lost
 
 log = logging.getLogger("qaudio")
@@ -58,14 +59,15 @@ class ResumingDownloader:
 
     Args:
         part: the file that holds what came so far.
+        most: bytes; more are not taken.
 
     Raises:
         requests.RequestException: when the server cannot be reached, refuses, or the connection
             breaks without progress; the part is kept.
     """
 
-    def __init__(self, part: Path):
-        self.part = part
+    def __init__(self, part: Path, most: int = LARGEST):
+        self.part, self.most = part, most
         self.validator = part.with_name(f"{part.name}.validator")
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
@@ -108,11 +110,14 @@ class ResumingDownloader:
                 self.validator.unlink(missing_ok=True)
                 return self._attempt(url)  # without a Range this time
             response.raise_for_status()
+            self._refuse_other(response, resumed, url)
             if not resumed:
                 held = 0
                 self._start_over(response.headers)
             length = response.headers.get("Content-Length")
             total = None if length is None else held + int(length)
+            if total is not None and total > self.most:
+                raise self._too_much()
             with (
                 open(self.part, "ab") as file,
                 tqdm(
@@ -121,10 +126,38 @@ class ResumingDownloader:
                 ) as bar,
             ):  # fmt: skip
                 for chunk in response.iter_content(CHUNK):
+                    held += len(chunk)
+                    if held > self.most:
+                        raise self._too_much()
                     file.write(chunk)
                     bar.update(len(chunk))
         if total is not None and self._held() != total:
             raise requests.ConnectionError(f"{self._held()} of {total} bytes came")
+
+    @staticmethod
+    def _refuse_other(response: Any, resumed: bool, url: str) -> None:
+        """Raise RequestException for an answer that is not the file, byte by byte."""
+        import requests
+
+        headers, fault = response.headers, ""
+        if response.status_code != 200 and not resumed:
+            fault = f"the server answers {response.status_code}, which is no file"
+        elif headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
+            fault = f"the server sends it packed ({headers['Content-Encoding']}), unasked"
+        elif headers.get("Content-Type", "").lower().startswith("text/html"):
+            fault = "the server sends a web page in its place"
+        elif url.startswith("https://") and not response.url.startswith("https://"):
+            fault = "the server leads to a connection that is not encrypted"
+        if fault:
+            raise requests.RequestException(fault)
+
+    def _too_much(self) -> Exception:
+        """The error for a file larger than it can be; what came of it is dropped."""
+        import requests
+
+        self.part.unlink(missing_ok=True)
+        self.validator.unlink(missing_ok=True)
+        return requests.RequestException(f"the server sends more than {self.most} bytes")
 
     def _start_over(self, headers: Any) -> None:
         """Forget the part, and note the validator of the file that is about to come."""
@@ -208,7 +241,11 @@ def _download(item: Download, then: str) -> None:
     published = item.sha256 or (item.md5 and f"md5:{item.md5}")
     try:
         pooch.retrieve(
-            item.url, published, item.file, item.path.parent, downloader=ResumingDownloader(part)
+            item.url,
+            published,
+            item.file,
+            item.path.parent,
+            downloader=ResumingDownloader(part, item.size or LARGEST),
         )
     except (requests.RequestException, OSError, ValueError) as error:
         raise DownloadError(

@@ -7,8 +7,13 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor, nn
+from torchaudio.compliance.kaldi import mel_scale, mel_scale_scalar
+from torchaudio.functional.functional import (
+    _get_sinc_resample_kernel,
+    _hz_to_mel,
+    _mel_to_hz,
+)
 
 from qaudio.errors import InputError
 from qaudio.resampling import whole_ratio
@@ -160,8 +165,7 @@ class Frontend(nn.Module):
         # Log-mels and deltas differ in scale tenfold, so `delta` wants a norm for each of its
         # channels; the published checkpoint shares one over its four.
         self.norm_features = config.n_mels * (4 if config.kind == "delta" else 1)
-        with torch.device("cpu"):  # looked at below, also where a network is only laid out (meta)
-            bank = mel_bank(config)
+        bank = mel_bank(config)  # looked at below, also where a network is only laid out (meta)
         # First and last + 1 FFT bin of each group of mel bins.
         self.bands: list[tuple[int, int]] = []
         for n, group in enumerate(bank.chunk(MEL_BANDS, dim=1)):
@@ -172,7 +176,9 @@ class Frontend(nn.Module):
             self.register_buffer(f"mel_band{n}", band, persistent=False)
         # Made on the CPU: for the meta device torch would import its compiler, a second's work.
         size = config.win_length or config.n_fft
-        window = torch.hann_window(size, periodic=config.win_length is None, device="cpu")
+        window = torch.hann_window(
+            size, periodic=config.win_length is None, device="cpu", dtype=torch.float32
+        )
         before = (config.n_fft - size) // 2
         window = F.pad(window, (before, config.n_fft - size - before))
         window = window.to(torch.get_default_device())
@@ -245,22 +251,35 @@ class Frontend(nn.Module):
 
 
 def mel_bank(config: FrontendConfig) -> Tensor:
-    """Triangles on the config's mel scale: (n_fft // 2 + 1, n_mels)."""
-    if config.mel_scale == "kaldi":
-        bank, _ = torchaudio.compliance.kaldi.get_mel_banks(
-            config.n_mels, config.n_fft, float(config.sample_rate), config.f_min, config.f_max,
-            100.0, -500.0, 1.0,  # limits of a warp by vocal tract length, and none of it
-        )  # fmt: skip
-        return F.pad(bank.T, (0, 0, 0, config.n_fft // 2 + 1 - bank.shape[1])).contiguous()
-    return torchaudio.functional.melscale_fbanks(
-        n_freqs=config.n_fft // 2 + 1,
-        f_min=config.f_min,
-        f_max=config.f_max,
-        n_mels=config.n_mels,
-        sample_rate=config.sample_rate,
-        norm="slaney",
-        mel_scale="slaney",
-    )
+    """Triangles on the config's mel scale: (n_fft // 2 + 1, n_mels), on the CPU.
+
+    In float32 step by step, as torchaudio has it, whatever torch's default dtype and device are.
+    """
+    return _kaldi_bank(config) if config.mel_scale == "kaldi" else _slaney_bank(config)
+
+
+def _slaney_bank(config: FrontendConfig) -> Tensor:
+    top = config.sample_rate // 2
+    bins = torch.linspace(0, top, config.n_fft // 2 + 1, device="cpu", dtype=torch.float32)
+    low, high = (_hz_to_mel(hz, "slaney") for hz in (config.f_min, config.f_max))
+    mels = torch.linspace(low, high, config.n_mels + 2, device="cpu", dtype=torch.float32)
+    edges = _mel_to_hz(mels, "slaney")  # of triangle n: n to n + 2
+    slopes = edges - bins[:, None]
+    rising, falling = -slopes[:, :-2] / edges.diff()[:-1], slopes[:, 2:] / edges.diff()[1:]
+    return torch.min(rising, falling).clamp(min=0) * (2 / (edges[2:] - edges[:-2]))
+
+
+def _kaldi_bank(config: FrontendConfig) -> Tensor:
+    below = (config.n_fft + 1) // 2  # FFT bins below half the sample rate, which has no part
+    hz = torch.arange(below, device="cpu", dtype=torch.float32)
+    bins = mel_scale(config.sample_rate / config.n_fft * hz)[:, None]
+    low, high = mel_scale_scalar(config.f_min), mel_scale_scalar(config.f_max)
+    step = (high - low) / (config.n_mels + 1)
+    number = torch.arange(config.n_mels, device="cpu", dtype=torch.float32)
+    left, centre, right = (low + (number + n) * step for n in range(3))
+    rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)
+    bank = torch.min(rising, falling).clamp(min=0)
+    return F.pad(bank, (0, 0, 0, config.n_fft // 2 + 1 - below))
 
 
 def _with_deltas(x: Tensor, dim: int) -> list[Tensor]:
@@ -286,13 +305,26 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
         waveform: (..., T).
         source_rate, target_rate: Hz; their ratio is taken by `whole_ratio`.
 
+    Returns:
+        (..., T'); float32 of half precision, and under autocast.
+
     Raises:
         ValueError: for a rate below 100 Hz or above 10 MHz.
     """
     down, up = whole_ratio(source_rate, target_rate)
     if down == up or waveform.shape[-1] == 0:
         return waveform
-    return torchaudio.functional.resample(waveform, down, up)
+    if waveform.dtype in (torch.float16, torch.bfloat16):
+        waveform = waveform.float()  # the front-end's precision: a rounded filter lets aliases in
+    kernel, width = _get_sinc_resample_kernel(
+        down, up, 1, device=waveform.device, dtype=waveform.dtype
+    )
+    length = waveform.shape[-1]
+    padded = F.pad(waveform.reshape(-1, 1, length), (width, width + down))
+    with torch.autocast(waveform.device.type, enabled=False):
+        phases = F.conv1d(padded, kernel, stride=down)  # (N, up, blocks)
+    flat = phases.transpose(1, 2).reshape(len(padded), -1)[:, : -(-up * length // down)]
+    return flat.reshape(*waveform.shape[:-1], flat.shape[-1])
 
 
 def pad_to(waveform: Tensor, samples: int) -> Tensor:

@@ -21,6 +21,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("QAUDIO_CACHE") or pooch.os_cache("qaudio"))
 
 
+def expanded(path: str | os.PathLike) -> Path:
+    """A path with the home folder for its ~; as it is where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """A new file that takes the place of `path` when the block ends well, and else leaves nothing.
@@ -31,7 +39,7 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     Raises:
         OSError: at once where it could not be written, or at the end; it names `path`.
     """
-    path = Path(path).expanduser().resolve()
+    path = expanded(path).resolve()
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "there is something else than a file", str(path))
     new = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
@@ -73,7 +81,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None], keep: Iterable[s
     Raises:
         OSError: when it cannot be written, or a file has its name; what was there stays.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = expanded(folder).resolve()
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "there is a file, not a folder", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +97,24 @@ def replace_folder(folder: Path, write: Callable[[Path], None], keep: Iterable[s
             _put(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)  # the old one, where they changed places
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process and thread from writing the entries beside `folder`, and it.
+
+    Whoever reads an entry to write it again does both in here, so that what another wrote in
+    between is not lost. May be nested.
+
+    Raises:
+        OSError: when the folder above cannot be written.
+    """
+    from filelock import FileLock
+
+    parent = expanded(folder).resolve().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(parent / ".zoo.lock", is_singleton=True):
+        yield
 
 
 def _put(new: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qaudio.data.audio import display_name, windows, windows_of
+from qaudio.data.audio import decode, display_name, windows, windows_of
 from qaudio.deploy.onnx.runtime import OnnxModel
 from qaudio.errors import AudioError, InputError
 from qaudio.resampling import check_rate
@@ -25,6 +26,8 @@ WHOLE_SECONDS = 30.0  # up to here a sound is run in one piece
 WINDOW_SECONDS, HOP_SECONDS = 10.0, 5.0
 BATCH = 8
 Run = Callable[[np.ndarray, int], np.ndarray]  # samples (B, T) and their rate in Hz -> (B, …)
+
+UNHEARD = 0.1  # probability below which a tagger's class is not taken for heard
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Probabilities over time: `spans` (W, 2) in seconds, `probabilities` (W, C)."""
+    """Probabilities over time: `spans` (W, 2) in seconds, `probabilities` (W, C).
+
+    `task` is the model's, "multiclass" or "multilabel".
+    """
 
     spans: np.ndarray
     probabilities: np.ndarray
     labels: list[str]
+    task: str = "multiclass"
+
+    @property
+    def hears_none(self) -> bool:
+        """Whether a tagger finds none of its classes: none reaches `UNHEARD` in any window."""
+        return self.task == "multilabel" and float(self.probabilities.max()) < UNHEARD
 
     def clip(self, top_k: int) -> list[Prediction]:
         """The most probable classes of the whole sound, by the mean over its windows."""
@@ -92,7 +104,7 @@ def predict(
     audio: str | os.PathLike | np.ndarray | torch.Tensor,
     *,
     sample_rate: int | None = None,
-    top_k: int = 5,
+    top_k: int | None = 5,
     window: float | None = None,
     hop: float | None = None,
 ) -> list[Prediction]:
@@ -103,9 +115,10 @@ def predict(
 
     Args:
         model: used in eval mode and left in the mode it was in; or an exported one, without torch.
-        audio: path of a file, or samples (T,) or (C, T), floats in −1…1.
+        audio: path of a file, a file open for reading bytes (read from where it stands) or its
+            content, or samples (T,) or (C, T), floats in −1…1.
         sample_rate: of samples, Hz; None: the model's. Files bring their own.
-        top_k: how many classes.
+        top_k: how many classes; None: all.
         window: seconds; None: whole up to 30 s, the mean over 10 s windows beyond. A number
             gives `top_k` rows for each window instead, with their start and end.
         hop: seconds from window to window; None: half a window.
@@ -118,6 +131,7 @@ def predict(
         ValueError: for a window, hop or top_k out of range.
         TypeError: when `audio` is neither path nor samples, or `model` is a name.
     """
+    top_k = model.num_classes if top_k is None else _whole("top_k", top_k)
     if top_k < 1:
         raise InputError(f"top_k must be at least 1, not {top_k}")
     analysis = analyse(model, audio, sample_rate=sample_rate, window=window, hop=hop)
@@ -142,7 +156,7 @@ def analyse(
     """
     spans, probabilities = _over_windows(model, audio, _scoring, sample_rate, window, hop, progress)
     labels = model.labels or [f"class {n}" for n in range(model.num_classes)]
-    return Analysis(spans, probabilities, labels)
+    return Analysis(spans, probabilities, labels, model.task)
 
 
 def embeddings(
@@ -171,6 +185,12 @@ def _over_windows(
     """Spans (W, 2) in seconds and what a network gives for each window, (W, …)."""
     if isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model must be a network: qaudio.load({os.fspath(model)!r}) gives it")
+    if not isinstance(model, OnnxModel):
+        from qaudio.models.base import check_model  # exported models are run without torch
+
+        check_model(model)
+    window, hop = _number("window", window), _number("hop", hop)
+    sample_rate = None if sample_rate is None else _whole("sample_rate", sample_rate)
     if window is not None and not 0.05 <= window <= 3600:
         raise InputError(f"window must be 0.05 to 3600 seconds, not {window}")
     length = WINDOW_SECONDS if window is None else window
@@ -182,6 +202,10 @@ def _over_windows(
     whole = WHOLE_SECONDS if window is None else length
     if isinstance(audio, (str, os.PathLike)):
         stream = windows(audio, length, step, whole)
+    elif isinstance(audio, (bytes, bytearray, io.IOBase)) or hasattr(audio, "read"):
+        content = audio if isinstance(audio, (bytes, bytearray)) else audio.read()
+        samples, own = decode(bytes(content), "audio")
+        stream = windows_of(iter([samples]), own, length, step, whole)
     else:
         rate = model.sample_rate if sample_rate is None else sample_rate
         stream = _tensor_windows(audio, rate, length, step, whole)
@@ -197,6 +221,8 @@ def _over_windows(
                 batch = np.pad(batch, ((0, 0), (0, max(0, missing))))
             values = run(batch, rate)
             if not np.isfinite(values).all():
+                if not isinstance(model, OnnxModel):
+                    _check_network(model)
                 name = display_name(audio) if isinstance(audio, (str, os.PathLike)) else "audio"
                 raise AudioError(f"{name}: its samples are too large to be sound")
             found.append(values)
@@ -206,13 +232,32 @@ def _over_windows(
     return np.array(spans), np.concatenate(found)
 
 
+def _number(name: str, value: Any) -> float | None:
+    """A number in whatever form it comes: Python's, NumPy's or a tensor; raises TypeError."""
+    if value is None:
+        return None
+    if isinstance(value, (str, bytes, bool)):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}") from None
+
+
+def _whole(name: str, value: Any) -> int:
+    number = _number(name, value)
+    if number is None or not number.is_integer():
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    return int(number)
+
+
 @contextmanager
 def _scoring(model: AudioModel | OnnxModel) -> Iterator[Run]:
     """Probabilities (B, C) of samples (B, T) at a rate, by a model in eval mode."""
     if isinstance(model, OnnxModel):
         yield model.probabilities
         return
-    with _evaluated(model, lambda x, rate: model.probabilities(model(x, rate).float())) as run:
+    with _evaluated(model, lambda net, x, rate: net.probabilities(net(x, rate).float())) as run:
         yield run
 
 
@@ -220,20 +265,30 @@ def _embedding(model: AudioModel) -> AbstractContextManager[Run]:
     """Embeddings (B, D) of samples (B, T) at a rate, by a model in eval mode."""
     if isinstance(model, OnnxModel):
         raise TypeError("an exported model gives logits only: embed with the entry")
-    return _evaluated(model, lambda x, rate: model.embed(x, rate).float())
+    return _evaluated(model, lambda net, x, rate: net.embed(x, rate).float())
 
 
 @contextmanager
 def _evaluated(
-    model: AudioModel, forward: Callable[[torch.Tensor, int], torch.Tensor]
+    model: AudioModel, forward: Callable[[AudioModel, torch.Tensor, int], torch.Tensor]
 ) -> Iterator[Run]:
     import torch  # here: exported models are run without it
 
     from qaudio.models.base import evaluating
 
     device = model.classifier.weight.device
-    with evaluating(model), torch.inference_mode():
-        yield lambda x, rate: forward(torch.from_numpy(x).to(device), rate).cpu().numpy()
+    with evaluating(model) as net, torch.inference_mode():
+        yield lambda x, rate: forward(net, torch.from_numpy(x).to(device), rate).cpu().numpy()
+
+
+def _check_network(model: AudioModel) -> None:
+    """Raise ValueError where it is the network that gives no numbers."""
+    from qaudio.models.base import check_weights
+
+    try:
+        check_weights(getattr(model, "original", model).state_dict())
+    except ValueError as error:
+        raise InputError(f"the network gives no numbers, whatever the sound: {error}") from None
 
 
 def _tensor_windows(
@@ -241,12 +296,13 @@ def _tensor_windows(
 ) -> Iterator[tuple[float, np.ndarray, int]]:
     if isinstance(audio, np.ndarray):
         array = audio
-    elif hasattr(audio, "detach"):
+    elif type(audio).__module__.partition(".")[0] == "torch" and hasattr(audio, "detach"):
         audio = audio.detach().cpu()
         array = np.asarray(audio.float() if audio.is_floating_point() else audio)
     else:
         raise TypeError(
-            f"audio must be a path, a numpy array or a tensor, not {type(audio).__name__}"
+            "audio must be a path, a file that is open for reading bytes, its content, a numpy "
+            f"array or a tensor, not {type(audio).__name__}"
         )
     if array.dtype.kind != "f":
         raise AudioError(

@@ -14,6 +14,11 @@ def shown(text: str) -> str:
     return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def markdown(text: str) -> str:
+    """The text as Markdown that shows it: neither markup nor a table's border."""
+    return re.sub(r"([\\|<>`*\[\]])", r"\\\1", text)
+
+
 def one_line(text: object, most: int = 1000) -> str:
     """The text on one line of at most so many characters."""
     line = shown(" ".join(str(text).split()))

@@ -158,7 +158,7 @@ def test_an_interrupt_is_no_traceback(run, monkeypatch):
 
     monkeypatch.setattr(list_, "_list", interrupted)
     result = run("list")
-    assert result.code == 1
+    assert result.code == 130
     assert result.err == "qaudio: interrupted\n"
 
 
@@ -367,6 +367,16 @@ def test_a_folder_without_sounds_is_one_line(predict, tmp_path):
     assert result.code == 1
     (line,) = lines_of(result)
     assert "without sound files" in line
+
+
+def test_predict_names_the_sounds_of_a_folder_that_it_does_not_read(predict, tmp_path, write_sound):
+    write_sound("mix/a.wav")
+    write_sound("mix/b.aifc", format="AIFF")
+    (tmp_path / "mix" / "c.m4a").write_bytes(b"....ftypM4A ")
+    done = predict(tmp_path / "mix")
+    assert done.code == 1
+    assert "a.wav" in done.out and "b.aifc" in done.out
+    assert "c.m4a: not a format that is read; convert it" in done.err
 
 
 def test_demo_makes_its_own_sound(predict, tmp_path, monkeypatch):

@@ -1,13 +1,16 @@
+import contextlib
 import hashlib
 import json
 import logging
 import os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import requests
 
 from qaudio.download import CHUNK, Download, ResumingDownloader, fetch
 from qaudio.errors import DownloadError
-from tests.support.server import serving
+from tests.support.server import running, serving
 
 CONTENT = os.urandom(1_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -166,3 +169,46 @@ def test_a_published_md5_is_checked(server, caplog):
     path.write_bytes(CONTENT[::-1])  # put there by hand
     with pytest.raises(DownloadError, match="not the file that was published: md5"):
         fetch(item(server, md5=md5), "x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "facts", "said"),
+    [
+        ({"headers": {"Content-Encoding": "gzip"}}, {}, "sends it packed (gzip), unasked"),
+        ({"headers": {"Content-Type": "text/html; charset=x"}}, {}, "a web page in its place"),
+        ({"status": 203}, {}, "answers 203, which is no file"),
+        ({"status": 206}, {}, "answers 206, which is no file"),
+        ({}, {"size": 999}, "sends more than 999 bytes"),
+    ],
+)
+def test_an_answer_that_is_not_the_file_is_refused(server, answer, facts, said):
+    for name, value in answer.items():
+        setattr(server, name, value)
+    wanted = item(server, **facts)
+    with pytest.raises(DownloadError) as caught:
+        fetch(wanted, "x")
+    assert said in str(caught.value)
+    assert not wanted.path.exists() and files_of(wanted) == set()
+
+
+def test_a_server_that_never_ends_fills_no_disk(tmp_path):
+    """It says no length, and goes on."""
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(CHUNK))
+
+        def log_message(self, *_):
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    with running(http):
+        load = ResumingDownloader(tmp_path / "part", 10 * CHUNK)
+        with pytest.raises(requests.RequestException, match="sends more than"):
+            load(f"http://127.0.0.1:{http.server_address[1]}/a", str(tmp_path / "out"), None)
+    http.server_close()
+    assert not list(tmp_path.iterdir())

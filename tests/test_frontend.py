@@ -7,7 +7,7 @@ import torchaudio
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from qaudio.frontend import Frontend, FrontendConfig, pad_to, resample
+from qaudio.frontend import Frontend, FrontendConfig, mel_bank, pad_to, resample
 from tests.support import golden
 
 N_FFT, HOP = 1024, 320
@@ -273,6 +273,73 @@ def test_pad_to_appends_zeros_and_never_cuts() -> None:
     assert torch.equal(padded[:, :5], x)
     assert not padded[:, 5:].any() and padded.shape == (2, 8)
     assert torch.equal(pad_to(x, 3), x)
+
+
+@pytest.mark.parametrize("kind", ["delta", "efficientat"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_frontend_and_resample_are_the_same_under_any_default_dtype(dtype, kind):
+    sound = torch.randn(2, 100_000)
+    config = FrontendConfig.from_dict({"kind": kind})
+    expected = resample(sound, 44100, 32000), Frontend(config)(sound)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        found = resample(sound, 44100, 32000), Frontend(config)(sound)
+    finally:
+        torch.set_default_dtype(before)
+    for one, two in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("kind", ["delta", "efficientat"])
+def test_mel_bank_and_bands_are_the_same_on_any_default_device(kind):
+    config = FrontendConfig.from_dict({"kind": kind})
+    expected, bands = mel_bank(config), Frontend(config).bands
+    with torch.device("meta"):
+        assert torch.equal(mel_bank(config), expected)
+        laid_out = Frontend(config)
+    assert laid_out.bands == bands
+    assert {buffer.device.type for buffer in laid_out.buffers()} == {"meta"}
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_resample_works_in_float32(kind):
+    sound = (0.5 * torch.randn(1, 2, 44100)).to(kind)
+    expected = resample(sound.float(), 44100, 32000)
+    assert torch.equal(resample(sound, 44100, 32000), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(resample(sound.float(), 44100, 32000), expected)
+
+
+def test_mel_bank_and_resample_are_torchaudios():
+    for settings in (
+        {},
+        {"n_fft": 512, "n_mels": 32},
+        {"sample_rate": 22050, "f_min": 0.0, "f_max": 11025.0},
+    ):
+        config = FrontendConfig(**settings)
+        expected = torchaudio.functional.melscale_fbanks(
+            config.n_fft // 2 + 1, config.f_min, config.f_max, config.n_mels, config.sample_rate,
+            norm="slaney", mel_scale="slaney",
+        )  # fmt: skip
+        assert torch.equal(mel_bank(config), expected)
+    for settings in (
+        {"n_mels": 128, "f_min": 0.0, "f_max": 15000.0},
+        {"n_fft": 512, "f_max": 16000.0},
+        {"n_fft": 400, "sample_rate": 22050, "f_max": 11025.0},
+    ):
+        config = FrontendConfig(mel_scale="kaldi", **settings)
+        expected, _ = torchaudio.compliance.kaldi.get_mel_banks(
+            config.n_mels, config.n_fft, float(config.sample_rate), config.f_min, config.f_max,
+            100.0, -500.0, 1.0,
+        )  # fmt: skip
+        assert torch.equal(mel_bank(config)[:-1].T, expected)
+        assert not mel_bank(config)[-1].any()  # at half the sample rate
+    sound = torch.randn(3, 2, 12_345)
+    for down, up in ((441, 320), (1, 4), (3, 2), (2, 3)):
+        expected = torchaudio.functional.resample(sound, down, up)
+        assert torch.equal(resample(sound, 1000 * down, 1000 * up), expected)
 
 
 # EfficientAT's settings.

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from qaudio import paths
-from qaudio.paths import replace_folder, replacing
+from qaudio.cli import main
+from qaudio.paths import expanded, replace_folder, replacing
 
 
 @pytest.fixture
@@ -191,3 +192,17 @@ def test_a_folder_that_appears_meanwhile_is_replaced_too(tmp_path, monkeypatch):
     replace_folder(folder, lambda new: (new / "ours").touch())
     assert [path.name for path in folder.iterdir()] == ["ours"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_expanded_leaves_the_home_of_nobody_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/x") == tmp_path / "x"
+    assert expanded("~nosuchuser/x") == Path("~nosuchuser/x")
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "~nosuchuser/x.wav"])
+def test_the_home_of_nobody_is_one_line(name, capsys):
+    for command in (["info", name], ["verify", name], ["predict", name]):
+        capsys.readouterr()
+        assert main(command) == 1
+        assert capsys.readouterr().err.count("\n") == 1

@@ -1,4 +1,6 @@
 import copy
+import io
+import json
 import tracemalloc
 
 import numpy as np
@@ -6,10 +8,14 @@ import pytest
 import soundfile
 import torch
 
+import qaudio
+from qaudio import load
+from qaudio.cli import main
 from qaudio.data import audio
 from qaudio.errors import AudioError
 from qaudio.frontend import resample
-from qaudio.prediction import analyse, embeddings, predict
+from qaudio.prediction import Analysis, analyse, embeddings, predict
+from tests.support.networks import FRONTEND, small_model
 
 RATE = 16000  # of the tiny model
 
@@ -268,10 +274,15 @@ def test_a_name_is_no_model():
         predict("qcnn10_050.esc10", noise(1.0))
 
 
-@pytest.mark.parametrize("audio", [[0.0, 0.1], b"RIFF", None])
+@pytest.mark.parametrize("audio", [[0.0, 0.1], None])
 def test_what_is_no_sound_is_refused(tiny_model, audio):
-    with pytest.raises(TypeError, match="audio must be a path, a numpy array or a tensor, not "):
+    with pytest.raises(TypeError, match="audio must be a path, a file .* array or a tensor, not "):
         predict(tiny_model, audio)
+
+
+def test_bytes_that_are_no_sound_file_are_refused(tiny_model):
+    with pytest.raises(AudioError, match="not a readable sound file"):
+        predict(tiny_model, b"RIFF")
 
 
 def test_short_sounds_are_padded_where_the_training_did(tiny_model):
@@ -322,3 +333,82 @@ def test_memory_does_not_grow_with_the_file(tiny_model, tmp_path, monkeypatch):
     peak(10)  # what the first call loads is no part of it
     short, long = peak(20), peak(200)
     assert long < short + 400_000  # the samples of 200 s alone take 3.2 MB
+
+
+@pytest.fixture
+def broken(tiny_model):
+    model = copy.deepcopy(tiny_model)
+    model.classifier.weight.data[0, 0] = float("nan")
+    return model
+
+
+def test_predict_blames_the_network_for_nan_weights_and_not_the_sound(broken):
+    with pytest.raises(ValueError, match=r"the network gives no numbers.*classifier\.weight"):
+        predict(broken, np.zeros(16_000, np.float32))
+
+
+def test_predict_takes_no_model_that_is_wrapped(tiny_model):
+    with pytest.raises(TypeError, match=r"not a DataParallel: give its \.module"):
+        predict(torch.nn.DataParallel(tiny_model), np.zeros(16_000, np.float32))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_load_and_predict_are_the_same_under_any_default_dtype(tiny_entry, kind):
+    sound = noise(5, 44100)
+    right = predict(load(tiny_entry), sound, sample_rate=44100)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(kind)
+        assert predict(load(tiny_entry), sound, sample_rate=44100) == right
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_predict_reads_open_files_and_leaves_them_to_their_owner(tiny_model, write_sound):
+    path = write_sound("a.wav", seconds=1.0, rate=RATE)
+    right = predict(tiny_model, path)
+    with open(path, "rb") as file, open(path, "rb", buffering=0) as raw:
+        for audio_file in (file, raw, io.BytesIO(path.read_bytes())):
+            assert predict(tiny_model, audio_file) == right
+            assert not audio_file.closed and audio_file.seek(0) == 0
+    assert predict(tiny_model, path.read_bytes()) == right
+    with pytest.raises(AudioError, match="audio: not a readable sound file"):
+        predict(tiny_model, io.BytesIO(b"no sound"))
+    for other in (3, None, {"a": 1}):
+        with pytest.raises(TypeError, match="audio must be a path, a file that is open"):
+            predict(tiny_model, other)
+
+
+def test_predict_takes_numbers_in_any_form(tiny_model):
+    sound, right = noise(1.0), predict(tiny_model, noise(1.0), sample_rate=RATE, top_k=2)
+    for number in (np.int64, np.float32, float, torch.tensor):
+        found = predict(tiny_model, sound, sample_rate=number(RATE), top_k=number(2))
+        assert found == right
+    assert len(predict(tiny_model, sound, top_k=None)) == 3
+    for keyword in ({"sample_rate": "44100"}, {"window": "2"}, {"hop": [1]}, {"top_k": 2.5},
+                    {"sample_rate": torch.ones(2)}, {"top_k": True}):  # fmt: skip
+        with pytest.raises(TypeError, match=f"{next(iter(keyword))} must be a "):
+            predict(tiny_model, sound, **keyword)
+
+
+@pytest.mark.parametrize(
+    ("task", "highest", "none"),
+    [("multilabel", 0.09, True), ("multilabel", 0.11, False), ("multiclass", 0.09, False)],
+)
+def test_analysis_of_a_tagger_says_when_it_hears_none_of_its_classes(task, highest, none) -> None:
+    probabilities = np.array([[0.01, 0.02], [highest, 0.0]])
+    analysis = Analysis(np.array([[0.0, 1.0], [1.0, 2.0]]), probabilities, ["a", "b"], task)
+    assert analysis.hears_none == none
+
+
+def test_predict_command_says_that_a_tagger_hears_none(tmp_path, write_sound, capsys) -> None:
+    net = small_model("cnn6_025", 3, frontend=FRONTEND)
+    net.task, net.labels = "multilabel", ["x", "y", "z"]
+    with torch.no_grad():
+        net.classifier.weight.zero_()
+        net.classifier.bias.fill_(-5.0)
+    folder, sound = qaudio.save(net, tmp_path / "tagger"), str(write_sound("a.wav"))
+    assert main(["predict", "--model", str(folder), sound]) == 0
+    assert "none of its 3 classes reaches 10%; the nearest:" in capsys.readouterr().out
+    assert main(["predict", "--model", str(folder), sound, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["none_of_these"] is True

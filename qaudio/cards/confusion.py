@@ -42,6 +42,7 @@ def confusion(predictions: Predictions) -> np.ndarray:
 def draw(predictions: Predictions, labels: list[str], path: Path) -> None:
     """Write the picture: each row, a true class, in percent of its clips."""
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     counts, names = confusion(predictions), [label.replace("_", " ") for label in labels]
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -60,6 +61,8 @@ def draw(predictions: Predictions, labels: list[str], path: Path) -> None:
     axes.set_yticks(ticks, names)
     axes.set_xlabel("given class")
     axes.set_ylabel("true class (% of its clips)")
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a name such as "$" is no formula
     note = json.dumps({"labels": labels, "counts": counts.tolist()})
     figure.savefig(path, metadata={KEY: note, "Software": None}, pil_kwargs={"optimize": True})
 

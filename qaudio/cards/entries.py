@@ -15,7 +15,7 @@ from qaudio.cards.model_card import FORMAT
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
-from qaudio.paths import replace_folder
+from qaudio.paths import locked, replace_folder
 from qaudio.zoo import hub, io
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.store import (
@@ -135,6 +135,11 @@ def renew_card(source: str | Path) -> bool:
             agree: a card is not made of what does not verify.
     """
     folder = locate(source)
+    with locked(folder):  # a run that is recorded meanwhile must not be lost
+        return _renew_card(folder)
+
+
+def _renew_card(folder: Path) -> bool:
     config, results = read_config(folder), read_results(folder, whole=True)
     if results is None or "model.safetensors" not in config["files"]:
         return False
@@ -168,6 +173,12 @@ def add_transfer(source: str | Path, scores: list[dict[str, Any]]) -> Path:
         EntryError: for an entry without results, or that does not verify.
     """
     folder = locate(source)
+    with locked(folder):
+        _add_transfer(folder, scores)
+    return folder
+
+
+def _add_transfer(folder: Path, scores: list[dict[str, Any]]) -> None:
     config, results = read_config(folder), read_results(folder, whole=True)
     if results is None:
         raise EntryError(f"{entry_name(folder)}: has no results to add scores to")
@@ -180,7 +191,6 @@ def add_transfer(source: str | Path, scores: list[dict[str, Any]]) -> Path:
         kept[one["protocol"]] = one | {"predictions": name}
     results["transfer"] = [kept[protocol] for protocol in sorted(kept)]
     _rewrite(folder, config, results, predictions, made)
-    return folder
 
 
 def _rewrite(

@@ -19,6 +19,7 @@ from qaudio.data.benchmarks.descriptions import about
 from qaudio.evaluation.metrics import confused_with, scores_by_class
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.registry import is_quaternion
+from qaudio.text import markdown
 from qaudio.zoo.schema import HUB_PREFIX, is_custom_dataset
 
 FORMAT = 7  # of the card's text, in config.json; a change of the text is a new one
@@ -182,6 +183,7 @@ def _summary(config: dict[str, Any], results: dict[str, Any]) -> str:
 
 def _details(config: dict[str, Any], results: dict[str, Any]) -> str:
     front, cost, labels = config["frontend"], results["cost"], config["labels"]
+    seen = ", ".join(map(markdown, results["trained_on"]))
     kind = {"delta": "log-mel with deltas along time as the other three channels",
             "published": "log-mel with deltas as QPANN computed them"}  # fmt: skip
     lines = [
@@ -193,8 +195,8 @@ def _details(config: dict[str, Any], results: dict[str, Any]) -> str:
         f"- **Front-end, part of the model:** {kind.get(front.get('kind'), 'log-mel')}, "
         f"{front.get('n_mels', 64)} mel bins",
         f"- **Output:** logits of {config['num_classes']} classes"
-        + (f": {', '.join(labels)}" if labels and len(labels) <= 60 else ""),
-        f"- **Recordings seen, with its parents:** {', '.join(results['trained_on'])}",
+        + (f": {', '.join(map(markdown, labels))}" if labels and len(labels) <= 60 else ""),
+        f"- **Recordings seen, with its parents:** {seen}",
     ]
     if results["parent"]:
         lines.append(
@@ -237,8 +239,8 @@ def _results(
         f"{metric.capitalize() if metric != 'mAP' else 'mAP'} "
         f"**{percent(result['mean'])}**{deviation and deviation + ' (over folds)'}, "
         "95 % interval over clips "
-        f"{interval(result['interval95'])}; {results['protocol']}, {result['clips']} clips, "
-        f"seeds {', '.join(map(str, results['seeds']))}.",
+        f"{interval(result['interval95'])}; {markdown(results['protocol'])}, "
+        f"{result['clips']} clips, seeds {', '.join(map(str, results['seeds']))}.",
         f"Epoch: {results['epoch_choice']}. Complete runs of this benchmark scored on its test "
         "folds up to these results, over all recipes and entries: "
         f"{results['complete_runs_scored']}.",
@@ -304,7 +306,8 @@ def _baselines(results: dict[str, Any]) -> str:
 def _classes(config: dict[str, Any], predictions: Predictions, metric: str) -> str:
     """A row for each class: clips, score, and what it is most often taken for."""
     scores = scores_by_class(predictions, metric)
-    names = config["labels"] or [f"class {n}" for n in range(len(scores))]
+    names = [markdown(name) for name in config["labels"] or []]
+    names = names or [f"class {n}" for n in range(len(scores))]
     single = metric == "accuracy"
     confused = confused_with(predictions) if single else []
     lines = ["| class | clips | " + (f"{metric} | most often taken for |" if single else "AP |")]
@@ -335,7 +338,7 @@ def _cost(results: dict[str, Any]) -> str:
         lines.append(
             f"| latency, {cost['seconds']:g} s clip, batch 1 | {latency['milliseconds']:.1f} ms, "
             f"of which front-end {latency['frontend_milliseconds']:.1f} ms{optimized} "
-            f"({latency['device']}; {latency['method']}) |"
+            f"({markdown(latency['device'])}; {markdown(latency['method'])}) |"
         )
     if results["parent"] and results["parent"].get("kept"):
         kept = results["parent"]["kept"]
@@ -353,18 +356,20 @@ def _teaching(results: dict[str, Any]) -> list[str]:
         return []
     heard = teaching["heard"]
     rows = [
-        f"| {name} | {row['recordings']} | {row['hours']:.2f} | {row['licence'] or 'not stated'} |"
+        f"| {markdown(name)} | {row['recordings']} | {row['hours']:.2f} | "
+        f"{markdown(row['licence'] or 'not stated')} |"
         for name, row in sorted(heard["sources"].items())
     ]
     checked = heard["overlap_check"]
+    held_out = ", ".join(map(markdown, heard["held_out"]))
     cosine = teaching.get("embedding_cosine")
     lines = [
         f"Taught by `{teaching['teacher']}` on {heard['hours']:.1f} hours of recordings without "
-        f"labels. Sources held out: {', '.join(heard['held_out'])}. Its score compares it with its "
+        f"labels. Sources held out: {held_out}. Its score compares it with its "
         f"teacher's tags there (probability from {teaching['tagged_from']:g}, classes with "
         f"{teaching['least_tagged']} clips or more)"
         + ("." if cosine is None else f"; mean cosine of the embeddings, {cosine:.3f}."),
-        "Overlap with benchmarks: " + (f"{checked}." if checked else "not checked."),
+        "Overlap with benchmarks: " + (f"{markdown(checked)}." if checked else "not checked."),
     ]
     table = ["| source | recordings | hours | licence |", "|---|---|---|---|", *rows]
     return ["## What it heard", "\n\n".join(lines), "\n".join(table)]
@@ -376,7 +381,8 @@ def _transfer(results: dict[str, Any]) -> list[str]:
     if not scores:
         return []
     rows = [
-        f"| {one['protocol']} | {percent(one['result']['mean'])} {one['result']['metric']} | "
+        f"| {markdown(one['protocol'])} | "
+        f"{percent(one['result']['mean'])} {one['result']['metric']} | "
         f"{interval(one['result']['interval95'])} |"
         for one in scores
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from qaudio.data.benchmarks.descriptions import about
 from qaudio.errors import EntryError
+from qaudio.text import markdown
 from qaudio.zoo.store import entries, read_json
 
 # Entries of the README's table, and what each is for.
@@ -111,7 +112,7 @@ def table(results: list[dict[str, Any]], link: str, licences: list[str] | None =
         latency = _milliseconds(cost["latency"]) if cost["latency"] else ""
         difference = ""
         if parent:
-            difference = parent["name"]
+            difference = markdown(parent["name"])
             if parent.get("difference"):
                 paired = parent["difference"]
                 low, high = (points(bound) for bound in paired["interval95"])
@@ -126,7 +127,7 @@ def table(results: list[dict[str, Any]], link: str, licences: list[str] | None =
             difference,
         ]
         if licences:
-            cells += [f"{cost['bytes']:,}", licences[n]]
+            cells += [f"{cost['bytes']:,}", markdown(licences[n])]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qaudio.commands.common import positive, say_beside_bar
-from qaudio.errors import DataError
+from qaudio.errors import AudioError, DataError
+from qaudio.inference.journal import Journal
 from qaudio.text import shown
 from qaudio.zoo.resolve import DEFAULT_ENTRY, load
 
 if TYPE_CHECKING:
     from qaudio.inference.files import FileResult, Progress
-    from qaudio.inference.journal import Journal
 
 Found = TypeVar("Found")
 
@@ -127,7 +127,7 @@ def with_bar(
     """
     from tqdm import tqdm
 
-    from qaudio.data.audio import AudioError, info
+    from qaudio.data.audio import info
 
     settings: Any = {"delay": 2, "leave": False, "disable": None}  # None where stderr is a file
     if len(paths) != 1:
@@ -152,8 +152,6 @@ def unfinished(
         DataError: when it cannot be written, or is that of another run.
         KeyboardInterrupt: from the block, with what is done and how to go on.
     """
-    from qaudio.inference.journal import Journal
-
     try:
         journal = Journal(path, settings, resume)
     except OSError as error:

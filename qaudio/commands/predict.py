@@ -21,6 +21,7 @@ from qaudio.commands.over_files import (
     with_bar,
     wrong_windows,
 )
+from qaudio.errors import DataError
 from qaudio.text import shown
 
 if TYPE_CHECKING:
@@ -180,20 +181,26 @@ def _printed(
                 continue
             rows = selection.of(analysis) if options.times or options.merge else []
             if options.json:
-                _print_json(options, result.path, whole.of(analysis), rows)
+                _print_json(options, result.path, analysis, whole.of(analysis), rows)
             else:
-                _print_text(options, result.path, whole.of(analysis), rows)
+                _print_text(options, result.path, analysis, whole.of(analysis), rows)
     if several and not options.json and not options.csv:
         print(f"\n{tally.summary()}")
     return tally.failed
 
 
 def _print_json(
-    options: argparse.Namespace, path: str, top: list[Prediction], rows: list[Prediction]
+    options: argparse.Namespace,
+    path: str,
+    analysis: Analysis,
+    top: list[Prediction],
+    rows: list[Prediction],
 ) -> None:
     from qaudio.data.audio import display_name
 
-    document = {"file": display_name(path), "predictions": [vars(p) for p in top]}
+    document: dict[str, Any] = {"file": display_name(path), "predictions": [vars(p) for p in top]}
+    if analysis.hears_none:
+        document["none_of_these"] = True
     if options.merge:
         document["events"] = [vars(p) for p in rows]
     elif options.times:
@@ -202,11 +209,18 @@ def _print_json(
 
 
 def _print_text(
-    options: argparse.Namespace, path: str, top: list[Prediction], rows: list[Prediction]
+    options: argparse.Namespace,
+    path: str,
+    analysis: Analysis,
+    top: list[Prediction],
+    rows: list[Prediction],
 ) -> None:
     from qaudio.data.audio import display_name
+    from qaudio.prediction import UNHEARD
 
     print(f"{display_name(path)}  ({shown(Path(options.model).name)})")
+    if analysis.hears_none:
+        print(f"  none of its {len(analysis.labels)} classes reaches {UNHEARD:.0%}; the nearest:")
     for p in top:
         print(f"  {p.probability:6.1%}  {shown(p.label)}")
     if rows:
@@ -246,7 +260,6 @@ def _label_files(
     options: argparse.Namespace, selection: Selection, model: Any, paths: list[str], run: Run
 ) -> int:
     """Write a label file for each sound; how many cannot be used."""
-    from qaudio.errors import DataError
     from qaudio.inference.labels import label_file, label_paths
 
     folder = Path(options.out)

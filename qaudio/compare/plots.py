@@ -120,7 +120,7 @@ def _plot(ax: Axes, group: Group, measure: Measure) -> None:
     )
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.margins(y=0.12)
-    ax.set_ylabel(f"{group.metric}, %")
+    ax.set_ylabel(f"{group.metric}, %", parse_math=False)
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     legend = ax.legend(loc="best", fontsize=8, framealpha=0.9)

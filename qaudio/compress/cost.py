@@ -111,9 +111,8 @@ def cost(model: AudioModel, *, seconds: float = 10.0, latency: bool = False) -> 
 
 def macs_by_layer(model: AudioModel, seconds: float) -> dict[str, int]:
     """MACs of one clip for each layer that has any, by its name."""
-    network = _Network(model)
-    with evaluating(model), torch.inference_mode():
-        features = model.features(_silence(model, seconds))
+    with evaluating(model) as net, torch.inference_mode():
+        network, features = _Network(net), net.features(_silence(net, seconds))
         with FlopCounterMode(display=False, custom_mapping=ON_CPU) as counter:
             network(features)
     # Names are "_Network.model.LAYER"; a layer's count includes those below it, which is taken off.
@@ -142,9 +141,9 @@ def measure_latency(model: AudioModel, seconds: float) -> Latency:
     """
     waveform = _silence(model, seconds)
     device = waveform.device
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model) as net, torch.inference_mode():
         whole, frontend = _milliseconds(
-            (lambda: model(waveform), lambda: model.features(waveform)), device
+            (lambda: net(waveform), lambda: net.features(waveform)), device
         )
     method = f"median of {REPEATS}" + ", processor time" * in_processor_time(device)
     return Latency(round(whole, 3), round(frontend, 3), device_name(device), method)
@@ -153,8 +152,8 @@ def measure_latency(model: AudioModel, seconds: float) -> Latency:
 def latency_of(model: AudioModel, seconds: float) -> float:
     """Milliseconds of one clip on this machine, as the model stands, from few runs."""
     waveform = _silence(model, seconds)
-    with evaluating(model), torch.inference_mode():
-        (whole,) = _milliseconds((lambda: model(waveform),), waveform.device, FEWEST * TURN)
+    with evaluating(model) as net, torch.inference_mode():
+        (whole,) = _milliseconds((lambda: net(waveform),), waveform.device, FEWEST * TURN)
         return whole
 
 
@@ -165,10 +164,10 @@ def latency_ratio(model: AudioModel, other: AudioModel, seconds: float) -> float
     the other left in the caches slows it. Slow networks take fewer turns.
     """
     calls = []
-    for network in (model, other):
-        waveform = _silence(network, seconds)
-        calls.append((partial(network, waveform), waveform.device, list[float]()))
-    with evaluating(model), evaluating(other), torch.inference_mode():
+    with evaluating(model) as one, evaluating(other) as two, torch.inference_mode():
+        for network in (one, two):
+            waveform = _silence(network, seconds)
+            calls.append((partial(network, waveform), waveform.device, list[float]()))
         for turn in range(1, REPEATS + 1):
             for call, device, times in calls:
                 call()
@@ -220,7 +219,8 @@ def _milliseconds(
 
 def _silence(model: AudioModel, seconds: float) -> torch.Tensor:
     device = next(model.parameters()).device
-    return torch.zeros(1, round(seconds * model.sample_rate), device=device)
+    samples = round(seconds * model.sample_rate)
+    return torch.zeros(1, samples, device=device, dtype=torch.float32)
 
 
 class _Network(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from qaudio.errors import InputError
 from qaudio.models.base import AudioModel, ChannelGroup, evaluating
-from qaudio.quaternion import QConv2d, QLinear
+from qaudio.quaternion.layers import QConv2d, QLinear
 
 # Waveforms (B, T) and labels, (B,) or (B, C): in pairs, or as a DataModule's loader gives them.
 Batches = Iterable[tuple[Tensor, Tensor] | Mapping[str, Any]]
@@ -213,8 +213,8 @@ def loss_gradients(
         names: of the parameters.
     """
     parameters = [model.get_parameter(name) for name in names]
-    with evaluating(model), torch.enable_grad(), _learning(parameters):
-        logits = model(waveform)
+    with evaluating(model) as net, torch.enable_grad(), _learning(parameters):
+        logits = net(waveform)
         if model.task == "multiclass":
             loss = F.cross_entropy(logits, label)
         else:

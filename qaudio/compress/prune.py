@@ -28,7 +28,7 @@ from qaudio.compress.importance import CRITERIA, Batches, scores
 from qaudio.compress.latency import LatencyMeter, of_widths, towards_latency
 from qaudio.errors import InputError
 from qaudio.models.base import AudioModel, ChannelGroup, check_model
-from qaudio.quaternion import QConv2d, QLinear
+from qaudio.quaternion.layers import QConv2d, QLinear
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def plan(
             data that are not finite.
         TypeError: for something else than a model.
     """
-    check_model(model)
+    check_model(model, changed=True)
     ratio, target_macs, target_params, target_latency = (
         value if value is None or isinstance(value, int) else float(value)  # NumPy's, a tensor
         for value in (ratio, target_macs, target_params, target_latency)
@@ -227,7 +227,7 @@ def prune(model: AudioModel, plan_or_none: Plan | None = None, **request: Any) -
         ValueError: when the plan does not fit the model, or as `plan` does.
         TypeError: for something else than a model or a plan.
     """
-    check_model(model)
+    check_model(model, changed=True)
     if not isinstance(plan_or_none, Plan | None):
         raise TypeError(
             f"prune takes a Plan or named arguments, such as ratio=0.5, not {plan_or_none!r}"

@@ -19,10 +19,21 @@ from qaudio.resampling import resampled_length
 from qaudio.text import shown
 
 CACHE_VERSION = 1
-# Extensions of the files that are looked for in folders, in lower case.
-SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
-UNREAD = {".m4a", ".mp4", ".aac", ".amr", ".3gp", ".wma", ".webm", ".ape", ".wv"}  # by libsndfile
+# Extensions of the files that are looked for in folders, in lower case: what libsndfile reads by
+# its own header.
+SOUNDS = {
+    ".wav", ".wave", ".bwf", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aif",
+    ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".sph", ".nist", ".voc", ".avr", ".htk",
+    ".iff", ".svx", ".8svx", ".paf", ".pvf", ".sds", ".sf", ".ircam", ".wve", ".xi",
+}  # fmt: skip
+# Sound that it does not read.
+UNREAD = {
+    ".m4a", ".m4b", ".m4r", ".mp4", ".mov", ".aac", ".ac3", ".alac", ".amr", ".3gp", ".wma", ".wmv",
+    ".webm", ".mka", ".mkv", ".ape", ".wv", ".tta", ".dts", ".dsf", ".dff", ".ra", ".spx", ".aax",
+}  # fmt: skip
+CONVERT = "not a format that is read; convert it to WAV or FLAC (ffmpeg -i IN OUT.flac)"
 LONGEST = 1 << 28  # samples of a sound that is read whole: an hour and a half at 48 kHz
+UNKNOWN = 1 << 62  # frames from which on a header says none
 _BLOCK = 1 << 18  # samples read at once: a header that claims 2 GiB allocates no more than this
 
 
@@ -35,8 +46,9 @@ class AudioInfo:
     channels: int
 
     @property
-    def seconds(self) -> float:
-        return self.frames / self.sample_rate
+    def seconds(self) -> float | None:
+        """Length; None where the header does not know it."""
+        return None if self.frames >= UNKNOWN else self.frames / self.sample_rate
 
 
 def opened(path: str | os.PathLike) -> soundfile.SoundFile:
@@ -94,10 +106,14 @@ def blocks(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], int]:
 
 def _blocks(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
     frames = max(1, _BLOCK // file.channels)
+    unknown = file.frames >= UNKNOWN
     with file:
         while True:
             try:
-                block = file.read(frames, dtype="float32", always_2d=True)
+                if unknown:
+                    block = _read_on(file, frames)
+                else:
+                    block = file.read(frames, dtype="float32", always_2d=True)
             except (soundfile.SoundFileError, RuntimeError, OSError) as error:
                 raise AudioError(f"{name}: cannot be decoded ({_fault(error)})") from None
             if not len(block):
@@ -109,6 +125,19 @@ def _blocks(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
                 continue
             # Wide sums: eight channels near float32's limit must not overflow.
             yield block.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+
+def _read_on(file: soundfile.SoundFile, frames: int) -> np.ndarray:
+    """The next frames (T, C) of a stream of unknown length, as FLAC from a pipe is.
+
+    soundfile seeks after every read, which libsndfile refuses there though it has the samples.
+    """
+    block = np.empty((frames, file.channels), np.float32)
+    data = soundfile._ffi.cast("float *", block.__array_interface__["data"][0])
+    count = soundfile._snd.sf_readf_float(file._file, data, frames)
+    if not count and (code := soundfile._snd.sf_error(file._file)):
+        raise soundfile.LibsndfileError(code)
+    return block[:count]
 
 
 def windows(
@@ -238,8 +267,8 @@ def sounds_by_name(folder: str | os.PathLike) -> dict[str, Path]:
 class AudioCache:
     """Clips decoded once, kept as memory-mapped arrays.
 
-    Keyed by the file (path, size, time of change) and the rate. Two processes may fill it at the
-    same time: each writes a file of its own and renames it into place.
+    Keyed by the file (path, size, times of change, inode) and the rate. Two processes may fill it
+    at the same time: each writes a file of its own and renames it into place.
 
     Args:
         folder: None: `cache_folder()/audio`.
@@ -256,7 +285,10 @@ class AudioCache:
             stat = os.stat(path)
         except OSError:
             raise AudioError(f"{display_name(path)}: no such file") from None
-        key = f"{CACHE_VERSION}|{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
+        # Size and time of change may be those of the file that was there before, as where one is
+        # copied over another; inode or time of that differ then.
+        facts = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        key = "|".join(map(str, (CACHE_VERSION, os.path.abspath(path), *facts)))
         form = "" if self.bits == 32 else f"|{self.bits}"
         digest = hashlib.sha256(os.fsencode(f"{key}|{sample_rate}{form}")).hexdigest()
         return self.folder / digest[:2] / f"{digest[2:32]}.npy"

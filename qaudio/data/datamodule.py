@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import shutil
 import warnings
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -27,10 +28,14 @@ from qaudio.data.dataset import ClipDataset, EpochSampler, Item, ResumableLoader
 from qaudio.data.shards import FACTS, PackedClips
 from qaudio.data.split import TRAINING, VALIDATION, Split
 from qaudio.errors import AudioError, DataError, InputError
+from qaudio.paths import expanded
 from qaudio.resampling import resampled_length
 
 ROOM_AFTER = 200  # clips, what all of them need is compared with the room on the disk
-NAMED = 10  # at most so many of the clips that cannot be used are named in the warning
+SAMPLED, SAMPLE_EVERY = 2000, 1000  # clips, and samples of each, that tell recordings apart
+LONGEST_CROP = 3600  # seconds: every clip may be padded to it
+MOST_OVERLAP = 100  # segments that one sample may be part of
+NAMED = 10  # at most so many of the clips that cannot be used are named
 
 
 class AudioDataModule(LightningDataModule):
@@ -108,11 +113,17 @@ class AudioDataModule(LightningDataModule):
             raise InputError(f"holdout must be 'test' or 'validation', not {holdout!r}")
         if crop not in ("start", "center"):
             raise InputError(f"crop must be 'start' or 'center', not {crop!r}")
-        if seconds is not None and not 0 < seconds < float("inf"):
-            raise InputError(f"seconds must be positive, or None for whole clips, not {seconds}")
-        if segment_hop is not None and (seconds is None or not 0 < segment_hop <= seconds):
+        if seconds is not None and not 0 < seconds <= LONGEST_CROP:
             raise InputError(
-                f"segment_hop must be above 0 and at most seconds ({seconds}), not {segment_hop}"
+                f"seconds must be above 0 and at most {LONGEST_CROP}, or None for whole clips, "
+                f"not {seconds}"
+            )
+        if segment_hop is not None and (
+            seconds is None or not seconds / MOST_OVERLAP <= segment_hop <= seconds
+        ):
+            raise InputError(
+                f"segment_hop must be at most seconds ({seconds}) and at least 1/{MOST_OVERLAP} of "
+                f"them, not {segment_hop}"
             )
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
@@ -124,7 +135,7 @@ class AudioDataModule(LightningDataModule):
                 f"{root}: {self.layout}"
             )
         self.download = download
-        self.root, self.fold, self.holdout = Path(root).expanduser(), fold, holdout
+        self.root, self.fold, self.holdout = expanded(root), fold, holdout
         self.seconds, self.crop = seconds, crop
         self.segment_hop, self.balanced = segment_hop, balanced
         self.batch_size, self.augment = batch_size, augment
@@ -138,6 +149,7 @@ class AudioDataModule(LightningDataModule):
         self._lengths_rate: int | None = None  # at so many Hz
         self._training: ResumableLoader | None = None
         self._left: dict[str, Any] = {}
+        self._digest = ""
 
     def read_clips(self) -> tuple[list[Clip], list[str]]:
         """Every clip of the benchmark and the class names; raises DataError.
@@ -183,18 +195,31 @@ class AudioDataModule(LightningDataModule):
             return
         name = self.split.benchmark  # refuses a fold that does not exist before decoding
         self._clips, self.left_out, self._lengths, self._lengths_rate = [], [], {}, rate
+        self._digest = ""
         usable = self._cached(rate) if self.packed is None else self._unpacked(self.packed, rate)
         if self.left_out:
-            more = len(self.left_out) - NAMED
-            told = self.left_out[:NAMED] + ([f"and {more} more"] if more > 0 else [])
-            _warn(f"{len(self.left_out)} clips left out: " + "; ".join(told))
+            warn(f"{len(self.left_out)} clips left out: {first_of(self.left_out)}")
         self._clips = usable
+        self._keep_used()
         for role in ("training", "scored"):
             if not self._select(role):
                 self._clips = []
                 raise DataError(
                     f"{name}: no usable {role} clips under {self.root}; expected {self.layout}"
                 )
+        if not self.published:
+            self._warn_of_gaps()
+
+    def _keep_used(self) -> None:
+        """Where classes are those of the clips: drop those that have none left."""
+
+    def _warn_of_gaps(self) -> None:
+        """Name the classes that this split leaves without clips to train on, or to score."""
+        for role, what in (("training", "is never trained"), ("scored", "is not scored")):
+            present = {index for clip in self._select(role) for index in clip.classes}
+            absent = [label for n, label in enumerate(self.labels) if n not in present]
+            if absent:
+                warn(f"fold {self.fold} leaves no {role} clip of: {first_of(absent)}; it {what}")
 
     def _unpacked(self, packed: PackedClips, target: int) -> list[Clip]:
         """The clips that were packed; raises DataError for those of another split."""
@@ -400,7 +425,18 @@ class AudioDataModule(LightningDataModule):
         schedulers had it make beforehand.
         """
         epoch = self._training.state_dict() if self._training else {}
-        return {"split": asdict(self.split), **epoch}
+        return {"split": asdict(self.split), "sounds": self._sounds(), **epoch}
+
+    def _sounds(self) -> str:
+        """A digest of the recordings: their lengths, and a little of what is in them."""
+        if not self._digest:
+            digest, some = hashlib.sha256(), self._clips[:: max(1, len(self._clips) // SAMPLED)]
+            lengths = sorted(self._lengths.items())
+            digest.update(json.dumps([self._lengths_rate, lengths]).encode())
+            for clip in some if self.packed is None else []:  # a packed set does not change
+                digest.update(self.cache.get(clip.path, self._rate())[::SAMPLE_EVERY].tobytes())
+            self._digest = digest.hexdigest()
+        return self._digest
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The next training loader leaves out what was taken of its epoch.
@@ -417,7 +453,12 @@ class AudioDataModule(LightningDataModule):
                 f"the checkpoint was trained on another split ({'; '.join(said)}): its weights may "
                 "have seen what is held out here"
             )
-        self._left = {name: value for name, value in state.items() if name != "split"}
+        if fitting and state.get("sounds") not in (None, self._sounds()):
+            raise DataError(
+                "the checkpoint was trained on other recordings of the same names: delete it to "
+                "start anew"
+            )
+        self._left = {name: state[name] for name in state.keys() - {"split", "sounds"}}
 
     def val_dataloader(self) -> DataLoader:
         """The scored fold; nothing under holdout="test", whose fold is scored once, at the end.
@@ -452,5 +493,12 @@ class AudioDataModule(LightningDataModule):
 
 
 @rank_zero_only
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
+    """Warn once, not in each of several processes."""
     warnings.warn(message, stacklevel=3)
+
+
+def first_of(lines: list[str]) -> str:
+    """The first few of many, and how many more there are."""
+    more = len(lines) - NAMED
+    return "; ".join(lines[:NAMED] + ([f"and {more} more"] if more > 0 else []))

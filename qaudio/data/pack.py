@@ -22,7 +22,7 @@ from tqdm import tqdm
 from qaudio.data.audio import display_name, opened, read
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
-from qaudio.data.shards import FACTS, NO_LITDATA, VERSION, PackedClips
+from qaudio.data.shards import FACTS, INDEX, NO_LITDATA, VERSION, PackedClips
 from qaudio.errors import AudioError, DataError
 from qaudio.frontend import resample
 from qaudio.paths import naming, replacing
@@ -64,13 +64,16 @@ def pack(
     clips, labels = data.read_clips()
     facts = {"version": VERSION} | {name: getattr(data, name) for name in FACTS}
     facts |= {"labels": labels, "sample_rate": sample_rate}
-    whole = [facts, shard_bytes, [(clip.id, clip.label, clip.fold) for clip in clips]]
+    whole = [facts, shard_bytes, [(c.id, c.label, c.fold, *_state_of(c.path)) for c in clips]]
     facts["plan"] = hashlib.sha256(json.dumps(whole).encode()).hexdigest()
     folder = Path(folder)
-    if (folder / "index.json").is_file():
+    if (folder / INDEX).is_file():
         found = PackedClips(str(folder)).facts
         if found["plan"] != facts["plan"]:
-            raise DataError(f"{folder} holds another packed set: give another folder")
+            raise DataError(
+                f"{folder} holds another packed set, or these sounds as they were before a change: "
+                "give another folder, or delete it"
+            )
         shutil.rmtree(folder / ".packing", ignore_errors=True)  # of one that was killed at its end
         return found
     pieces = _Pieces(folder, facts["plan"])
@@ -105,6 +108,15 @@ def pack(
     return facts
 
 
+def _state_of(path: Path) -> tuple[int, int]:
+    """What tells a file from what it was when it was packed: size and time of change."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
 class _Pieces:
     """The shards written so far: `.packing/N.json` notes what is in the N-th, once it is whole."""
 
@@ -115,7 +127,8 @@ class _Pieces:
         begun = self.notes / "plan"
         if begun.is_file() and begun.read_text() != plan:
             raise DataError(
-                f"{folder} holds the beginning of another packed set: delete it, or give another"
+                f"{folder} holds the beginning of another packed set, or of changed sounds: "
+                "delete it, or give another"
             )
         _write(begun, plan.encode())
         while (note := self.notes / f"{len(self.done) + 1}.json").is_file():
@@ -160,7 +173,7 @@ class _Pieces:
             "chunks": [first["chunk"], *(piece["chunk"] for piece in self.done)],
             "config": first["config"],
         }
-        _write(self.folder / "index.json", json.dumps(index).encode())
+        _write(self.folder / INDEX, json.dumps(index).encode())
         shutil.rmtree(self.notes)
 
 

@@ -7,7 +7,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.dataset import ClipDataset, EpochSampler, Item, as_float
 from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.errors import DataError, InputError
+from qaudio.paths import expanded
 from qaudio.text import shown
 
 ID = re.compile(r"\d{4,}")  # in a file's name, where it may be a recording's id elsewhere
@@ -108,7 +108,7 @@ class AudioPool(AudioDataModule):
         self.parts |= dict.fromkeys(validation_sources or [], VALIDATION)
         self.epoch_clips, self.mixing = epoch_clips, mixing
         self.exclude_ids, self.overlap_check = exclude_ids, overlap_check
-        self.table = None if table is None else Path(table).expanduser()
+        self.table = None if table is None else expanded(table)
         self.licences: dict[str, str] = {}
         self.dataset = name
         self.protocol = f"{name}: the teacher's tags on {', '.join(sorted(test_sources))}"
@@ -317,7 +317,7 @@ def source_of(clip: str) -> str:
 def read_ids(path: str) -> set[str]:
     """Numbers of four or more digits in a text file; raises DataError where there are none."""
     try:
-        found = set(ID.findall(Path(path).expanduser().read_text(encoding="utf-8-sig")))
+        found = set(ID.findall(expanded(path).read_text(encoding="utf-8-sig")))
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path}: not readable as a list of ids ({error})") from None
     if not found:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,21 @@ from qaudio.data.audio import decode
 from qaudio.data.clip import Clip
 from qaudio.errors import DataError
 from qaudio.frontend import resample
+from qaudio.text import shown
 
 VERSION = 1
 NO_LITDATA = "packed clips need litdata: pip install 'qaudio[scale]'"
 FACTS = ("benchmark", "dataset", "protocol", "folds", "task")
+INDEX = "index.json"
+LARGEST_INDEX = 64 << 20  # bytes
+# All that an index may say of how its items are stored. litdata unpickles, decompresses or imports
+# what others say.
+STORED = {
+    "data_format": ["bytes"],
+    "data_spec": '[1, {"type": null, "context": null, "children_spec": []}]',
+    "item_loader": "PyTreeLoader",
+    "types": "bytes",
+}
 
 
 class PackedClips:
@@ -56,10 +69,7 @@ class PackedClips:
         """What is packed at a place: facts about all at 0, then the clips as sound files."""
         # A process opens the shards anew: file handles and threads do not survive a fork.
         if self._open is None or self._open[0] != os.getpid():
-            from litdata import StreamingDataset
-
-            # One item at a time is decoded: neighbours are not wanted.
-            self._open = os.getpid(), StreamingDataset(self.address, batch_decode=0)
+            self._open = os.getpid(), _opened(self.address)
         return bytes(self._open[1][number])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,3 +88,60 @@ class PackedClips:
         data = self.item(number + 1)
         samples, rate = decode(data, self.facts["clips"][number][0])
         return resample(torch.from_numpy(samples), rate, sample_rate).numpy()
+
+
+def _opened(address: str) -> Any:
+    """litdata's reader of a packed set, of nothing but plain bytes.
+
+    Raises:
+        DataError: when the index says otherwise; nothing that it asks for was done.
+        ImportError: without litdata.
+        OSError: when there is no index.
+    """
+    from litdata import StreamingDataset
+    from litdata.streaming.downloader import get_downloader
+    from litdata.streaming.resolver import _resolve_dir
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = _resolve_dir(address)
+        if place.url is None:
+            index = Path(str(place.path), INDEX)
+        else:
+            # Fetched here and handed on: litdata would act on it before anybody could look at it.
+            index = Path(folder, INDEX)
+            source = f"{place.url.rstrip('/')}/{INDEX}"
+            get_downloader(place.url, folder, [], {}, {}).download_file(source, str(index))
+        _check_index(index, address)
+        # One item at a time is decoded: neighbours are not wanted.
+        dataset = StreamingDataset(address, batch_decode=0, index_path=str(index))
+        # That of litdata's own cache, which counts from now on, may be somebody else's.
+        _check_index(Path(str(dataset.input_dir.path), INDEX), address)
+        return dataset
+
+
+def _check_index(path: Path, address: str) -> None:
+    """Raise DataError for an index that `pack` did not write, OSError where there is none."""
+    try:
+        if not path.is_file():
+            raise FileNotFoundError(f"no {INDEX}")
+        if path.stat().st_size > LARGEST_INDEX:
+            raise ValueError(f"over {LARGEST_INDEX} bytes")
+        index = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(index, dict) or set(index) != {"chunks", "config"}:
+            raise ValueError("expected chunks and config alone")
+        for name, value in index["config"].items():
+            if value != STORED.get(name):
+                raise ValueError(f"{name} is {str(value)[:60]!r}, expected {STORED.get(name)!r}")
+        if missing := STORED.keys() - index["config"].keys():
+            raise ValueError(f"{', '.join(sorted(missing))} missing")
+        for chunk in index["chunks"]:
+            name, items = chunk["filename"], chunk["chunk_size"]
+            if (
+                not re.fullmatch(r"shard-[0-9]{5,}\.bin", name)
+                or type(items) is not int
+                or items < 1
+            ):
+                raise ValueError(f"no shard of ours: {str(chunk)[:100]}")
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        fault = shown(str(error) or type(error).__name__)
+        raise DataError(f"{address}: its {INDEX} is none of `qaudio pack`: {fault}") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qaudio.data.audio import info
+from qaudio.data.audio import info, read
 from qaudio.data.benchmarks.folder import AudioFolder
 from qaudio.errors import AudioError, DataError
 from qaudio.text import shown
@@ -65,12 +65,16 @@ def survey(data: AudioFolder) -> Survey:
     for clip in clips:
         try:
             found = info(clip.path)
-            if not found.frames:
+            length = found.seconds
+            if length is None:  # the header does not say
+                samples, rate = read(clip.path)
+                length = len(samples) / rate
+            if not length:
                 raise AudioError(f"{shown(str(clip.path))}: holds no samples")
         except AudioError as error:
             unreadable.append(str(error))
             continue
-        seconds.append(found.seconds)
+        seconds.append(length)
         for index in clip.classes:
             counts[labels[index]] += 1
             sources[labels[index]].add(f"group {data.groups[clip.id]}" if clip.id in data.groups

@@ -119,7 +119,7 @@ def fastest_linear(
     if len(shape) != 2:
         return "matrix", layer
     forms: dict[str, nn.Module] = {"matrix": layer, "split": SplitLinear(layer)}
-    x = torch.randn(shape, device=layer.weight.device)
+    x = torch.randn(shape, device=layer.weight.device, dtype=layer.weight.dtype)
     times = known.of(
         f"{layer} {list(shape)}",
         forms,

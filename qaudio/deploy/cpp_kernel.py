@@ -196,8 +196,8 @@ def _made(compiler: list[str], options: tuple[str, ...]) -> Kernel | None:
     made_of = (source, *compiler, *options, platform.machine(), _instructions(), torch.__version__)
     digest = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     kept = cache_folder() / "kernels" / f"tiled-{digest}.so"
-    if kept.is_file():
-        with suppress(OSError, AttributeError):  # spoilt: made anew
+    with suppress(OSError, AttributeError):  # not there, or spoilt: made anew
+        if _is_ours(kept):
             known = Kernel(kept)
             if known.works():
                 return known
@@ -212,10 +212,37 @@ def _made(compiler: list[str], options: tuple[str, ...]) -> Kernel | None:
         if not made.works():
             return None
         with suppress(OSError):  # a cache that cannot be written is no obstacle
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(kept) as file:
-                file.write(path.read_bytes())
+            _keep(path.read_bytes(), kept)
         return made
+
+
+def _keep(library: bytes, path: Path) -> None:
+    """Store a library and its sha256, for this user alone; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for content, target in (
+        (library, path),
+        (hashlib.sha256(library).hexdigest().encode(), _hash_of(path)),
+    ):
+        with replacing(target) as file:
+            os.chmod(file.name, 0o600)  # whatever the umask is
+            file.write(content)
+    os.chmod(path.parent, 0o700)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a library is what this user stored; raises OSError where there is none.
+
+    Loading it runs it: one that others could have put there, or that is cut short, is not opened.
+    """
+    for one in (path.parent, path, _hash_of(path)):
+        stat = os.lstat(one)
+        if stat.st_uid != os.getuid() or stat.st_mode & 0o022:
+            return False
+    return _hash_of(path).read_text() == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _hash_of(path: Path) -> Path:
+    return path.with_suffix(".sha256")
 
 
 def _instructions() -> str:

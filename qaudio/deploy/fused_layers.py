@@ -111,7 +111,7 @@ def _fused(
         arguments: tuple = blocks(4)
     else:
         apart = [torch.cat(blocks(1)) for _ in range(8)]
-        each = tuple(torch.ones(part, 1, 1) for _ in range(4))
+        each = tuple(torch.ones(part, 1, 1, dtype=torch.float32) for _ in range(4))
         products = list(blocks(8)) if grouped else apart
         arguments = (products, each, each, *([blocks(4)] if function is _added else []))
     with (
@@ -184,11 +184,12 @@ class Convolution(nn.Module):
         x = x.to(self.weight.dtype)
         where = self.padding, self.stride, self.dilation, self.groups
         if self.packed:
-            name = "relu" if self.relu else "none"
-            return torch.ops.mkldnn._convolution_pointwise(
-                x, self.weight, self.bias, *where, name, [None], ""
+            # oneDNN's own ReLU would make a zero of NaN.
+            x = torch.ops.mkldnn._convolution_pointwise(
+                x, self.weight, self.bias, *where, "none", [None], ""
             )
-        x = F.conv2d(x, self.weight, self.bias, where[1], where[0], *where[2:])
+        else:
+            x = F.conv2d(x, self.weight, self.bias, where[1], where[0], *where[2:])
         return F.relu_(x) if self.relu else x
 
     def __getstate__(self) -> dict:

@@ -16,7 +16,7 @@ from qaudio.deploy.autotune import Layer, Unit, fastest_forms, fastest_linear
 from qaudio.deploy.fused_layers import Stage, can_compile, forms, worth_measuring
 from qaudio.deploy.timing import KnownTimes
 from qaudio.errors import InputError
-from qaudio.models.base import AudioModel, MelNorm, evaluating
+from qaudio.models.base import AudioModel, MelNorm, check_model, check_weights, evaluating
 from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
 from qaudio.models.resnet import BasicBlock, ResNet
@@ -128,20 +128,24 @@ def optimize(
     Warns where the logits differ by more than rounding does (float32).
 
     Raises:
-        ValueError: for clips of no length, another dtype, or a model that is not float32.
+        ValueError: for clips of no length, another dtype, or a model that is not float32 or holds
+            NaN or infinite weights.
+        TypeError: for something else than a model, or weights that are computed from others.
     """
     if not seconds > 0 or batch < 1:
         raise InputError(f"seconds and batch must be positive, not {seconds} and {batch}")
     if dtype not in (torch.float32, torch.bfloat16):
         raise InputError(f"dtype must be torch.float32 or torch.bfloat16, not {dtype}")
+    check_model(model, changed=True)
     original = model.original if isinstance(model, OptimizedModel) else model
     if original.classifier.weight.dtype != torch.float32:
         raise InputError("optimize takes a float32 model; its `dtype` sets that of the result")
-    with torch.no_grad(), evaluating(original):
-        sounds = _sounds(original, batch, seconds)
-        expected = [original(sound) for sound in sounds]
+    check_weights(original.state_dict())
+    with torch.no_grad(), evaluating(original) as net:
+        sounds = _sounds(net, batch, seconds)
+        expected = [net(sound) for sound in sounds]
         for fold in (True, False):
-            optimized = _optimized(original, sounds[0], dtype, compile, fold)
+            optimized = _optimized(original, net, sounds[0], dtype, compile, fold)
             optimized.difference = _difference(expected, [optimized(sound) for sound in sounds])
             # Beyond it in float32: the network uses a convolution's output beside its norm's.
             if dtype != torch.float32 or optimized.difference <= TOLERANCE:
@@ -155,9 +159,14 @@ def optimize(
 
 
 def _optimized(
-    original: AudioModel, sound: Tensor, dtype: torch.dtype, compile: bool, fold: bool
+    original: AudioModel,
+    net: AudioModel,
+    sound: Tensor,
+    dtype: torch.dtype,
+    compile: bool,
+    fold: bool,
 ) -> OptimizedModel:
-    network = copy.deepcopy(original).requires_grad_(False)
+    network = copy.deepcopy(net).requires_grad_(False)
     shapes, norms = _observe(network, network.features(sound))
     known = _is_known(network)
     units = list(
@@ -341,8 +350,8 @@ def _sounds(model: AudioModel, batch: int, seconds: float) -> list[Tensor]:
     """Noise of a length, and a fading tone of another."""
     device, generator = model.classifier.weight.device, torch.Generator().manual_seed(0)
     samples = max(2, round(seconds * model.sample_rate))
-    noise = 0.1 * torch.randn(batch, samples, generator=generator)
-    time = torch.arange(samples * 2 // 3) / model.sample_rate
+    noise = 0.1 * torch.randn(batch, samples, generator=generator, dtype=torch.float32)
+    time = torch.arange(samples * 2 // 3, dtype=torch.float32) / model.sample_rate
     tone = (torch.sin(2 * torch.pi * 440 * time) * (-time).exp()).expand(batch, -1)
     return [noise.to(device), tone.to(device)]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from qaudio.data.audio import SOUNDS, display_name, sound_files
+from qaudio.data.audio import CONVERT, SOUNDS, UNREAD, display_name, sound_files
 from qaudio.deploy.onnx.runtime import OnnxModel
 from qaudio.errors import AudioError, InputError
 from qaudio.inference.selection import Selection
@@ -183,6 +183,10 @@ def find_sounds(files: Paths) -> tuple[list[str], list[tuple[str, str]]]:
         if os.path.isdir(argument):
             found = [str(path) for path in sound_files(argument)]
             fault = "a folder without sound files"
+            unread = [str(path) for path in sound_files(argument, UNREAD)]
+            faults += [(path, CONVERT) for path in unread]
+            if unread and not found:
+                continue
         elif os.path.exists(argument) or not glob.has_magic(argument):
             found = [argument]  # one that is missing is told like one that cannot be read
         else:

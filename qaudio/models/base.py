@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from qaudio.errors import InputError
 from qaudio.frontend import Frontend, FrontendConfig, pad_to, resample
@@ -156,6 +158,8 @@ class AudioModel(nn.Module):
             )
         if not waveform.is_floating_point():
             raise InputError(f"waveform must be floating point in -1…1, not {waveform.dtype}")
+        if waveform.dtype in (torch.float16, torch.bfloat16):
+            waveform = waveform.float()  # as the front-end works
         if waveform.ndim == 3:
             waveform = waveform.mean(dim=1)
         if sample_rate is not None:
@@ -225,20 +229,57 @@ def check_classes(num_classes: int) -> None:
         raise InputError(f"num_classes must be at most {MOST_CLASSES}, not {num_classes}")
 
 
-def check_model(model: Any) -> None:
-    """Raise TypeError for something else than a model, such as an entry's name."""
+def check_model(model: Any, *, changed: bool = False) -> None:
+    """Raise TypeError for something else than a model, such as an entry's name.
+
+    Args:
+        model: what was given.
+        changed: refuse weights that are computed from others as well: they cannot be sliced or
+            stored as they are.
+    """
     if not isinstance(model, AudioModel):
         kind = type(model).__name__
-        raise TypeError(f"expected is a model, as qaudio.load('ENTRY') gives, not a {kind}")
+        inner = [name for name in ("module", "net", "_orig_mod") if hasattr(model, name)]
+        hint = f": give its .{inner[0]}" if inner and isinstance(model, nn.Module) else ""
+        raise TypeError(f"expected is a model, as qaudio.load('ENTRY') gives, not a {kind}{hint}")
+    for name, layer in model.named_modules() if changed else ():
+        if parametrize.is_parametrized(layer):
+            how = "torch.nn.utils.parametrize.remove_parametrizations"
+        elif any(key.endswith("_orig") for key in layer._parameters):
+            how = "torch.nn.utils.prune.remove"
+        elif hasattr(layer, "_orig_mod"):
+            raise TypeError(f"{name} is compiled: give the model as it was before torch.compile")
+        else:
+            continue
+        raise TypeError(f"the weights of {name} are computed from others: call {how} first")
+
+
+def check_weights(state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError naming the first tensor of a state dict that holds no usable numbers.
+
+    That is NaN or infinite weights, and negative variances.
+    """
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"tensor {name} holds NaN or infinite values")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise InputError(f"tensor {name} holds negative variances")
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode for a while, then each of its modules in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def evaluating(model: AudioModel) -> Iterator[AudioModel]:
+    """A model in eval mode that shares its tensors; the model itself is left alone.
+
+    Other threads may use it meanwhile, in whatever mode it is in.
+    """
+    if not any(module.training for module in model.modules()):
+        yield model
+        return
+    shared = [
+        tensor
+        for module in model.modules()
+        for held in (vars(module), module._parameters, module._buffers)
+        for tensor in held.values()
+        if isinstance(tensor, Tensor)
+    ]
+    yield copy.deepcopy(model, {id(tensor): tensor for tensor in shared}).eval()

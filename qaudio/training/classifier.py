@@ -255,10 +255,17 @@ class Classifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Rebuild the network, and its average, at the widths that pruning in steps had reached."""
+        if self._trainer is None:  # load_from_checkpoint
+            raise TypeError(
+                f"a {type(self).__name__}'s network is made for its data, so a Trainer reads its "
+                "checkpoints: trainer.test(module, datamodule=..., ckpt_path=PATH), then module.net"
+            )
         self._rng_state = checkpoint.get("rng_state")
         for module in (self, *averaged(self.trainer)):
             net, widths = module.net, checkpoint.get("widths", module.net.widths)
             if widths != net.widths:
+                if any(widths[name] > width for name, width in net.widths.items()):
+                    raise ValueError("its network is wider")  # pruning makes none so
                 small = from_config({**net.config, "widths": widths})
                 module.adopt(small.to(net.classifier.weight.device))
 
@@ -387,7 +394,7 @@ class Classifier(LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         if self.schedule == "one_cycle":
             scheduler: Any = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, self.lr, total_steps=steps, pct_start=self.warmup
+                optimizer, self.lr, total_steps=steps, pct_start=one_cycle_share(self.warmup, steps)
             )
         elif self.schedule == "trapezoidal":
             scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -415,9 +422,9 @@ def probe_classifier(net: AudioModel, data: AudioDataModule) -> None:
         data: whose training clips are taken, without augmentation.
     """
     features, labels = [], []
-    with evaluating(net):
+    with evaluating(net) as view:
         for batch in data.whole_clips("training"):
-            rows = net.hidden(net.embed(batch["waveform"].to(net.classifier.weight.device)))
+            rows = view.hidden(view.embed(batch["waveform"].to(net.classifier.weight.device)))
             features.append(clip_means(rows.float().cpu(), batch))
             labels.append(batch["label"])
     weight, bias = fit_linear(
@@ -436,6 +443,15 @@ def trapezoid(step: int, steps: int, warmup: float, decay: float) -> float:
     """Learning-rate factor: linear to 1 over the first share, flat, linear to 0 over the last."""
     rising, falling = max(1, round(warmup * steps)), max(1, round(decay * steps))
     return min((step + 1) / rising, 1.0, max(0, steps - step) / falling)
+
+
+def one_cycle_share(warmup: float, steps: int) -> float:
+    """The share of warm-up next to the one asked for that torch's OneCycleLR takes.
+
+    It divides by zero where the warm-up takes exactly one of the steps, or all of them.
+    """
+    share = min(warmup, 1 - 1 / steps) if steps > 1 else 0.0
+    return share if abs(share * steps - 1) > 1e-6 else share + min(0.5, steps - 1.5) / steps
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:

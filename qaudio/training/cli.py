@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import shlex
+import signal
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse.typing import import_object
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -28,12 +32,19 @@ from qaudio.paths import replacing
 from qaudio.training.baselines import baselines, beside_baselines, comparison, scored
 from qaudio.training.bf16 import fast_bf16
 from qaudio.training.callbacks import take_averages
-from qaudio.training.checkpoints import LAST, WholeCheckpoints, WithinEpoch, last_checkpoint
+from qaudio.training.checkpoints import (
+    LAST,
+    TrainedBy,
+    WithinEpoch,
+    last_checkpoint,
+    local,
+    start,
+)
 from qaudio.training.classifier import Classifier
-from qaudio.training.recipe import Recipe
+from qaudio.training.recipe import Recipe, scored_data
 from qaudio.training.recorder import EntryWriter, Run, read_validation, write_validation
 from qaudio.zoo.resolve import locate
-from qaudio.zoo.store import read_config, read_results, recipes_folder
+from qaudio.zoo.store import entry_name, read_config, read_results, recipes_folder
 
 # Where and which run, not what is run: left out of the recipe that an entry keeps.
 VOLATILE = (
@@ -42,6 +53,7 @@ VOLATILE = (
     "seeds",
     "runs",
     "ckpt_path",
+    "overwrite",
     "config",
     "data.root",
     "data.table",
@@ -76,8 +88,40 @@ class TrainingCLI(LightningCLI):
             "--runs", type=str, default="runs", help="folder of logs and unfinished runs"
         )
         parser.add_argument(
+            "--overwrite", type=bool, default=False, help="train replaces a run that is there"
+        )
+        parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="checkpoint for fit, validate, test"
         )
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse null where a setting takes none: jsonargparse lets it through."""
+        for section in ("model", "data", "writer"):
+            given = self.config[section]
+            if given is None:
+                continue
+            kind: type = EntryWriter
+            if section != "writer":
+                kind, given = import_object(given.class_path), given.init_args
+            _refuse_null(section, kind, given)
+
+
+def _refuse_null(section: str, kind: type, given: Namespace) -> None:
+    """Raise EntryError for settings of a class that are null, and must not be."""
+    for name, value in vars(given).items():
+        if value is None and not _takes_none(kind, name):
+            raise EntryError(
+                f"{section}.{name} is null, and takes a value: leave it out for its default"
+            )
+
+
+def _takes_none(kind: type, name: str) -> bool:
+    """Whether a class' argument, its own or one that it hands on, may be None."""
+    for one in kind.__mro__:
+        known = inspect.signature(one.__init__).parameters.get(name)  # type: ignore[misc]
+        if known is not None:
+            return known.annotation is known.empty or "None" in str(known.annotation)
+    return True
 
 
 def main(subcommand: str, arguments: list[str]) -> int:
@@ -98,7 +142,7 @@ def main(subcommand: str, arguments: list[str]) -> int:
     if subcommand in ("train", "fit") and cli.trainer.fast_dev_run:  # type: ignore[attr-defined]
         cli.model.look_in(Path(cli.config.writer.folder))
         with fast_bf16(cli.trainer):
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+            start(cli.trainer, "fit", cli.model, cli.datamodule)
         print("fast_dev_run: it trains; nothing is kept")
     elif subcommand == "train":
         _refuse_checkpoint(cli)
@@ -111,7 +155,7 @@ def main(subcommand: str, arguments: list[str]) -> int:
                     print(line)
                 _publish(_writer(cli))
     elif subcommand == "fit":
-        seconds = _fit(cli)
+        seconds = _fit(cli, recorded=False)
         print(f"{seconds:.0f} s; checkpoint in {_run_folder(cli) / LAST}")
         if not cli.config.ckpt_path:  # train refuses one
             validating = cli.datamodule.holdout == "validation"
@@ -123,9 +167,9 @@ def main(subcommand: str, arguments: list[str]) -> int:
         else:
             cli.datamodule.refuse_unless_validating()
         cli.model.look_in(Path(cli.config.writer.folder))
-        evaluate = getattr(cli.trainer, subcommand)
+        how: Any = subcommand
         with fast_bf16(cli.trainer):
-            evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=_checkpoint(cli))
+            start(cli.trainer, how, cli.model, cli.datamodule, _checkpoint(cli))
     return 0
 
 
@@ -155,7 +199,8 @@ def crossval(arguments: list[str]) -> int:
     for seed in _listed(first.config.seeds):
         for fold in folds:
             if (seed, fold) in done:
-                print(f"seed {seed} fold {fold}: done before")
+                if first.trainer.is_global_zero:
+                    print(f"seed {seed} fold {fold}: done before")
                 continue
             cli = _parse([*arguments, f"--data.fold={fold}", f"--seed_everything={seed}"])
             if validating:
@@ -178,14 +223,9 @@ def test_entry(source: str, arguments: list[str]) -> int:
     folder = locate(source)
     results = read_results(folder)
     if results is None or not (folder / "recipe.yaml").is_file():
-        raise EntryError(f"{folder.name}: has no recipe and results to test against")
-    try:
-        stored = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        data = {"init_args": {}} | stored["data"]
-        data["init_args"] |= {"fold": results["card_fold"]}
-    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
-        raise EntryError(f"{folder.name}: recipe.yaml is not readable ({error!r})") from None
-    # Nothing else of a recipe that may be a stranger's: callbacks and loggers are code to run.
+        raise EntryError(f"{entry_name(folder)}: has no recipe and results to test against")
+    grouped = _given(arguments, "--data.group_pattern")
+    data = scored_data(folder, results["card_fold"], grouped)
     cli = _parse(
         arguments,
         {
@@ -229,6 +269,7 @@ def recipe_data(recipe: str, arguments: list[str]) -> AudioDataModule:
             found = parser.parse_args([f"--config={plain}", *arguments])
         except ArgumentError as error:
             raise EntryError(f"{recipe}: {error}") from None
+        _refuse_null("data", import_object(found.data.class_path), found.data.init_args)
         return parser.instantiate_classes(found).data
 
 
@@ -411,7 +452,10 @@ def _checkpoint(cli: TrainingCLI) -> str | None:
 
 
 def _fit(
-    cli: TrainingCLI, writer: EntryWriter | None = None, more: Sequence[Callback] = ()
+    cli: TrainingCLI,
+    writer: EntryWriter | None = None,
+    recorded: bool = True,
+    more: Sequence[Callback] = (),
 ) -> float:
     """Fit, from the last checkpoint where there is one; returns the seconds it took.
 
@@ -419,13 +463,16 @@ def _fit(
         cli: what was asked for.
         writer: of the entry that will take the run: what it would refuse then is refused as
             soon as it is known.
+        recorded: whether its score will be kept, as that of these settings.
         more: callbacks beside those of the recipe.
 
     Raises:
         EntryError: when that checkpoint was made by other settings, the writer refuses the run, or
-            it ended before its last pruning step.
+            it ended before its last pruning step, or before its first.
     """
     _check_trainer(cli)
+    if cli.config.ckpt_path:
+        local(cli.config.ckpt_path)  # before the data is read
     cli.model.look_in(Path(cli.config.writer.folder))
     folder = _run_folder(cli)
     last, made_by, recipe = folder / LAST, folder / "recipe.yaml", _recipe(cli, [], "fit")
@@ -441,7 +488,7 @@ def _fit(
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(made_by) as file:
             file.write(recipe.text.encode())
-    others = list(cli.trainer.callbacks)  # type: ignore[attr-defined]
+    others = [*cli.trainer.callbacks, TrainedBy(recipe, recorded)]  # type: ignore[attr-defined]
     if not any("ModelCheckpoint" in str(c) for c in cli.config.trainer.callbacks or []):
         others = [c for c in others if type(c) is not ModelCheckpoint]  # the Trainer's own
     timer = Timer()  # its count goes on when a run is resumed
@@ -449,20 +496,27 @@ def _fit(
         others.append(
             LambdaCallback(
                 setup=lambda *_, **__: writer.check_split(cli.datamodule.split),
+                on_fit_start=lambda *_: writer.check_net(cli.model.net),
                 on_train_epoch_start=lambda *_: writer.check_widths(cli.model.final_widths),
             )
         )
-    checkpoints = [last_checkpoint(folder), WithinEpoch(folder)]
-    cli.trainer.callbacks = [*others, *more, timer, *checkpoints]  # type: ignore[attr-defined]
-    cli.trainer.strategy.checkpoint_io = WholeCheckpoints()
+    within = WithinEpoch(folder)
+    cli.trainer.callbacks = [*others, *more, timer, last_checkpoint(folder), within]  # type: ignore[attr-defined]
     if not cli.trainer.loggers:
         cli.trainer.loggers = [CSVLogger(folder, name="log")]
     try:
         with fast_bf16(cli.trainer):
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
+            start(cli.trainer, "fit", cli.model, cli.datamodule, resumed)
+        if within.ended:
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the one into the other
         kept = f"the same command goes on from {last}" if last.is_file() else "no epoch was ended"
         raise KeyboardInterrupt(kept) from None
+    if cli.trainer.global_step == 0:
+        raise EntryError(
+            "not one step was trained (max_epochs, max_steps, max_time, limit_train_batches): "
+            "nothing is scored"
+        )
     take_averages(cli.trainer, cli.model)
     if cli.model.net.widths != cli.model.final_widths:
         raise EntryError(
@@ -477,6 +531,12 @@ def _train(cli: TrainingCLI, recipe: Recipe) -> dict[str, Any] | None:
     """Fit, score and record a run; the entry's results, but of several processes in one only."""
     writer = _writer(cli)
     writer.check(recipe)
+    run = (int(cli.config.seed_everything), cli.datamodule.fold)
+    if run in writer.done(recipe) and not cli.config.overwrite:
+        raise EntryError(
+            f"{writer.path}: holds seed {run[0]} fold {run[1]} already: --overwrite true trains it "
+            "again and replaces it"
+        )
     found: dict[str, Predictions] = {}
 
     def compare(*_: Any) -> None:
@@ -486,15 +546,16 @@ def _train(cli: TrainingCLI, recipe: Recipe) -> dict[str, Any] | None:
             if cli.model.source is not None:
                 found.update(_baselines(cli))
 
-    seconds = _fit(cli, writer, [LambdaCallback(on_fit_start=compare)])
+    seconds = _fit(cli, writer, more=[LambdaCallback(on_fit_start=compare)])
+    scored = _score(cli)
     if not cli.trainer.is_global_zero:
-        return None
+        return None  # of several processes, which all score their share, one writes
     seed, split = int(cli.config.seed_everything), cli.datamodule.split
-    run = Run(
+    scored_run = Run(
         net=cli.model.net,
         split=split,
         seed=seed,
-        predictions=Predictions.of_run(split.fold, seed, **_score(cli)),
+        predictions=Predictions.of_run(split.fold, seed, **scored),
         wall_seconds=seconds,
         precision=str(cli.trainer.precision),
         device=cli.trainer.strategy.root_device,
@@ -503,8 +564,8 @@ def _train(cli: TrainingCLI, recipe: Recipe) -> dict[str, Any] | None:
         facts=cli.model.facts,
         baselines=found,
     )
-    results = writer.record(run, recipe)
-    key = f"seed{seed}_fold{run.split.fold}"
+    results = writer.record(scored_run, recipe)
+    key = f"seed{seed}_fold{split.fold}"
     result = results["result"]
     print(f"{writer.entry} {key}: {result['metric']} {result['runs'][key]:.4f} ({seconds:.0f} s)")
     (_run_folder(cli) / LAST).unlink(missing_ok=True)
@@ -550,11 +611,11 @@ def _validated(cli: TrainingCLI, path: Path | None = None) -> list[dict[str, Any
         All scores in the file at `path`, this one among them; none where another process writes.
     """
     seconds = _fit(cli)
-    if not cli.trainer.is_global_zero:
-        return []
     seed, fold = int(cli.config.seed_everything), cli.datamodule.fold
     trainer = _scoring_trainer(cli)
     metrics = trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)[0]
+    if not cli.trainer.is_global_zero:
+        return []
     score = next(value for name, value in metrics.items() if name != "val_loss")
     print(f"seed {seed} fold {fold}: validation {score:.4f} ({seconds:.0f} s)", flush=True)
     row = {
@@ -567,9 +628,15 @@ def _validated(cli: TrainingCLI, path: Path | None = None) -> list[dict[str, Any
 
 
 def _scoring_trainer(cli: TrainingCLI) -> Trainer:
-    """A silent Trainer in float32, which the network is cast to, on one device of the training."""
+    """A silent Trainer in float32, which the network is cast to, on the devices of the training."""
     cli.model.float()
-    device = cli.trainer.strategy.root_device
+    trainer, device = cli.trainer, cli.trainer.strategy.root_device
+    several = trainer.world_size > 1
+    devices: list[int] | int = 1
+    if device.type != "cpu" and device.index is not None:
+        devices = trainer.device_ids if several else [device.index]
+    elif several:
+        devices = trainer.num_devices
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -577,7 +644,12 @@ def _scoring_trainer(cli: TrainingCLI) -> Trainer:
         return Trainer(
             precision="32-true",
             accelerator=cli.trainer.accelerator,
-            devices=1 if device.index is None or device.type == "cpu" else [device.index],
+            devices=devices,
+            num_nodes=trainer.num_nodes,
+            strategy="ddp" if several else "auto",
+            callbacks=[
+                LambdaCallback(on_validation_start=_end_at_once, on_test_start=_end_at_once)
+            ],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -585,6 +657,15 @@ def _scoring_trainer(cli: TrainingCLI) -> Trainer:
         )
     finally:
         logger.setLevel(level)
+
+
+def _end_at_once(*_: Any) -> None:
+    """Let SIGTERM end scoring as Ctrl-C does: the run's checkpoint is there.
+
+    Lightning's own handler waits for the other processes.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _score(cli: TrainingCLI) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import re
 import shlex
 import subprocess
 import tempfile
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
+from qaudio import __version__
 from qaudio.cards.entries import push, save
 from qaudio.compress.cost import cost, device_name, measure_latency
 from qaudio.data.split import Split
@@ -27,13 +28,15 @@ from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import from_config
-from qaudio.paths import replacing
+from qaudio.paths import locked, replacing
+from qaudio.text import one_line
 from qaudio.training.leakage import fold_file
 from qaudio.training.recipe import Recipe, epoch_choice
 from qaudio.zoo.hub import Pushed
 from qaudio.zoo.hub_cache import check_repo
 from qaudio.zoo.io import load_weights
 from qaudio.zoo.resolve import find_local, locate
+from qaudio.zoo.schema import RESULTS, SCHEMA_VERSION, check, check_config, inside
 from qaudio.zoo.store import (
     PACKAGE,
     entry_name,
@@ -100,8 +103,8 @@ class EntryWriter:
             once every fold is there.
 
     Raises:
-        EntryError: when `push_to` is no repository's name or comes without a licence, or one of
-            `hub_dataset` and `hub_task` without the other.
+        EntryError: when `entry` is no name of a folder; when `push_to` is no repository's name or
+            comes without a licence, or one of `hub_dataset` and `hub_task` without the other.
     """
 
     def __init__(
@@ -117,6 +120,8 @@ class EntryWriter:
         hub_task: str | None = None,
         push_to: str | None = None,
     ):
+        if entry is not None:
+            check_name(entry)
         if (hub_dataset is None) != (hub_task is None):
             raise EntryError("writer.hub_dataset and writer.hub_task go together")
         if push_to is not None:
@@ -163,14 +168,35 @@ class EntryWriter:
         """
         self.done(recipe)
         refuse_other(self.path)
+        self._check_texts({"recipe": {"command": recipe.command, "sha256": recipe.sha256}})
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.folder)) from None
 
+    def _check_texts(self, results: dict[str, Any]) -> None:
+        """Raise EntryError for what could not be read again from results.json."""
+        try:
+            check(
+                {"entry": self.entry, "hub_benchmark": self.hub_benchmark} | results, RESULTS, False
+            )
+        except ValueError as error:
+            raise EntryError(f"{self.path}: could not be written: {error}") from None
+
+    def check_net(self, net: AudioModel) -> None:
+        """Raise EntryError for a network whose config.json could not be read again."""
+        made = {"schema_version": SCHEMA_VERSION, "qaudio_version": __version__, **net.config}
+        try:
+            check_config(made | {"license": self.license, "files": {}})
+        except ValueError as error:
+            raise EntryError(f"{self.path}: could not be written: {error}") from None
+
     def check_split(self, split: Split) -> None:
-        """Raise EntryError when the entry holds runs over other folds."""
+        """Raise EntryError when the entry holds runs over other folds, or could hold none."""
+        self._check_texts(
+            {name: getattr(split, name) for name in ("benchmark", "dataset", "protocol")}
+        )
         results = read_results(self.path) if (self.path / "results.json").is_file() else None
         if results is not None and results["protocol"] != split.protocol:
             raise EntryError(
@@ -191,7 +217,7 @@ class EntryWriter:
     def record(self, run: Run, recipe: Recipe) -> dict[str, Any]:
         """Add a run to the entry (or replace the same one) and return its new results."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".zoo.lock"):
+        with locked(self.path):
             return self._record(run, recipe)
 
     def refresh(self) -> dict[str, Any]:
@@ -200,7 +226,7 @@ class EntryWriter:
         That is latency, the paired difference to the parent, the count of scored sets, and how
         the choice of epoch is worded.
         """
-        with FileLock(self.folder / ".zoo.lock"):
+        with locked(self.path):
             results = read_results(self.path)
             assert results is not None
             predictions = Predictions.load(self.path / "predictions.npz")
@@ -421,6 +447,17 @@ class EntryWriter:
         )  # fmt: skip
 
 
+def check_name(entry: str) -> None:
+    """Raise EntryError for what names no folder of an entry on every system."""
+    usual = re.fullmatch(r"[\w.+=-]+(/[\w.+=-]+)*", entry)  # a study keeps cells in folders
+    parts = entry.split("/")
+    if not usual or not inside(entry) or any(len(p) > 100 or p.startswith(".") for p in parts):
+        raise EntryError(
+            f"writer.entry {one_line(repr(entry), 100)} is no entry's name: take letters, digits "
+            "and -_.+, at most 100, such as qcnn10_050.my_sounds"
+        )
+
+
 def read_validation(path: Path, recipe: str) -> list[dict[str, Any]]:
     """Scores on validation folds by a recipe, of this hash; those of others are left out."""
     rows = read_json(path)["validation"] if path.is_file() else []
@@ -445,12 +482,15 @@ def write_validation(path: Path, row: dict[str, Any]) -> list[dict[str, Any]]:
 def commit_of(path: Path) -> str | None:
     """The commit that gave a file or folder its content.
 
-    None outside a repository, where it is not tracked, and where it was changed since.
+    None outside the package's own clone, where it is not tracked, and where it was changed since.
+    Of other folders nothing is asked: a repository's settings can name programs that git runs.
     """
+    if not path.resolve().is_relative_to(PACKAGE.parent) or not (PACKAGE.parent / ".git").exists():
+        return None
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
-            ["git", *arguments, "--", path.name], cwd=path.absolute().parent, check=True,
+            ["git", *arguments, "--", path.name], cwd=path.resolve().parent, check=True,
             capture_output=True, text=True,
         )  # fmt: skip
         return done.stdout.strip()

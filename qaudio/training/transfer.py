@@ -101,12 +101,12 @@ def embed(
     statistics: list[torch.Tensor] = []
     device, hop = model.classifier.weight.device, model.frontend.config.hop_length
     bar = tqdm(total=total, desc="embedding", unit="clip", delay=2, leave=False, disable=None)
-    with evaluating(model), bar:
+    with evaluating(model) as net, bar:
         for fold, loader in loaders:
             for batch in loader:
-                features = model.features(batch["waveform"].to(device))
-                found = model.embed_features(features)
-                answers, parts = model.classify(found), batch["segments"]
+                features = net.features(batch["waveform"].to(device))
+                found = net.embed_features(features)
+                answers, parts = net.classify(found), batch["segments"]
                 clips += batch["id"]
                 labels.append(batch["label"])
                 folds += [fold] * len(batch["id"])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qaudio.errors import EntryError, InputError
+from qaudio.models.base import check_weights
 from qaudio.models.registry import create_model
 from qaudio.zoo.io import save
 from qaudio.zoo.schema import IMPORTERS
@@ -52,7 +53,8 @@ def import_published(
         The folder.
 
     Raises:
-        EntryError: when the file is no such checkpoint, or another network's.
+        EntryError: when the file is no such checkpoint, another network's, or holds weights that
+            are NaN or infinite.
         ValueError: for an architecture that the importer does not know.
     """
     path = Path(path)
@@ -63,6 +65,10 @@ def import_published(
     model = create_model(arch, num_classes=AUDIOSET_CLASSES, frontend=frontend)
     _check_tensors(path, arch, model.state_dict(), state)
     model.load_state_dict(state)
+    try:
+        check_weights(model.state_dict())
+    except ValueError as error:
+        raise EntryError(f"{path}: {error}") from None
     model.task, model.eval_seconds, model.labels = "multilabel", AUDIOSET_SECONDS, labels
     facts = {
         "file": path.name, "size": path.stat().st_size, "sha256": file_hash(path),
@@ -115,7 +121,22 @@ def read_checkpoint(path: str | Path, wrapped: bool = True) -> dict[str, Tensor]
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             where = "model: " if wrapped else ""
             raise EntryError(f"{path}: {where}{name!r} is {type(tensor).__name__}, not a tensor")
+        if fault := _no_weights(name, tensor):
+            raise EntryError(f"{path}: tensor {name} {fault}: not weights as published")
     return state
+
+
+def _no_weights(name: str, tensor: Tensor) -> str | None:
+    """What makes a tensor none of weights, before anything is computed with it."""
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.is_quantized:
+        return "is sparse, quantised or nested, not dense"
+    if tensor.device.type != "cpu":
+        return f"holds no values, it is on {tensor.device}"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "claims more values than the file holds"
+    if not tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
+        return f"is of {tensor.dtype}, not floating point"
+    return None
 
 
 def read_labels(path: str | Path) -> list[str]:

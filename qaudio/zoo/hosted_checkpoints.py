@@ -8,7 +8,7 @@ from typing import Any
 
 from qaudio.download import Download, fetch, log
 from qaudio.errors import DownloadError, EntryError
-from qaudio.paths import cache_folder, replacing
+from qaudio.paths import cache_folder, locked, replacing
 from qaudio.zoo.schema import SCHEMA_VERSION
 from qaudio.zoo.store import hosted, read_config
 
@@ -19,13 +19,10 @@ def imported(name: str) -> Path:
     Raises:
         EntryError: when the checkpoint cannot be had, or is not what the catalog says.
     """
-    from filelock import FileLock
-
     folder = cache_folder() / "entries" / f"schema{SCHEMA_VERSION}" / name
     if _has_config(folder) and read_config(folder)["labels"] is not None:
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{name}.lock")):
+    with locked(folder):
         if not _has_config(folder):
             _import(name, folder)
         elif read_config(folder)["labels"] is None and _labels_file(name).path.is_file():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qaudio import __version__
 from qaudio.download import log
 from qaudio.errors import EntryError
-from qaudio.paths import replace_folder
+from qaudio.paths import locked, replace_folder
 from qaudio.text import one_line
 from qaudio.zoo.hub_cache import TIMEOUT, check_repo, listed_files, snapshot
 from qaudio.zoo.hub_errors import patiently, told
@@ -108,7 +108,8 @@ def pull(
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(cached / name, new / name)
 
-    replace_folder(Path(out), copy, keep=NOT_OURS)
+    with locked(Path(out)):
+        replace_folder(Path(out), copy, keep=NOT_OURS)
     return Path(out)
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import save as serialised
 from qaudio import __version__
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
-from qaudio.models.base import AudioModel, evaluating
+from qaudio.models.base import AudioModel, check_model, check_weights, evaluating
 from qaudio.models.registry import from_config, tensors_of
-from qaudio.paths import replace_folder
+from qaudio.paths import locked, replace_folder
 from qaudio.zoo.schema import SCHEMA_VERSION, check_config
 from qaudio.zoo.store import (
     NOT_OURS,
@@ -40,12 +40,14 @@ def load_weights(folder: Path, weights: str = "model.safetensors") -> AudioModel
     path = check_hash(folder, config, weights)
     try:
         _check_tensors(path, tensors_of(config), f"{entry_name(folder)}: {weights}")
-        model = from_config(config)
+        model = from_config(config).float()  # whatever torch's default dtype is
     except (ValueError, TypeError, RuntimeError) as error:
         raise EntryError(f"{entry_name(folder)}: config.json: {error}") from None
     try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, OSError, RuntimeError) as error:
+        state = load_file(path)
+        check_weights(state)
+        model.load_state_dict(state)
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise EntryError(f"{entry_name(folder)}: {weights} is not readable ({error})") from None
     return model.eval()
 
@@ -96,11 +98,18 @@ def save(
             weights and results; it writes what follows from them and notes its format in config.
 
     Raises:
-        EntryError: when the folder holds something else, or the entry could not be read again,
-            such as with labels that are not as many as the classes.
+        EntryError: when the folder holds something else, the weights are NaN or infinite, or the
+            entry could not be read again, such as with labels that are not as many as the classes.
+        TypeError: for something else than a model, or weights that are computed from others.
     """
     folder = Path(folder)
     refuse_other(folder)
+    check_model(model, changed=True)
+    try:
+        for state in (model.state_dict(), *(folds or {}).values()) if weights else ():
+            check_weights(state)
+    except ValueError as error:
+        raise EntryError(f"{folder}: not saved: {error}") from None
 
     def write(new: Path) -> None:
         states = {"model.safetensors": model.state_dict()} | (folds or {}) if weights else {}
@@ -112,7 +121,7 @@ def save(
         if weights:
             loaded = model
             if model.classifier.weight.dtype != torch.float32:  # which `load` gives
-                loaded = from_config(model.config)
+                loaded = from_config(model.config).float()
                 loaded.load_state_dict(model.state_dict())
             (new / "probe.safetensors").write_bytes(serialised(make_probe(loaded)))
         config = {
@@ -143,7 +152,8 @@ def save(
             raise EntryError(f"{folder}: would not be read again: {error}") from None
         (new / "config.json").write_text(to_json(config), encoding="utf-8", newline="\n")
 
-    replace_folder(folder, write, keep=NOT_OURS)
+    with locked(folder):
+        replace_folder(folder, write, keep=NOT_OURS)
     return folder
 
 
@@ -182,5 +192,5 @@ def check_probe(folder: Path, model: AudioModel) -> float:
 
 
 def _eval_logits(model: AudioModel, waveform: torch.Tensor) -> torch.Tensor:
-    with evaluating(model), torch.no_grad():
-        return model(waveform.to(model.classifier.weight.device)).float().cpu()
+    with evaluating(model) as net, torch.no_grad():
+        return net(waveform.to(model.classifier.weight.device)).float().cpu()

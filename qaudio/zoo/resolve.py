@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from qaudio.data.benchmarks.descriptions import DATASETS
 from qaudio.errors import EntryError
 from qaudio.models.registry import architectures
+from qaudio.paths import expanded
 from qaudio.zoo.hosted_checkpoints import imported
 from qaudio.zoo.hub_cache import snapshot
 from qaudio.zoo.schema import HUB_PREFIX
@@ -92,7 +93,7 @@ def locate(source: str | Path, beside: Path | None = None, **hub: Any) -> Path:
     folder = _here(source, beside)
     if folder is not None:
         return folder
-    if Path(source).expanduser().is_dir():
+    if expanded(source).is_dir():
         raise EntryError(f"{source}: not an entry, it holds no config.json")
     others = hosted()
     if str(source) in others:
@@ -130,7 +131,7 @@ def _here(source: str | Path, beside: Path | None) -> Path | None:
     source = source if beside is None else found_in(beside, str(source))
     if str(source) in known:
         return known[str(source)]
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     return folder if (folder / "config.json").is_file() else None
 
 

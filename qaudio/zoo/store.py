@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.errors import EntryError
+from qaudio.paths import expanded
 from qaudio.zoo.schema import HUB_PREFIX, RESULTS, SOURCE, check, check_config
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -196,7 +197,7 @@ def refuse_other(folder: Path) -> None:
 
     That is a file, a folder that is no entry, or an entry with files that are not its own.
     """
-    folder = folder.expanduser()
+    folder = expanded(folder)
     if folder.exists() and not folder.is_dir():
         raise EntryError(f"{folder}: is a file, not a folder; choose another name")
     files = files_of(folder)

@@ -1,16 +1,25 @@
+import contextlib
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import qaudio
+from qaudio.cards import files as card_files
 from qaudio.cards.confusion import draw
 from qaudio.cards.entries import renew_card
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
-from qaudio.zoo.store import to_json
-from tests.support.entries import LABELS, change_config, made_entry, rehash, results_of, tiny
+from qaudio.text import markdown
+from qaudio.zoo.store import file_hash, to_json
+from tests.support.entries import LABELS, LOCK, change_config, made_entry, rehash, results_of, tiny
+
+ROOT = Path(qaudio.__file__).parents[1]
 
 
 @pytest.fixture
@@ -139,7 +148,7 @@ def test_no_card_is_written_outside(entry, tmp_path, benchmark):
     for act in (qaudio.verify, renew_card):
         with pytest.raises(EntryError, match=r"'benchmark' .* expected a name without slashes"):
             act(entry)
-    assert list(tmp_path.iterdir()) == [entry]
+    assert {path.name for path in tmp_path.iterdir()} - {LOCK} == {entry.name}
 
 
 def test_a_picture_is_not_unpacked(entry, monkeypatch):
@@ -150,3 +159,53 @@ def test_a_picture_is_not_unpacked(entry, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "load", unpack)
     qaudio.verify(entry)
+
+
+@pytest.mark.parametrize("names", [["$", "$$", "$^$"], ["a|b", "<script>x</script>", "`*[c](d)"]])
+def test_names_of_classes_are_text_in_picture_and_card(entry, tmp_path, names):
+    predictions = Predictions.load(entry / "predictions.npz")
+    model = qaudio.load(entry)
+    model.labels = names
+    made = qaudio.save(
+        model, tmp_path / "odd", results=results_of(predictions, "odd"), predictions=predictions,
+        recipe="model: {}\n",
+    )  # fmt: skip
+    assert qaudio.verify(made)
+    card = (made / "README.md").read_text()
+    assert "<script" not in card.replace("\\<", "")
+    (row,) = [line for line in card.splitlines() if line.startswith(f"| {markdown(names[0])} |")]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 5
+
+
+def test_renew_card_loses_nothing_that_is_written_meanwhile(entry, monkeypatch):
+    """Another process that saves waits until the card is written, and its entry stays."""
+    (entry / "README.md").write_text("old")
+    config = json.loads((entry / "config.json").read_text())
+    config["files"]["README.md"] = file_hash(entry / "README.md")
+    (entry / "config.json").write_text(to_json(config))
+    newer = entry.parents[1] / "newer" / entry.name
+    shutil.copytree(entry, newer)
+    (newer / "recipe.yaml").write_text("newer\n")
+    config["files"]["recipe.yaml"] = file_hash(newer / "recipe.yaml")
+    (newer / "config.json").write_text(to_json(config))
+    code = (
+        "import sys, shutil, pathlib\nfrom qaudio.paths import locked, replace_folder\n"
+        "new, old = map(pathlib.Path, sys.argv[1:])\n"
+        "with locked(old):\n"
+        "    replace_folder(old, lambda to: shutil.copytree(new, to, dirs_exist_ok=True))\n"
+    )
+    others, write = [], card_files.write
+
+    def slowly(*given):
+        others.append(
+            subprocess.Popen([sys.executable, "-c", code, str(newer), str(entry)],
+                             env=os.environ | {"PYTHONPATH": str(ROOT)})
+        )  # fmt: skip
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            others[0].wait(5)
+        return write(*given)
+
+    monkeypatch.setattr(card_files, "write", slowly)
+    assert renew_card(entry)
+    assert others[0].wait(30) == 0
+    assert (entry / "recipe.yaml").read_text() == "newer\n"

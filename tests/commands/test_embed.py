@@ -101,7 +101,7 @@ def test_embed_that_is_interrupted_says_how_to_go_on(embed, folder, tmp_path, mo
     monkeypatch.setattr(Journal, "add", add)
     out = tmp_path / "vectors.npz"
     result = embed(folder, "--out", out)
-    assert result.code == 1
+    assert result.code == 130
     assert result.err == (
         f"qaudio: interrupted: 2 files are done, in {out}.partial; --resume goes on\n"
     )

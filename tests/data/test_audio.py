@@ -1,3 +1,4 @@
+import contextlib
 import io
 import multiprocessing
 import os
@@ -25,6 +26,21 @@ def test_read_gives_the_mean_of_the_channels(write_sound, suffix, off_by):
     assert (mono.shape, mono.dtype, rate) == ((16000,), np.float32, 16000)
     assert np.abs(mono - samples.mean(axis=1)).max() < off_by
     assert audio.info(path) == audio.AudioInfo(16000, 16000, 8)
+
+
+def test_flac_of_unknown_length_is_read(write_sound, tmp_path):
+    """As a FLAC has it that was written to a pipe: no number of samples in its header."""
+    whole = write_sound("whole.flac", seconds=20.0, rate=44100)
+    content = bytearray(whole.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    path = tmp_path / "pipe.flac"
+    path.write_bytes(content)
+    assert np.array_equal(audio.read(path)[0], audio.read(whole)[0])
+    assert audio.info(path).seconds is None
+    path.write_bytes(content[: len(content) // 2])
+    with contextlib.suppress(AudioError):
+        assert len(audio.read(path)[0]) < 44100 * 20
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 192000])
@@ -234,6 +250,19 @@ def test_cache_is_keyed_by_file(write_sound, tmp_path):
     one, two = write_sound("one.wav", seed=1), write_sound("two.wav", seed=2)
     os.utime(two, ns=(os.stat(one).st_atime_ns, os.stat(one).st_mtime_ns))
     assert not np.array_equal(cache.get(one, 8000), cache.get(two, 8000))
+
+
+def test_cache_is_renewed_when_size_and_time_of_change_stay(write_sound, tmp_path):
+    """As where a file is copied over another with its times."""
+    cache, path = AudioCache(tmp_path / "cache"), write_sound("sound.wav", seed=1)
+    before, stat = np.array(cache.get(path, 8000)), os.stat(path)
+    other = write_sound("other.wav", seed=2)
+    for change in (lambda: path.write_bytes(other.read_bytes()), lambda: os.replace(other, path)):
+        change()
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert os.stat(path).st_size == stat.st_size
+        assert not np.array_equal(cache.get(path, 8000), before)
+        assert np.array_equal(cache.get(path, 8000), audio.load(path, 8000))
 
 
 def test_cache_is_renewed_when_the_file_changes(write_sound, tmp_path):

@@ -154,9 +154,11 @@ def test_another_rate_than_the_models_is_refused(esc50_tree):
     ("settings", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"seconds": 0.0}, "seconds must be positive"),
-        ({"seconds": -1.0}, "seconds must be positive"),
-        ({"seconds": float("inf")}, "seconds must be positive"),
+        ({"seconds": 0.0}, "seconds must be above 0 and at most 3600"),
+        ({"seconds": -1.0}, "seconds must be above 0"),
+        ({"seconds": float("inf")}, "seconds must be above 0"),
+        ({"seconds": 1e29}, "seconds must be above 0"),
+        ({"seconds": 5.0, "segment_hop": 1e-9}, "segment_hop must be at most seconds"),
         ({"seed": -1}, "seed must be at least 0, not -1"),
     ],
 )
@@ -264,7 +266,9 @@ def test_weights_of_another_split_are_not_trained_on(esc50_tree):
         (2, TrainerFn.FITTING, True), (2, TrainerFn.TESTING, False), (1, TrainerFn.FITTING, False)
     ):  # fmt: skip
         data = module(esc50_tree, fold=fold)
-        data.trainer = SimpleNamespace(state=SimpleNamespace(fn=fn))
+        data.trainer = SimpleNamespace(
+            state=SimpleNamespace(fn=fn), lightning_module=SimpleNamespace(sample_rate=data._rate())
+        )
         if refused:
             with pytest.raises(DataError, match="fold 1, not 2; scored 1, not 2"):
                 data.load_state_dict(kept)

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from litdata.streaming.writer import BinaryWriter
 
 import qaudio
 from qaudio.cli import main
@@ -194,6 +196,17 @@ def test_packing_goes_on_behind_the_last_whole_shard(sounds, tmp_path, monkeypat
         assert left.read_bytes() == right.read_bytes()
 
 
+def test_sounds_that_have_changed_are_not_taken_for_those_that_were_packed(
+    sounds, tmp_path, write_sound
+):
+    out = tmp_path / "packed"
+    facts = pack(folder(sounds), out)
+    assert pack(folder(sounds), out) == facts
+    write_sound(sounds / "low" / "a.wav", seconds=0.3, rate=11025, channels=2, seed=99)
+    with pytest.raises(DataError, match="or these sounds as they were before a change"):
+        pack(folder(sounds), out)
+
+
 @pytest.mark.slow
 def test_a_pack_that_is_killed_again_and_again_ends_whole(sounds, tmp_path):
     out = tmp_path / "packed"
@@ -235,3 +248,72 @@ def test_another_process_can_take_the_clips_along(sounds, tmp_path):
     process.start()
     process.join(30)
     assert np.array_equal(np.load(tmp_path / "x.npy"), here)
+
+
+class Trap:
+    """Says in a file that it was unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+def forged(place: Path, mark: str) -> Path:
+    """A packed set that litdata would unpickle."""
+    items = [pickle.dumps(Trap(mark))] * 3
+    writer = BinaryWriter(str(place), chunk_size=3)
+    for n, item in enumerate(items):
+        writer.add_item(n, item)
+    writer.done()
+    index = json.loads(next(place.glob("*index.json")).read_text())
+    index["config"] |= {"data_format": ["pickle"], "chunk_size": None}
+    (place / "index.json").write_text(json.dumps(index))
+    return place
+
+
+@pytest.mark.parametrize("address", ["{}", "local:{}"])
+def test_index_that_asks_for_pickles_is_refused_unread(tmp_path, address, monkeypatch):
+    monkeypatch.setenv("LITDATA_CACHE_DIR", str(tmp_path / "cache"))
+    mark = tmp_path / "unpickled"
+    place = forged(tmp_path / "packed", str(mark))
+    with pytest.raises(DataError, match=r"index\.json is none of `qaudio pack`: data_format"):
+        PackedClips(address.format(place))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ({"config": {"data_spec": '[1, {"type": "collections.defaultdict"}]'}}, "data_spec is"),
+        ({"config": {"compression": "zstd"}}, "compression is 'zstd', expected None"),
+        ({"config": {"item_loader": None}}, "item_loader is 'None'"),
+        ({"config": {}}, "missing"),
+        ({"chunks": [{"filename": "../shard-00000.bin", "chunk_size": 1}]}, "no shard of ours"),
+        ({"chunks": [{"filename": "shard-00000.bin", "chunk_size": "1"}]}, "no shard of ours"),
+        ({"chunks": 3}, "not iterable"),
+        ({"updated_at": "../../../up"}, "expected chunks and config alone"),
+        ([], "expected chunks and config alone"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_index_that_pack_did_not_write_is_refused(sounds, tmp_path, index, said):
+    pack(folder(sounds), tmp_path / "packed")
+    path = tmp_path / "packed" / "index.json"
+    if isinstance(index, dict):
+        whole = json.loads(path.read_text())
+        if index.get("config"):
+            index = {"config": whole["config"] | index["config"]}
+        index = whole | index
+    path.write_text(index if isinstance(index, str) else json.dumps(index))
+    with pytest.raises(DataError, match=f"none of `qaudio pack`: .*{said}"):
+        PackedClips(str(tmp_path / "packed"))
+
+
+def test_packed_set_of_an_object_store_is_read(sounds, tmp_path, monkeypatch):
+    """`local:` takes litdata's way of object stores, with a cache of its own."""
+    monkeypatch.setattr("litdata.utilities.dataset_utilities._DEFAULT_CACHE_DIR", str(tmp_path))
+    pack(folder(sounds), tmp_path / "packed")
+    shards = folder("nowhere", packed=f"local:{tmp_path / 'packed'}")
+    equal(batches(shards), batches(folder(sounds)))

@@ -13,8 +13,8 @@ from torch import nn
 
 from qaudio.deploy import cpp_kernel
 from qaudio.deploy.fused_layers import Stage, forms, worth_measuring
-from qaudio.quaternion import QConv2d
 from qaudio.quaternion.algebra import real_matrix
+from qaudio.quaternion.layers import QConv2d
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it takes GCC's or Clang's vectors")
 sizes = st.integers(1, 40)
@@ -181,22 +181,50 @@ def test_it_takes_maps_of_any_layout():
 
 def test_it_is_compiled_once(anew, monkeypatch):
     assert kernel().works()
-    (kept,) = anew.iterdir()
+    (kept,) = anew.glob("*.so")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
     cpp_kernel.kernel.cache_clear()
     assert kernel().works()
-    assert list(anew.iterdir()) == [kept]
+    assert {*anew.iterdir()} == {kept, kept.with_suffix(".sha256")}
 
 
-def test_a_spoilt_file_is_made_anew(anew):
+@pytest.mark.parametrize("spoil", ["text", "cut", "bit", "no hash"])
+def test_a_spoilt_file_is_made_anew_and_never_opened(anew, spoil, monkeypatch):
     kernel()
-    (kept,) = anew.iterdir()
-    size = kept.stat().st_size
+    (kept,) = anew.glob("*.so")
+    whole = kept.read_bytes()
     kept.unlink()  # the file that is loaded stays as it is
-    kept.write_bytes(b"\x7fELF, and no more")
+    flipped = bytes([whole[4000] ^ 1])
+    contents = {"text": b"\x7fELF, and no more", "cut": whole[: len(whole) // 2],
+                "bit": whole[:4000] + flipped + whole[4001:], "no hash": whole}  # fmt: skip
+    kept.write_bytes(contents[spoil])
+    if spoil == "no hash":
+        kept.with_suffix(".sha256").unlink()
+    opened, load = [], cpp_kernel.Kernel
+    monkeypatch.setattr(cpp_kernel, "Kernel", lambda path: opened.append(path) or load(path))
     cpp_kernel.kernel.cache_clear()
     assert kernel().works()
-    assert kept.stat().st_size == size
+    assert kept not in opened
+    assert kept.read_bytes() == whole
+
+
+def test_the_cache_of_libraries_is_this_users_alone(anew, monkeypatch):
+    before = os.umask(0)
+    try:
+        kernel()
+    finally:
+        os.umask(before)
+    assert anew.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in anew.iterdir()} == {0o600}
+    (kept,) = anew.glob("*.so")
+    assert cpp_kernel._is_ours(kept)
+    for path in (kept, kept.with_suffix(".sha256"), anew):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o002)
+        assert not cpp_kernel._is_ours(kept)
+        path.chmod(mode)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert not cpp_kernel._is_ours(kept)
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(anew):

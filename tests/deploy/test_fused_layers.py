@@ -94,3 +94,23 @@ def test_a_real_convolution_keeps_its_groups():
         for form in forms(layer):
             stage = Stage(layer, None, form, x.shape)
             torch.testing.assert_close(stage(x), layer(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, QConv2d])
+@pytest.mark.parametrize("ends", [{}, {"relu": True}, {"relu": True, "pool": 2}], ids=str)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_stage_keeps_what_is_no_number(kind, ends, value):
+    """In every form: a ReLU that makes zeros of NaN would hide that the result is none."""
+    layer = kind(8, 24, 3, padding=1)
+    norm, x = normed(layer), torch.randn(2, 8, 9, 6)
+    x[0, :, 4, 3] = value
+    expected = norm(layer(x))
+    expected = F.relu(expected) if "relu" in ends else expected
+    expected = F.avg_pool2d(expected, 2) if "pool" in ends else expected
+    lost = expected[0].isnan().any(dim=0)
+    assert lost.any() and expected[1].isfinite().all()
+    with torch.inference_mode():
+        for form in forms(layer):
+            found = Stage(layer, norm, form, x.shape, **ends)(x)
+            assert found[0].isnan().any(dim=0)[lost].all(), form
+            assert found[1].isfinite().all(), form

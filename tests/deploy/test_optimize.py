@@ -15,7 +15,7 @@ from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel
 from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
-from qaudio.quaternion import QConv2d
+from qaudio.quaternion.layers import QConv2d
 from qaudio.zoo.store import entries
 from tests.support.networks import SMALL, noise, same_state, small_model, sounds
 
@@ -318,3 +318,21 @@ def test_settings_out_of_range_are_refused(settings, message):
 def test_only_float32_models_are_taken():
     with pytest.raises(ValueError, match="takes a float32 model"):
         qaudio.optimize(small_model("cnn6_025").double())
+
+
+@pytest.mark.parametrize("arch", ["cnn6_025", "qcnn6_025", "resnet38_013"])
+def test_optimized_model_gives_no_number_where_the_model_gives_none(arch):
+    model = small_model(arch)
+    optimized, clips = eager(model), noise(3, 16000)
+    clips[0, 4000], clips[1, 4000] = float("nan"), 1e30
+    with torch.inference_mode():
+        expected, found = model(clips), optimized(clips)
+    assert expected[:2].isnan().all()
+    assert torch.equal(found.isnan(), expected.isnan())
+
+
+def test_optimize_refuses_weights_that_are_no_numbers():
+    model = small_model("qcnn6_025")
+    next(model.parameters()).data.flatten()[0] = float("nan")
+    with pytest.raises(ValueError, match=r"tensor \S+ holds NaN or infinite values"):
+        eager(model)

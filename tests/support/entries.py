@@ -11,6 +11,7 @@ from qaudio.evaluation.predictions import Predictions
 from qaudio.zoo.store import file_hash, to_json
 
 LABELS = ["low", "noise", "high"]
+LOCK = ".zoo.lock"  # that writers of entries share
 
 
 def tiny(seed=0, arch="qcnn6_006"):

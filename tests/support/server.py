@@ -16,6 +16,8 @@ class Server:
         etag: sent with every file; None: no validator at all.
         ranges: whether Range requests are honoured.
         breaks: how many bytes each coming answer sends before the connection is cut, in order.
+        headers: sent with every file as well.
+        status: of answers with a whole file.
         requests: (path, headers) of every request so far.
     """
 
@@ -23,6 +25,8 @@ class Server:
     etag: str | None = '"one"'
     ranges: bool = True
     breaks: list[int] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 200
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
 
@@ -54,9 +58,11 @@ def serving() -> Iterator[Server]:
                 last = len(content) - 1
                 self.send_header("Content-Range", f"bytes {start}-{last}/{len(content)}")
             else:
-                self.send_response(200)
+                self.send_response(server.status)
             body = content[start:]
             self.send_header("Content-Length", str(len(body)))
+            for name, value in server.headers.items():
+                self.send_header(name, value)
             if server.etag is not None:
                 self.send_header("ETag", server.etag)
             self.end_headers()

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveragi
 import qaudio
 from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
 from qaudio.training.checkpoints import WithinEpoch, last_checkpoint
-from qaudio.training.classifier import warmup_cosine
+from qaudio.training.classifier import one_cycle_share, warmup_cosine
 from tests.support.networks import FRONTEND
 
 
@@ -373,3 +373,18 @@ def test_averaging_that_would_average_nothing_is_refused(esc50_tree):
     averaging = StochasticWeightAveraging(swa_lrs=0.01)
     with pytest.raises(ValueError, match="take Lightning's WeightAveraging or EMAWeightAveraging"):
         trainer(2, callbacks=[averaging]).fit(classifier(), data(esc50_tree))
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 10, 100])
+def test_one_cycle_runs_whatever_its_few_steps(warmup, steps):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    share = one_cycle_share(warmup, steps)
+    assert abs(share - warmup) <= 1 / steps + 1e-9
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.1, total_steps=steps, pct_start=share
+    )
+    for _ in range(steps - 1):
+        optimizer.step()
+        schedule.step()
+        assert 0 <= schedule.get_last_lr()[0] <= 0.1 + 1e-9

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,7 +18,9 @@ from qaudio.training.cli import _parse
 from qaudio.training.recipe import epoch_choice
 from qaudio.training.recorder import commit_of
 from qaudio.zoo import store
+from qaudio.zoo.store import file_hash
 from tests.support.networks import FRONTEND
+from tests.support.server import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,7 +78,22 @@ def test_what_ends_a_training_early_is_said():
         assert epoch_choice(yaml.safe_dump({"trainer": trainer})).startswith(said)
 
 
-def test_a_commit_is_named_of_what_is_as_committed(tmp_path):
+def test_no_program_that_a_repository_names_is_run(tmp_path):
+    """The settings of a stranger's folder, which git would follow, are not asked."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    recipe, ran = tmp_path / "recipe.yaml", tmp_path / "ran"
+    recipe.write_text("one")
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    hook.chmod(0o755)
+    subprocess.run(["git", "config", "core.fsmonitor", hook], cwd=tmp_path, check=True)
+    assert commit_of(recipe) is None
+    assert not ran.exists()
+
+
+def test_a_commit_is_named_of_what_is_as_committed(tmp_path, monkeypatch):
+    monkeypatch.setattr("qaudio.training.recorder.PACKAGE", tmp_path / "qaudio")
+
     def git(*arguments):
         subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
 
@@ -113,17 +131,70 @@ def test_a_score_that_the_audio_does_not_give_fails_the_test(parent, esc50_tree)
     assert main(["test", str(parent), f"--data.root={esc50_tree}"]) == 1
 
 
-def test_only_the_data_of_an_entrys_recipe_is_taken_to_test_it(parent, esc50_tree, capsys):
-    path, test = parent / "recipe.yaml", ["test", str(parent), f"--data.root={esc50_tree}"]
-    recipe = yaml.safe_load(path.read_text())
-    recipe["trainer"] |= {"callbacks": [{"class_path": "somebody.elses.Code"}], "max_epochs": "x"}
-    path.write_text(yaml.safe_dump(recipe))
-    assert main(test) == 0
-    for text in ("[]", "data: 3", "{", "data: {init_args: []}"):
-        path.write_text(text)
+@pytest.fixture
+def spoilt(parent):
+    """Change the recipe of the cross-validated entry, and its hash with it."""
+
+    def change(text=None, **sections):
+        recipe = yaml.safe_load((parent / "recipe.yaml").read_text())
+        for section, changes in sections.items():
+            recipe[section] |= changes
+        (parent / "recipe.yaml").write_text(yaml.safe_dump(recipe) if text is None else text)
+        config = json.loads((parent / "config.json").read_text())
+        config["files"]["recipe.yaml"] = file_hash(parent / "recipe.yaml")
+        (parent / "config.json").write_text(json.dumps(config))
+        return parent
+
+    return change
+
+
+@pytest.mark.parametrize("text", ["[]", "data: 3", "{", "data: {init_args: []}", "[" * 9999])
+def test_test_refuses_an_entry_whose_recipe_is_no_recipe(spoilt, esc50_tree, capsys, text):
+    entry = spoilt(text)
+    capsys.readouterr()
+    assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 1
+    assert "qcnn6_006.esc10: " in capsys.readouterr().err
+
+
+def test_test_takes_no_code_from_an_entrys_recipe(spoilt, esc50_tree):
+    entry = spoilt(
+        trainer={"callbacks": [{"class_path": "somebody.elses.Code"}], "max_epochs": "x"}
+    )
+    assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 0
+
+
+def test_test_takes_no_places_from_an_entrys_recipe(spoilt, esc50_tree, tmp_path):
+    """Packed sets, tables and caches of a stranger's choice are neither read nor written."""
+    settings = {"root": "nowhere", "packed": str(tmp_path / "packed"), "download": True,
+                "cache_dir": str(tmp_path / "cache"), "num_workers": 64, "augment": {"roll": 1.0},
+                "esc10": True, "seconds": 0.5}  # fmt: skip
+    entry = spoilt(data={"class_path": "qaudio.ESC50", "init_args": settings})
+    assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 0
+    assert not (tmp_path / "cache").exists()
+
+
+def test_test_matches_no_pattern_of_an_entrys_recipe(spoilt, capsys):
+    settings = {"group_pattern": "(a+)+$", "name": "x"}
+    entry = spoilt(data={"class_path": "qaudio.AudioFolder", "init_args": settings})
+    capsys.readouterr()
+    assert main(["test", str(entry), "--data.root=nowhere"]) == 1
+    assert "give --data.group_pattern='(a+)+$', if" in capsys.readouterr().err
+    assert main(["test", str(entry), "--data.root=nowhere", "--data.group_pattern=(b)"]) == 1
+    assert "nowhere is no folder" in capsys.readouterr().err
+
+
+def test_test_imports_no_module_that_an_entrys_recipe_names(
+    spoilt, esc50_tree, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "strangers.py").write_text("open('ran', 'w').close()\nclass Data: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("strangers.Data", "qaudio.Classifier", "os.system", None, ["qaudio.ESC50"]):
+        entry = spoilt(data={"class_path": name})
         capsys.readouterr()
-        assert main(test) == 1
-        assert "qcnn6_006.esc10: recipe.yaml is not readable" in capsys.readouterr().err
+        assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 1
+        assert "its recipe's DataModule is" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_training_without_a_recipe_or_with_a_wrong_one_is_told_briefly(recipe, capsys):
@@ -251,12 +322,108 @@ def test_trainers_that_would_fail_midway_are_refused(recipe, tmp_path, capsys, t
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("content", [b"no checkpoint", b"", None])
-def test_a_checkpoint_that_is_none_is_named(recipe, tmp_path, capsys, content):
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [("model", "lr"), ("model", "warmup"), ("model", "weight_decay"), ("model", "thaw_every"),
+     ("data", "batch_size"), ("data", "num_workers"), ("data", "root"), ("data", "fold"),
+     ("data", "esc10"), ("writer", "folder"), ("writer", "card_fold")],
+)  # fmt: skip
+def test_null_is_refused_where_a_setting_takes_none(recipe, capsys, section, name):
+    arguments = recipe(**{section: {name: None}}) if section != "model" else recipe(
+        model={"class_path": "qaudio.Classifier", "init_args": {"arch": "qcnn6_006", name: None}}
+    )  # fmt: skip
+    assert main(["train", *arguments]) == 1
+    assert f"{section}.{name} is null, and takes a value" in capsys.readouterr().err
+
+
+CKPT_COMMANDS = (["fit"], ["validate", "--data.holdout=validation"], ["test"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["timm:x.snd", "../x", "/tmp/x", "a//b", "x" * 5000, ".hidden", "a\\b", "a b", "", "a\nb"],
+)
+def test_train_refuses_a_name_that_no_entry_can_have(recipe, tmp_path, capsys, name):
+    assert main(["train", *recipe(), f"--writer.entry={name}"]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "is no entry's name" in told and len(told) < 400
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"license": "cc\t0"}, "'license' has the wrong type"),
+        ({"hub_dataset": "a\nb", "hub_task": "c"}, "'hub_benchmark.dataset_id' has the wrong"),
+    ],
+)
+def test_train_refuses_before_the_first_step_what_could_not_be_read(
+    recipe, tmp_path, capsys, settings, said, monkeypatch
+):
+    monkeypatch.setattr(qaudio.Classifier, "training_step", lambda *_: pytest.fail("it trains"))
+    assert main(["train", *recipe(writer=settings)]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "zoo" / "qcnn6_006.esc10").exists()
+
+
+@pytest.mark.parametrize("command", CKPT_COMMANDS)
+@pytest.mark.parametrize("content", [b"no checkpoint", b"", b"PK", {"a": 1}, [1], None])
+def test_checkpoint_that_is_none_is_named(recipe, tmp_path, capsys, command, content):
     other = tmp_path / "other.ckpt"
-    other.write_bytes(content) if content is not None else torch.save({"a": 1}, other)
-    assert main(["fit", *recipe(), f"--ckpt_path={other}"]) == 1
-    assert f"{other} is no checkpoint of Lightning's" in capsys.readouterr().err
+    if isinstance(content, bytes):
+        other.write_bytes(content)
+    elif content is not None:
+        torch.save(content, other)
+    assert main([*command, *recipe(), f"--ckpt_path={other}"]) == 1
+    said = "no such file" if content is None else "is no checkpoint of Lightning's"
+    assert f"{other}{':' if content is None else ''} {said}" in capsys.readouterr().err
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+@pytest.mark.parametrize("command", CKPT_COMMANDS)
+def test_checkpoint_runs_no_code(recipe, tmp_path, capsys, monkeypatch, command):
+    trap, mark = tmp_path / "trap.ckpt", tmp_path / "ran"
+    torch.save({"state_dict": {}, "x": Trap(str(mark))}, trap)
+    assert main([*command, *recipe(), f"--ckpt_path={trap}"]) == 1
+    assert "its pickle would run posix.mkdir; nothing was run" in capsys.readouterr().err
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    with serving() as server:
+        server.files["/trap.ckpt"] = trap.read_bytes()
+        assert main([*command, *recipe(), f"--ckpt_path={server.url}/trap.ckpt"]) == 1
+        assert not server.requests
+    assert "checkpoints are read from files here only" in capsys.readouterr().err
+    assert main([*command, *recipe(), f"--ckpt_path=file://{trap}"]) == 1
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("command", CKPT_COMMANDS)
+def test_checkpoint_of_another_network_is_one_line(recipe, tmp_path, capsys, command):
+    validating = ["--data.holdout=validation"] if "validate" in command else []
+    assert main(["fit", *recipe(), *validating, f"--runs={tmp_path / 'whole'}"]) == 0
+    (whole,) = (tmp_path / "whole").rglob("last.ckpt")
+    other, good = tmp_path / "other.ckpt", torch.load(whole, weights_only=True)
+    name = next(iter(good["state_dict"]))
+    for change in (
+        {"state_dict": {}},
+        {"state_dict": good["state_dict"] | {name: torch.zeros(3)}},
+        {"state_dict": good["state_dict"] | {name: 3}},
+        {"widths": 3},
+        {"widths": dict.fromkeys(good["widths"], 10**9)},
+    ):
+        torch.save(good | change, other)
+        capsys.readouterr()
+        assert main([*command, *recipe(), f"--ckpt_path={other}"]) == 1, change.keys()
+        told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("qaudio:")]
+        assert len(told) == 1 and f"{other}: not of this network" in told[0]
 
 
 def test_recipes_of_the_package_are_found_from_everywhere(tmp_path, monkeypatch):
@@ -386,8 +553,50 @@ def test_an_unfinished_run_is_not_resumed_with_other_settings(recipe, zoo, tmp_p
             f"{last}: an unfinished run with other settings (trainer.max_epochs, model.lr)" in told
         )
     assert last.read_bytes() == before and not (zoo / "qcnn6_006.esc10").exists()
-    assert main(["fit", *recipe(), "--model.lr", "0.5", f"--ckpt_path={last}"]) == 0
-    assert main(["train", *recipe(), "--model.lr", "0.5"]) == 0  # as the last one says
+
+
+def test_a_run_of_two_recipes_is_no_entry_of_either(recipe, zoo, tmp_path, capsys):
+    assert main(["fit", *recipe()]) == 0
+    last = tmp_path / "runs" / "qcnn6_006.esc10" / "seed0_fold1" / "last.ckpt"
+    longer = [*recipe(trainer={"max_epochs": 3}), "--model.lr=0.5"]
+    assert main(["fit", *longer, f"--ckpt_path={last}"]) == 0
+    assert "was trained by other settings (model.lr, trainer.max_epochs): its optimizer, lea" in (
+        capsys.readouterr().err
+    )
+    for command in (["train"], ["crossval", "--folds=[1]"], ["train", "--data.holdout=test"]):
+        assert main([*command, *longer]) == 1
+        assert "by other settings before (model.lr, trainer.max_epochs)" in capsys.readouterr().err
+    assert not (zoo / "qcnn6_006.esc10").exists()
+    last.unlink()
+    assert main(["train", *longer]) == 0
+
+
+def test_a_run_does_not_go_on_with_other_recordings_of_the_same_names(
+    recipe, esc50_tree, capsys, monkeypatch
+):
+    assert main(["fit", *recipe()]) == 0
+    for path in sorted((esc50_tree / "audio").iterdir())[:8]:
+        path.write_bytes(path.read_bytes()[:44] + bytes(2 * 8000))
+    assert main(["train", *recipe()]) == 1
+    assert "trained on other recordings of the same names: delete it" in capsys.readouterr().err
+
+
+def test_a_recorded_run_is_replaced_on_request_alone(recipe, zoo, capsys):
+    assert main(["train", *recipe()]) == 0
+    before = (zoo / "qcnn6_006.esc10" / "results.json").read_bytes()
+    assert main(["train", *recipe()]) == 1
+    assert "holds seed 0 fold 1 already: --overwrite true trains it" in capsys.readouterr().err
+    assert (zoo / "qcnn6_006.esc10" / "results.json").read_bytes() == before
+    assert main(["train", *recipe(), "--overwrite=true"]) == 0
+    assert "overwrite" not in (zoo / "qcnn6_006.esc10" / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("trainer", [{"max_epochs": 0}, {"max_steps": 0},
+                                     {"limit_train_batches": 0}])  # fmt: skip
+def test_a_network_that_was_not_trained_is_not_scored(recipe, zoo, capsys, trainer):
+    assert main(["train", *recipe(trainer=trainer)]) == 1
+    assert "not one step was trained" in capsys.readouterr().err
+    assert not (zoo / "qcnn6_006.esc10").exists()
 
 
 def test_no_fold_is_scored_with_weights_that_may_have_seen_it(recipe, zoo, tmp_path, capsys):
@@ -425,7 +634,7 @@ def test_an_interrupted_training_says_how_it_goes_on(recipe, tmp_path, capsys, m
     last = tmp_path / "runs" / "qcnn6_006.esc10" / "seed0_fold1" / "last.ckpt"
     with monkeypatch.context() as patch:
         patch.setattr(qaudio.Classifier, "training_step", interrupted)
-        assert main(["train", *recipe()]) == 1
+        assert main(["train", *recipe()]) == 130
     assert f"qaudio: interrupted: the same command goes on from {last}" in capsys.readouterr().err
     assert main(["train", *recipe()]) == 0
 

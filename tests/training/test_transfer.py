@@ -109,7 +109,11 @@ def test_probe_command_tells_what_it_does_not_take(recipe, tmp_path, capsys) -> 
     config = recipe()[1]
     assert main(["probe", "x", "--config", config, "--model.lr", "1"]) == 2
     assert "unknown option --model.lr" in capsys.readouterr().err
-    for more, said in ((["--data.nonsense=1"], "nonsense"), (["--config", "none.yaml"], "none")):
+    for more, said in (
+        (["--data.nonsense=1"], "nonsense"),
+        (["--config", "none.yaml"], "none"),
+        (["--data.batch_size=null"], "data.batch_size is null"),
+    ):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path)
             assert main(["probe", "qcnn10_050.esc10", "--config", config, *more]) == 1

@@ -236,6 +236,59 @@ def test_another_networks_file_names_the_first_tensor_that_differs(
     assert not (tmp_path / "out").exists()
 
 
+def _with(change):
+    def changed(state):
+        name = "bn0.running_var" if change == "negative" else "fc1.weight"
+        tensor = state[name].clone()
+        changes = {
+            "nan": lambda: tensor.fill_(float("nan")),
+            "infinite": lambda: tensor.double().fill_(1e300),
+            "negative": lambda: tensor.fill_(-1.0),
+            "integer": lambda: tensor.long(),
+            "boolean": lambda: tensor > 0,
+            "complex": lambda: tensor.to(torch.complex64),
+            "sparse": lambda: tensor.to_sparse(),
+            "compressed": lambda: tensor.to_sparse_csr(),
+            "quantised": lambda: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+            "nested": lambda: torch.nested.nested_tensor([tensor[0], tensor[1]]),
+            "empty": lambda: tensor.to("meta"),
+            "repeated": lambda: torch.zeros(1, 1).expand(10**6, 10**6),
+        }
+        return state | {name: changes[change]()}
+
+    return changed
+
+
+@pytest.mark.filterwarnings("ignore:.*(nested|Sparse|sparse|quantiz|TypedStorage)")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("nan", "tensor fc1.weight holds NaN or infinite values"),
+        ("infinite", "tensor fc1.weight holds NaN or infinite values"),
+        ("negative", "tensor bn0.running_var holds negative variances"),
+        ("integer", "tensor fc1.weight is of torch.int64, not floating point"),
+        ("boolean", "tensor fc1.weight is of torch.bool, not floating point"),
+        ("complex", "tensor fc1.weight is of torch.complex64, not floating point"),
+        ("sparse", "tensor fc1.weight is sparse, quantised or nested, not dense"),
+        ("compressed", "tensor fc1.weight is sparse, quantised or nested, not dense"),
+        ("quantised", ""),
+        ("nested", ""),
+        ("empty", "tensor fc1.weight holds no values, it is on meta"),
+        ("repeated", "tensor fc1.weight claims more values than the file holds"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused(cnn6_file, tmp_path, capsys, change, said) -> None:
+    content = torch.load(cnn6_file, weights_only=True)
+    content["model"] = _with(change)(content["model"])
+    torch.save(content, tmp_path / "odd.pth")
+    code, told = run_import(
+        capsys, "panns", tmp_path / "odd.pth", "--arch", "cnn6", "--out", tmp_path / "out"
+    )
+    assert code == 1 and told.count("\n") == 1 and str(tmp_path / "odd.pth") in told
+    assert said in told
+    assert not (tmp_path / "out").exists()
+
+
 def test_unknown_keys_are_named(cnn6_file, tmp_path, capsys) -> None:
     content = torch.load(cnn6_file, weights_only=True)
     content["model"] |= {f"extra{n}.weight": torch.zeros(1) for n in range(7)}

@@ -11,7 +11,8 @@ from qaudio.cards.entries import renew_card
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
 from qaudio.zoo.io import load_weights
-from tests.support.entries import LABELS, change_config, made_entry, rehash, results_of, tiny
+from qaudio.zoo.store import file_hash, to_json
+from tests.support.entries import LABELS, LOCK, change_config, made_entry, rehash, results_of, tiny
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_what_could_not_be_read_again_is_not_saved(tmp_path):
     model.labels = ["one", "two"]
     with pytest.raises(EntryError, match="would not be read again: 3 classes, 2 labels"):
         qaudio.save(model, tmp_path / "new")
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} <= {LOCK}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -182,7 +183,7 @@ def test_a_failed_save_leaves_the_old_entry_and_no_litter(entry, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         qaudio.save(tiny(seed=2), entry)
     assert {p: p.read_bytes() for p in entry.rglob("*") if p.is_file()} == before
-    assert list(entry.parent.iterdir()) == [entry]
+    assert {path.name for path in entry.parent.iterdir()} - {LOCK} == {entry.name}
 
 
 def test_fold_weights_load_by_name(entry):
@@ -241,3 +242,28 @@ def test_entries_have_the_same_line_ends_on_every_system(tmp_path, monkeypatch):
     )  # fmt: skip
     assert ends.keys() == {"recipe.yaml", "note.txt", "results.json", "README.md", "config.json"}
     assert set(ends.values()) == {"\n"}
+
+
+def broken(value=float("nan")):
+    model = tiny()
+    model.classifier.weight.data[0, 0] = value
+    return model
+
+
+def test_weights_that_are_no_numbers_are_not_saved(entry):
+    before = (entry / "config.json").read_bytes()
+    with pytest.raises(EntryError, match=r"not saved: tensor classifier\.weight holds NaN"):
+        qaudio.save(broken(), entry)
+    with pytest.raises(EntryError, match=r"not saved: tensor classifier\.weight holds NaN"):
+        qaudio.save(tiny(), entry, folds={"folds/1.safetensors": broken().state_dict()})
+    assert (entry / "config.json").read_bytes() == before
+
+
+def test_weights_that_are_no_numbers_are_not_loaded(entry):
+    for name in ("model.safetensors", "folds/1.safetensors"):
+        save_file(broken(float("inf")).state_dict(), entry / name)
+        config = json.loads((entry / "config.json").read_text())
+        config["files"][name] = file_hash(entry / name)
+        (entry / "config.json").write_text(to_json(config))
+        with pytest.raises(EntryError, match=rf"{name} .*classifier\.weight holds NaN or infinite"):
+            load_weights(entry, name)

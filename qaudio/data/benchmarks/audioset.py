@@ -14,6 +14,7 @@ from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.errors import DataError, InputError
+from qaudio.paths import expanded
 
 LISTS = {
     "balanced": ("balanced_train",),
@@ -64,7 +65,7 @@ class AudioSet(AudioDataModule):
         super().__init__(root, **settings)
         if train not in LISTS:
             raise InputError(f"train must be one of {', '.join(LISTS)}, not {train!r}")
-        self.audio = self.root / "audio" if audio is None else Path(audio).expanduser()
+        self.audio = self.root / "audio" if audio is None else expanded(audio)
         self.train_lists = LISTS[train]
         self.protocol = f"AudioSet evaluation list, trained on {train} train"
 

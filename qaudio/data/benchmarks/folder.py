@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
 import re
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qaudio.data.audio import SOUNDS, UNREAD, display_name, sound_files
+from qaudio.data.audio import CONVERT, SOUNDS, UNREAD, display_name, sound_files
 from qaudio.data.clip import Clip
-from qaudio.data.datamodule import NAMED, AudioDataModule
+from qaudio.data.datamodule import NAMED, AudioDataModule, first_of, warn
 from qaudio.data.shards import FACTS
 from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.data.splits import grouped_folds
+from qaudio.data.tables import look_alike, normal, read_rows
 from qaudio.errors import DataError, InputError
+from qaudio.paths import expanded
 from qaudio.text import UNSHOWN, shown
 
 PARTS = {
@@ -25,6 +28,8 @@ PARTS = {
 }  # fmt: skip
 SPECIAL = ("file", "label", "split", "group")
 BENCHMARKS = ("audioset", "audioset_kd", "esc10", "esc50", "gtzan", "gtzan_sample", "ravdess")
+LONGEST_LABEL = 200  # characters
+NO_LABELS = ("nan", "none", "null", "n/a", "<na>", "#n/a")  # as other programs write a gap
 UNUSABLE = re.compile(r'[/\\:*?"<>|\x00-\x1f]|^\.|\.$|^$')  # in a folder's name, on some system
 
 
@@ -90,7 +95,7 @@ class AudioFolder(AudioDataModule):
         if self.group_pattern is not None and self.group_pattern.groups < 1:
             raise InputError(f"group_pattern {group_pattern!r} has no group in parentheses")
         self.benchmark = self.dataset = name
-        self.table = None if table is None else Path(table).expanduser()
+        self.table = None if table is None else expanded(table)
         self.split_seed = split_seed
         self.groups = {}
         self._base = self.root  # that ids, which are paths, start from
@@ -114,17 +119,8 @@ class AudioFolder(AudioDataModule):
     def read_clips(self) -> tuple[list[Clip], list[str]]:
         rows = self._folder_rows() if self._rows is None else self._rows
         labels, classes = self._classes(rows)
-        for label in labels:
-            if UNSHOWN.search(label):  # it would go into config.json, cards and terminals
-                raise DataError(
-                    f"{self.table or self.root}: class '{shown(label)}' is no plain text"
-                )
-        if len(labels) < 2:
-            raise DataError(
-                f"{self.table or self.root}: fewer than two classes with clips; expected "
-                f"{self.layout}"
-            )
-        paths = [self._base / row["file"] for row in rows]
+        self._check_labels(labels)
+        paths = [_found(self._base / row["file"]) for row in rows]
         ids = [row["file"] for row in rows]
         own = [self._group(row) for row in rows]
         self.groups = {id: group for id, group in zip(ids, own, strict=True) if group is not None}
@@ -147,6 +143,53 @@ class AudioFolder(AudioDataModule):
             for path, chosen, id, fold in zip(paths, classes, ids, folds, strict=True)
         ]
         return clips, labels
+
+    def _check_labels(self, labels: list[str]) -> None:
+        """Raise DataError for classes that no entry could keep apart, or keep at all."""
+        where = self.table or self.root
+        for label in labels:
+            if UNSHOWN.search(label):  # it would go into config.json, cards and terminals
+                raise DataError(f"{where}: class '{shown(label)}' is no plain text")
+            if len(label) > LONGEST_LABEL:
+                raise DataError(
+                    f"{where}: class '{label[:20]}…' has a name of {len(label)} characters, at "
+                    f"most {LONGEST_LABEL} are taken"
+                )
+        if alike := look_alike(labels):
+            warn(
+                f"{where}: classes {alike[0]!r} and {alike[1]!r} look alike and are trained as "
+                "two: give them one name where they are one"
+            )
+        if len(labels) < 2:
+            raise DataError(
+                f"{where}: fewer than two classes with clips; expected {self.layout}"
+                f"{self._unused()}"
+            )
+        absent = sorted(label for label in labels if label.lower() in NO_LABELS)
+        if absent:
+            warn(f"{where}: class {', '.join(absent)}: is that a name, or no label at all?")
+
+    def _unused(self) -> str:
+        """What was left out, for an error."""
+        return f". Left out: {first_of(self.left_out)}" if self.left_out else ""
+
+    def _keep_used(self) -> None:
+        """A class none of whose clips can be used is no class."""
+        if self.task == "multilabel":
+            return
+        used = sorted({clip.label for clip in self._clips if isinstance(clip.label, int)})
+        if len(used) == len(self.labels):
+            return
+        gone = [label for n, label in enumerate(self.labels) if n not in used]
+        warn(f"no usable clip, so no class: {', '.join(gone)}")
+        number = {old: new for new, old in enumerate(used)}
+        self.labels = [self.labels[old] for old in used]
+        self._clips = [
+            replace(clip, label=number[clip.label])  # type: ignore[index]
+            for clip in self._clips
+        ]
+        if len(used) < 2:
+            self._check_labels(self.labels)
 
     @property
     def split_note(self) -> str:
@@ -175,8 +218,7 @@ class AudioFolder(AudioDataModule):
             raise DataError(f"{self.root} is no folder: expected {self.layout}")
         rows, empty = [], []
         self.left_out += [
-            f"{display_name(path)}: not a format that is read; convert it to WAV or FLAC"
-            for path in sound_files(self.root, UNREAD)
+            f"{display_name(path)}: {CONVERT}" for path in sound_files(self.root, UNREAD)
         ]
         for folder in sorted(self.root.iterdir()):
             if folder.name.startswith("."):
@@ -189,7 +231,7 @@ class AudioFolder(AudioDataModule):
             if not found:
                 empty.append(folder.name)
             rows += [
-                {"file": path.relative_to(self.root).as_posix(), "label": folder.name}
+                {"file": path.relative_to(self.root).as_posix(), "label": normal(folder.name)}
                 for path in found
             ]
         if rows and {row["label"].lower() for row in rows} <= PARTS.keys():
@@ -247,9 +289,7 @@ class AudioFolder(AudioDataModule):
 
     def _read_table(self, path: Path) -> list[dict[str, str]]:
         """The table's rows as text; raises DataError for what is missing or wrong in it."""
-        if not path.is_file():
-            raise DataError(f"{path} not found: --data.table must name a CSV or Parquet file")
-        rows = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
+        rows = read_rows(path)
         if not rows or "file" not in rows[0] or len(rows[0]) < 2:
             parted = rows and len(rows[0]) == 1 and re.search(r"[;\t]", next(iter(rows[0])))
             raise DataError(
@@ -291,32 +331,11 @@ def _some(names: list[str]) -> str:
     return shown(", ".join(names[:NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
-def _csv(path: Path) -> list[dict[str, str]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not in UTF-8: save it as 'CSV UTF-8'") from None
-    return [
-        {name.strip(): (value or "").strip() for name, value in row.items() if name} for row in rows
-    ]
-
-
-def _parquet(path: Path) -> list[dict[str, str]]:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError:
-        raise DataError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from None
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except ArrowInvalid as error:
-        raise DataError(f"{path} is no whole Parquet file: {error}") from None
-    return [{name.strip(): _text(value) for name, value in row.items()} for row in rows]
-
-
-def _text(value: Any) -> str:
-    """A cell as a CSV file would have it: columns of numbers with gaps are floats in Parquet."""
-    if value is None or value != value:
-        return ""
-    whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
-    return str(int(value) if whole else value).strip()
+def _found(path: Path) -> Path:
+    """A file's path as the disk has it, which may be in Unicode's other form."""
+    if not path.exists():
+        for form in ("NFC", "NFD"):
+            other = Path(unicodedata.normalize(form, str(path)))
+            if other.exists():
+                return other
+    return path

@@ -28,7 +28,7 @@ from qaudio.deploy.onnx.modules import Form, FrontendGraph, NetworkGraph
 from qaudio.deploy.onnx.runtime import session
 from qaudio.errors import AudioError, InputError
 from qaudio.frontend import Frontend, FrontendConfig, pad_to
-from qaudio.models.base import AudioModel, evaluating
+from qaudio.models.base import AudioModel, check_model, check_weights
 from qaudio.paths import replacing
 
 if TYPE_CHECKING:
@@ -86,15 +86,19 @@ def export_onnx(
         ExportError: for a network that does not export, or whose logits in onnxruntime differ
             from PyTorch's by more than 1e-4 of their range, or too few sounds that calibrate. No
             file is left then.
+        ValueError: for weights that are NaN or infinite.
+        TypeError: for something else than a model, or weights that are computed from others.
     """
     path = Path(path)
     if path.suffix != ".onnx":
         raise ExportError(f"{path}: the file's name must end in .onnx")
     if calibrate is not None and form == "products":
         raise ExportError("int8 takes quaternion convolutions as real matrices, not as products")
-    model = copy.deepcopy(model).cpu().float()
+    check_model(model, changed=True)
+    check_weights(model.state_dict())
+    model = copy.deepcopy(model).cpu().float().eval()
     clips = [] if calibrate is None else _clips(calibrate, model)
-    with evaluating(model), tqdm(total=4, unit="step", delay=2, leave=False, disable=None) as bar:
+    with tqdm(total=4, unit="step", delay=2, leave=False, disable=None) as bar:
         network = _network(model, "matrix" if clips else form)
         bar.update()
         front = None if features else _frontend(model.frontend.config)
@@ -127,7 +131,9 @@ def export_onnx(
 
 def _network(model: AudioModel, form: Form) -> onnx.ModelProto:
     module = NetworkGraph(model, form)
-    example = model.features(torch.zeros(2, max(model.sample_rate, 2 * model.min_samples)))
+    example = model.features(
+        torch.zeros(2, max(model.sample_rate, 2 * model.min_samples), dtype=torch.float32)
+    )
     return _graph(module, example, "features", "logits", 2, "frames", model.min_frames)
 
 
@@ -157,7 +163,8 @@ def _graph(
 
 @lru_cache(maxsize=4)
 def _frontend(config: FrontendConfig) -> onnx.ModelProto:
-    module, example = FrontendGraph(Frontend(config)), torch.zeros(2, 4 * config.n_fft)
+    module = FrontendGraph(Frontend(config))
+    example = torch.zeros(2, 4 * config.n_fft, dtype=torch.float32)
     least = config.n_fft // 2 + 1  # reflect padding takes no less
     return _graph(module, example, "waveform", "features", 1, "samples", least)
 
@@ -327,10 +334,10 @@ def _logits(
 def _trial(samples: int) -> Tensor:
     """Noise, silence and a clipped sweep, (3, samples)."""
     generator = torch.Generator().manual_seed(samples)
-    noise = 0.1 * torch.randn(samples, generator=generator)
+    noise = 0.1 * torch.randn(samples, generator=generator, dtype=torch.float32)
     phase = torch.linspace(0, 1, samples, dtype=torch.float64).square() * samples / 8
     sweep = (2 * torch.sin(2 * torch.pi * phase)).clamp(-1, 1).float()
-    return torch.stack([noise, torch.zeros(samples), sweep + 0.01 * noise])
+    return torch.stack([noise, torch.zeros_like(noise), sweep + 0.01 * noise])
 
 
 def _difference(expected: np.ndarray, found: np.ndarray) -> float:

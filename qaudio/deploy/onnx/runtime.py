@@ -71,10 +71,15 @@ class OnnxModel:
             waveform = np.pad(waveform, ((0, 0), (0, missing)))
         return self.session.run(["logits"], {"waveform": waveform})[0]
 
+    @property
+    def task(self) -> str:
+        """The model's task: "multiclass" (softmax) or "multilabel" (sigmoid)."""
+        return str(self.metadata["task"])
+
     def probabilities(self, waveform: np.ndarray, sample_rate: int | None = None) -> np.ndarray:
         """Softmax or sigmoid of the logits, by the model's task; arguments as `logits`."""
         logits = self.logits(waveform, sample_rate).astype(np.float64)
-        if self.metadata["task"] == "multilabel":
+        if self.task == "multilabel":
             return 0.5 * (1 + np.tanh(logits / 2))
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)

@@ -1,6 +1,7 @@
 import csv
 import os
 import shutil
+import unicodedata
 from collections import Counter
 from types import SimpleNamespace
 
@@ -147,7 +148,84 @@ def test_class_weights_count_the_segments_that_train(tree, write_sound):
     assert mean == pytest.approx(1)
 
 
+def test_class_folders_that_differ_in_form_alone_are_one_class(sound_tree):
+    folders = ("caf\u00e9", "cafe\u0301", "tea", "tea ")
+    root = sound_tree("sounds", [f"{folder}/{n}.wav" for folder in folders for n in range(5)])
+    clips, labels = small(root).read_clips()
+    assert labels == ["caf\u00e9", "tea"]
+    assert Counter(clip.label for clip in clips) == {0: 10, 1: 10}
+    assert len({clip.id for clip in clips}) == 20
+
+
+@pytest.mark.parametrize(("one", "two"), [("Tea", "tea"), ("1", "1.0"), ("a  b", "a b")])
+def test_classes_that_look_alike_are_named(sound_tree, table, one, two):
+    root = sound_tree("sounds", [f"{name}/{n}.wav" for name in (one, two) for n in range(5)])
+    rows = [(f"{name}/{n}.wav", name) for name in (one, two) for n in range(5)]
+    for data in (small(root), small(root, table=table(("file", "label"), *rows))):
+        with pytest.warns(UserWarning, match=f"classes '{one}' and '{two}' look alike and are"):
+            assert data.read_clips()[1] == sorted((one, two))
+
+
+def test_a_label_that_other_programs_write_for_a_gap_is_named(tree, table):
+    rows = [(file, "nan" if file == FILES[3] else file.split("/")[0]) for file in FILES]
+    with pytest.warns(UserWarning, match="class nan: is that a name, or no label at all"):
+        small(tree, table=table(("file", "label"), *rows)).read_clips()
+
+
+def test_a_class_name_without_end_is_refused(tree, table):
+    rows = [(file, "x" * 20_000 if n else "y") for n, file in enumerate(FILES)]
+    with pytest.raises(DataError, match="has a name of 20000 characters, at most 200"):
+        small(tree, table=table(("file", "label"), *rows)).read_clips()
+
+
+def test_a_class_without_usable_clips_is_no_class(tree):
+    (tree / "maybe").mkdir()
+    (tree / "maybe" / "a.wav").write_bytes(b"no sound")
+    data = small(tree)
+    with pytest.warns(UserWarning, match="no usable clip, so no class: maybe"):
+        data.setup()
+    assert data.labels == ["no", "yes"]
+    assert {batch for one in data.test_dataloader() for batch in one["label"].tolist()} == {0, 1}
+
+
+def test_too_few_classes_say_what_was_left_out(sound_tree):
+    root = sound_tree("sounds", [f"a/{n}.wav" for n in range(5)])
+    (root / "b").mkdir()
+    (root / "b" / "phone.m4a").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"fewer than two classes.*Left out: .*phone\.m4a: not a"):
+        small(root).setup()
+
+
+def test_classes_that_a_split_leaves_without_clips_are_named(tree, table, sound_tree):
+    rows = [(file, file.split("/")[0], "train" if n < 19 else "test") for n, file in
+            enumerate(FILES)]  # fmt: skip
+    data = small(tree, table=table(("file", "label", "split"), *rows))
+    with pytest.warns(UserWarning, match="leaves no training clip of: yes; it is never trained"):
+        data.setup()
+    sound_tree("sounds", ["rare/a.wav"])
+    with pytest.warns(UserWarning, match="leaves no scored clip of: rare; it is not scored"):
+        for fold in range(1, 6):
+            small(tree, fold=fold).setup()
+
+
+@pytest.mark.parametrize("suffix", [".aifc", ".wave", ".snd", ".W64", ".caf", ".mp2"])
+def test_what_libsndfile_reads_is_looked_for(tree, write_sound, suffix):
+    kinds = {".aifc": "AIFF", ".wave": "WAV", ".snd": "AU", ".W64": "W64", ".caf": "CAF",
+             ".mp2": "WAV"}  # fmt: skip
+    write_sound(tree / "no" / f"one{suffix}", format=kinds[suffix])
+    assert f"no/one{suffix}" in {clip.id for clip in small(tree).read_clips()[0]}
+
+
 # Tables.
+
+
+def test_files_of_a_table_are_found_in_unicodes_other_form(sound_tree, table):
+    there = [f"{label}/cafe\u0301{n}.wav" for label in ("no", "yes") for n in range(5)]
+    root = sound_tree("sounds", there)
+    rows = [(unicodedata.normalize("NFC", file), file.split("/")[0]) for file in there]
+    data = small(root, table=table(("file", "label"), *rows))
+    data.setup()
+    assert not data.left_out
 
 
 def test_a_split_column_is_the_split(tree, table):
@@ -276,7 +354,7 @@ def test_formats_that_are_not_read_are_named(tree):
         ([("name", "label"), ("a", "b")], "expected a column file"),
         ([("file",), ("a",)], "expected a column file"),
         ([("file", "label"), ("a.wav", "")], "row 2: label missing"),
-        ([("file", "label"), ("a.wav",)], "row 2: label missing"),
+        ([("file", "label"), ("a.wav",)], "row 2: 1 cells under 2 columns"),
         ([("file", "label"), ("a.wav", "x"), ("./a.wav", "y")], "row 3: a.wav is listed twice"),
         ([("file", "label", "split"), ("a.wav", "x", "half")], "split must be train, validation"),
         ([("file", "dog"), ("a.wav", "maybe")], "row 2: dog must be 0 or 1, not 'maybe'"),

@@ -1,0 +1,105 @@
+"""Tables of files and labels, CSV or Parquet, as rows of text; and names that look alike."""
+
+from __future__ import annotations
+
+import csv
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from qaudio.errors import DataError
+from qaudio.text import shown
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table, cell by column, all text; blanks around cells are none of it.
+
+    Cells and columns are in Unicode's composed form (NFC), but for those of the column `file`: a
+    file may have its name in the other.
+
+    Raises:
+        DataError: for a table that is not there or not readable, columns of one name, and rows of
+            another length than the header; names the row.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} not found: --data.table must name a CSV or Parquet file")
+    is_parquet = path.suffix.lower() in (".parquet", ".pq")
+    columns, rows = _parquet(path) if is_parquet else _csv(path)
+    names = [normal(name) for name in columns]
+    doubled = sorted({name for name in names if name and names.count(name) > 1})
+    if doubled:
+        raise DataError(f"{path}: two columns are named {shown(doubled[0])!r}: rename one")
+    return [
+        {
+            name: cell.strip() if name == "file" else normal(cell)
+            for name, cell in zip(names, row, strict=True)
+            if name
+        }
+        for row in rows
+    ]
+
+
+def normal(text: str) -> str:
+    """Text without blanks around it, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def look_alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two of several names that differ in case, blanks, width or the form of a number alone."""
+    seen: dict[str, str] = {}
+    for name in names:
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        if re.fullmatch(r"[+-]?\d+(\.\d*)?", plain):
+            plain = str(float(plain))
+        if plain in seen:
+            return seen[plain], name
+        seen[plain] = name
+    return None
+
+
+def _csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            table = csv.reader(file, strict=True)
+            columns = next(table, [])
+            rows: list[list[str]] = []
+            for row in table:
+                if not row:
+                    continue
+                if any("\0" in cell for cell in row):
+                    raise csv.Error("it holds NUL: it is no text")
+                if len(row) != len(columns):
+                    raise DataError(
+                        f"{path}: row {len(rows) + 2}: {len(row)} cells under {len(columns)} "
+                        "columns: quote what has commas in it"
+                    )
+                rows.append(row)
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not in UTF-8: save it as 'CSV UTF-8'") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: line {table.line_num} is not readable: {error}") from None
+    return columns, rows
+
+
+def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise DataError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from None
+    try:
+        table = parquet.ParquetFile(path).read()
+        columns = [column.to_pylist() for column in table.columns]
+    except (ArrowException, OSError, ValueError) as error:
+        fault = str(error).partition("\n")[0]
+        raise DataError(f"{path} is no whole Parquet file: {fault}") from None
+    return table.column_names, [[_text(cell) for cell in row] for row in zip(*columns, strict=True)]
+
+
+def _text(value: Any) -> str:
+    """A cell as a CSV file would have it: columns of numbers with gaps are floats in Parquet."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
+    return str(int(value) if whole else value)
