@@ -74,7 +74,7 @@ def fingerprint(source: str, model: Any) -> str:
         digest.update(json.dumps(model.config, sort_keys=True).encode())
         for name, tensor in model.state_dict().items():
             digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+            digest.update(tensor.cpu().double().numpy().tobytes())  # numpy lacks bfloat16
     return digest.hexdigest()
 
 
