@@ -276,7 +276,7 @@ def test_a_name_is_no_model():
 
 @pytest.mark.parametrize("audio", [[0.0, 0.1], None])
 def test_what_is_no_sound_is_refused(tiny_model, audio):
-    with pytest.raises(TypeError, match="audio must be a path, a file .* array or a tensor, not "):
+    with pytest.raises(TypeError, match=r"audio must be a path, a file .* array or a tensor, not "):
         predict(tiny_model, audio)
 
 

@@ -183,7 +183,7 @@ def _describe(options: argparse.Namespace, found: Survey, seconds: float) -> Non
         "the split; --data.group_pattern or a table's column group keeps them together"
     )
     print(f"{options.folder}: {len(lengths)} recordings of {len(found.counts)} classes: {classes}")
-    print(f"lengths: {lengths[0]:.2g} to {lengths[-1]:.3g} s, median {middle:.3g} s; {groups}")
+    print(f"lengths: {lengths[0]:.3g} to {lengths[-1]:.3g} s, median {middle:.3g} s; {groups}")
     if found.unreadable:
         print(f"{len(found.unreadable)} left out: " + "; ".join(found.unreadable[:SHOWN])
               + ("; …" if len(found.unreadable) > SHOWN else ""))  # fmt: skip

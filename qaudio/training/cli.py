@@ -270,7 +270,10 @@ def recipe_data(recipe: str, arguments: list[str]) -> AudioDataModule:
         except ArgumentError as error:
             raise EntryError(f"{recipe}: {error}") from None
         _refuse_null("data", import_object(found.data.class_path), found.data.init_args)
-        return parser.instantiate_classes(found).data
+        try:
+            return parser.instantiate_classes(found).data
+        except ValueError as error:
+            raise _refused(error) from None
 
 
 def _given(arguments: list[str], name: str) -> bool:
@@ -308,10 +311,13 @@ def _parse(
                 },
             )
         except ValueError as error:
-            # jsonargparse buries what a constructor refuses in a list of all its settings.
-            buried = str(error).startswith("Does not validate") and error.__cause__
-            said = buried or error
-            raise said if isinstance(said, QaudioError) else InputError(str(said)) from None
+            raise _refused(error) from None
+
+
+def _refused(error: ValueError) -> QaudioError:
+    """What a constructor refuses, which jsonargparse buries in a list of all its settings."""
+    said = (str(error).startswith("Does not validate") and error.__cause__) or error
+    return said if isinstance(said, QaudioError) else InputError(str(said))
 
 
 def _at_hand(argument: str) -> str:

@@ -165,6 +165,16 @@ def test_bad_folders_are_told_in_one_line(tones, finetune, tmp_path, spoil, said
     assert not (tmp_path / "models").exists()
 
 
+def test_what_the_recordings_settings_cannot_be_is_told_in_one_line(tones, finetune):
+    for arguments, said in (
+        (["--name", "esc10"], "name 'esc10' is a benchmark's"),
+        (["--table", "none.csv"], "none.csv not found"),
+        (["--data.nonsense", "1"], "nonsense"),
+    ):
+        code, _, err = finetune(tones, *arguments)
+        assert code == 1 and said in err and err.count("\n") == 1
+
+
 def test_options_and_overrides_of_one_thing_are_refused(tones, finetune):
     for override, own in (("--data.seconds=2", "--seconds"), ("--writer.folder=x", "--out")):
         code, _, err = finetune(tones, override)
