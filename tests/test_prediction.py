@@ -244,10 +244,15 @@ def test_a_name_is_no_model():
         predict("qcnn10_050.esc10", noise(1.0))
 
 
-@pytest.mark.parametrize("audio", [[0.0, 0.1], b"RIFF", None])
+@pytest.mark.parametrize("audio", [[0.0, 0.1], 3, None])
 def test_what_is_no_sound_is_refused(tiny_model, audio):
-    with pytest.raises(TypeError, match="audio must be a path, a numpy array or a tensor, not "):
+    with pytest.raises(TypeError, match=r"audio must be a path, a file .* or a tensor, not "):
         predict(tiny_model, audio)
+
+
+def test_bytes_that_are_no_sound_are_refused(tiny_model):
+    with pytest.raises(AudioError, match="audio: not a readable sound file"):
+        predict(tiny_model, b"RIFF")
 
 
 def test_short_sounds_are_padded_where_the_training_did(tiny_model):

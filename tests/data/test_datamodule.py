@@ -266,7 +266,7 @@ def test_weights_of_another_split_are_not_trained_on(esc50_tree):
         (2, TrainerFn.FITTING, True), (2, TrainerFn.TESTING, False), (1, TrainerFn.FITTING, False)
     ):  # fmt: skip
         data = module(esc50_tree, fold=fold)
-        data.trainer = SimpleNamespace(state=SimpleNamespace(fn=fn))
+        data.trainer = SimpleNamespace(state=SimpleNamespace(fn=fn), lightning_module=None)
         if refused:
             with pytest.raises(DataError, match="fold 1, not 2; scored 1, not 2"):
                 data.load_state_dict(kept)
