@@ -12,7 +12,7 @@ import pytest
 import qaudio
 from qaudio.cards import files as card_files
 from qaudio.cards.confusion import draw
-from qaudio.cards.entries import renew_card
+from qaudio.cards.entries import add_transfer, renew_card
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
 from qaudio.text import markdown
@@ -177,13 +177,39 @@ def test_names_of_classes_are_text_in_picture_and_card(entry, tmp_path, names):
     assert len(re.findall(r"(?<!\\)\|", row)) == 5
 
 
-def test_renew_card_loses_nothing_that_is_written_meanwhile(entry, monkeypatch):
+def test_what_was_heard_and_carried_over_is_text_in_the_card(entry, tmp_path):
+    predictions = Predictions.load(entry / "predictions.npz")
+    row = {"recordings": 1, "hours": 0.5, "licence": "<b>CC|0</b>"}
+    heard = {"sources": {"a|b": row}, "hours": 0.5, "held_out": ["`c`"], "overlap_check": "[d](e)"}
+    teaching = {"teacher": "x.audioset", "tagged_from": 0.3, "least_tagged": 5, "heard": heard}
+    made = qaudio.save(
+        qaudio.load(entry), tmp_path / "odd", predictions=predictions, recipe="model: {}\n",
+        results=results_of(predictions, "odd") | {"teaching": teaching},
+    )  # fmt: skip
+    add_transfer(made, [score_of(made) | {"protocol": "f|g; probe"}])
+    assert qaudio.verify(made)
+    card = (made / "README.md").read_text()
+    assert "| a\\|b | 1 | 0.50 | \\<b\\>CC\\|0\\</b\\> |" in card
+    assert "held out: \\`c\\`. " in card and "benchmarks: \\[d\\](e)." in card
+    assert "| f\\|g; probe | " in card
+
+
+def score_of(entry):
+    """A score as `qaudio probe` makes it, of an entry's own predictions."""
+    results = json.loads((entry / "results.json").read_text())
+    return {name: results[name] for name in ("benchmark", "dataset", "protocol", "result")} | {
+        "predictions": Predictions.load(entry / "predictions.npz")
+    }
+
+
+@pytest.mark.parametrize("how", ["card", "scores"])
+def test_what_is_written_meanwhile_is_not_lost(entry, tmp_path, monkeypatch, how):
     """Another process that saves waits until the card is written, and its entry stays."""
     (entry / "README.md").write_text("old")
     config = json.loads((entry / "config.json").read_text())
     config["files"]["README.md"] = file_hash(entry / "README.md")
     (entry / "config.json").write_text(to_json(config))
-    newer = entry.parents[1] / "newer" / entry.name
+    newer = tmp_path / "newer" / entry.name
     shutil.copytree(entry, newer)
     (newer / "recipe.yaml").write_text("newer\n")
     config["files"]["recipe.yaml"] = file_hash(newer / "recipe.yaml")
@@ -206,6 +232,9 @@ def test_renew_card_loses_nothing_that_is_written_meanwhile(entry, monkeypatch):
         return write(*given)
 
     monkeypatch.setattr(card_files, "write", slowly)
-    assert renew_card(entry)
+    if how == "card":
+        assert renew_card(entry)
+    else:
+        add_transfer(entry, [score_of(entry)])
     assert others[0].wait(30) == 0
     assert (entry / "recipe.yaml").read_text() == "newer\n"
