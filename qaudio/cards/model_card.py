@@ -313,6 +313,8 @@ def _classes(config: dict[str, Any], predictions: Predictions, metric: str) -> s
     lines = ["| class | clips | " + (f"{metric} | most often taken for |" if single else "AP |")]
     lines.append("|---|---|---|---|" if single else "|---|---|---|")
     for n, (name, score) in enumerate(zip(names, scores, strict=True)):
+        if score is None and len(scores) > FOLDED:
+            continue  # of hundreds of classes those that no clip has
         held = predictions.label == n if single else predictions.label[:, n] > 0
         clips = len(np.unique(predictions.clip[held]))
         cells = [name, str(clips), "" if score is None else percent(score)]

@@ -518,7 +518,7 @@ def _fit(
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the one into the other
         kept = f"the same command goes on from {last}" if last.is_file() else "no epoch was ended"
         raise KeyboardInterrupt(kept) from None
-    if cli.trainer.global_step == 0:
+    if cli.trainer.global_step == 0 and cli.model.source is None:
         raise EntryError(
             "not one step was trained (max_epochs, max_steps, max_time, limit_train_batches): "
             "nothing is scored"

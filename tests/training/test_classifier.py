@@ -291,7 +291,7 @@ def test_warmup_cosine_rises_falls_and_ends_at_zero():
     ("setting", "said"),
     [
         ({"optimizer": "sgd"}, "optimizer must be one of adamw, adam, not 'sgd'"),
-        ({"schedule": "step"}, "schedule must be one of cosine, one_cycle, constant"),
+        ({"schedule": "step"}, "schedule must be one of cosine, one_cycle, trapezoidal, constant"),
         ({"task": "regression"}, "task must be one of multiclass, multilabel"),
         ({"freeze": "all"}, "freeze must be one of none, backbone, gradual"),
         ({"warmup": 5}, "warmup is a share, 0 to 1, not 5"),
