@@ -154,7 +154,36 @@ def index(folder: Path | None = None) -> str:
                 "Latency, batch 1, front-end included, and after `qaudio.optimize`: "
                 f"{'; '.join(sorted(devices))}."
             )
+    parts += _carried_over(folder)
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _carried_over(folder: Path | None) -> list[str]:
+    """Scores of entries on benchmarks that they were not trained on, each protocol apart."""
+    found: dict[str, list[tuple[float, str]]] = {}
+    for members in _by_protocol(folder).values():
+        for one in members.values():
+            for probed in one.get("transfer", []):
+                result = probed["result"]
+                row = (
+                    f"| [{one['entry']}](zoo/{one['entry']}/README.md) | {percent(result['mean'])}"
+                    f"{spread(result['std'])} | {interval(result['interval95'])} | "
+                    f"{one['cost']['params']:,} |"
+                )
+                found.setdefault(probed["protocol"], []).append((-result["mean"], row))
+    if not found:
+        return []
+    parts = [
+        "## Carried over",
+        "What embeddings and tags are worth on benchmarks that a network was not trained on: a "
+        "linear probe is fitted for each fold on the others; parameters are those of the whole "
+        "network, its own classifier included.",
+    ]
+    head = "| entry | accuracy | 95 % interval | parameters |\n|---|---|---|---|"
+    for protocol in sorted(found):
+        rows = "\n".join(row for _, row in sorted(found[protocol]))
+        parts.append(f"{protocol}:\n\n{head}\n{rows}")
+    return parts
 
 
 def picks(folder: Path | None = None) -> str:

@@ -324,3 +324,24 @@ def test_the_index_has_every_column(results, tmp_path):
     assert head.count("|") == line.count("|") == row.count("|") == 10
     assert "zoo/qcnn10_050.esc10_pruned50/README.md" in row
     assert row.endswith(f"| {results['cost']['bytes']:,} | cc-by-3.0 |")
+
+
+def test_index_lists_transferred_scores_by_protocol(results, tmp_path):
+    for name, mean in (("a.made", 0.7), ("b.made", 0.8)):
+        (tmp_path / name).mkdir()
+        probed = [
+            {
+                "protocol": protocol,
+                "result": results["result"] | {"mean": mean, "metric": "accuracy"},
+            }
+            for protocol in ("five folds; linear probe", "five folds; zero-shot by label map")
+        ]
+        (tmp_path / name / "config.json").write_text('{"license": null}')
+        (tmp_path / name / "results.json").write_text(
+            json.dumps(results | {"entry": name, "transfer": probed})
+        )
+    text = index(tmp_path).partition("## Carried over")[2]
+    first, second = text.split("five folds; zero-shot by label map:")
+    for part in (first, second):
+        assert part.index("[b.made]") < part.index("[a.made]")
+        assert "80.0 %" in part and "70.0 %" in part
