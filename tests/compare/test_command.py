@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import stat
@@ -128,7 +129,7 @@ def test_a_path_that_cannot_be_written_is_told_before_the_work(
 @pytest.mark.parametrize("module", [plots, html], ids=["plot", "html"])
 def test_a_failure_leaves_the_old_files_and_no_litter(run, zoo, tmp_path, monkeypatch, module):
     def fail(*_):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(module, "draw" if module is plots else "render", fail)
     out = tmp_path / "out"
