@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-Freeze = Literal["none", "backbone", "gradual"]
+Freeze = Literal["none", "norms", "backbone", "gradual"]
 
 
 def stages(net: nn.Module) -> list[nn.Module]:
@@ -21,7 +21,7 @@ def stages(net: nn.Module) -> list[nn.Module]:
 
 def learning(count: int, freeze: Freeze, epoch: int, thaw_every: int) -> int:
     """How many of so many stages, counted from the classifier, learn in an epoch (from 0)."""
-    if freeze == "none":
+    if freeze in ("none", "norms"):
         return count
     return 1 if freeze == "backbone" else min(count, 1 + epoch // thaw_every)
 
@@ -40,3 +40,7 @@ def apply(net: nn.Module, freeze: Freeze, epoch: int, thaw_every: int) -> None:
         own.requires_grad_(not frozen)
     for part in frozen:
         part.eval().requires_grad_(False)
+    if freeze == "norms":
+        for layer in net.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.eval()

@@ -106,3 +106,22 @@ def test_probe_first_starts_from_the_classifier_of_a_linear_probe(esc50_tree) ->
 def test_probe_first_needs_a_source_and_one_label_a_clip(settings) -> None:
     with pytest.raises(ValueError, match="probe_first goes with a source"):
         qaudio.Classifier(**settings, probe_first=True)
+
+
+def test_frozen_norms_keep_their_statistics_and_learn_their_weights(esc50_tree):
+    seed_everything(0, verbose=False)
+    module = Made(source="made", lr=0.01, freeze="norms")
+    data = qaudio.ESC50(str(esc50_tree), esc10=True, seconds=0.25, batch_size=8)
+    before = {k: v.clone() for k, v in module.build(["a", "b", "c"], None).state_dict().items()}
+    Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False,
+    ).fit(module, data)  # fmt: skip
+    after = module.net.state_dict()
+    norms = [name for name in after if "running" in name]
+    assert norms
+    for name in norms:
+        expected = torch.zeros(()) if "mean" in name else torch.ones(())
+        assert torch.equal(after[name], expected.expand_as(after[name])), name
+        weight = name.rpartition(".")[0] + ".weight"
+        assert not torch.equal(after[weight], before[weight]), weight
