@@ -57,9 +57,10 @@ class Classifier(LightningModule):
         mixup, spec_augment: on the front-end's output in training; None: off.
         block_dropout, head_dropout: rates in training; None: the architecture's.
         freeze: "norms" trains all weights and keeps the BatchNorm statistics of the source, which a
-            few batches of few clips would spoil; "backbone" trains the classifier alone; "gradual" begins so and thaws the next stage
-            before it every `thaw_every` epochs. Frozen stages keep their BatchNorm statistics and
-            drop nothing inside; the dropout between stages, of the two rates above, goes on.
+            few batches of few clips would spoil; "backbone" trains the classifier alone; "gradual"
+            begins so and thaws the next stage before it every `thaw_every` epochs. Frozen stages
+            keep their BatchNorm statistics and drop nothing inside; the dropout between stages, of
+            the two rates above, goes on.
         thaw_every: epochs, with freeze "gradual".
         probe_first: start from the classifier that logistic regression finds on the source's
             embeddings of the training clips; for one label a clip.
