@@ -81,7 +81,7 @@ def _parametrised(model):
 
 
 def _compiled(model):
-    model.head_dropout = torch.compile(model.head_dropout)
+    model.head_dropout = torch.compile(model.head_dropout, backend="eager")
 
 
 @pytest.mark.parametrize(

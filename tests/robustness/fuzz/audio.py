@@ -193,18 +193,18 @@ def try_out(cases: Sequence[int], begin: Begin, *, seed: int, entry: str) -> dic
 
 
 def _predicted(paths: dict[int, Path], begin: Begin, entry: str) -> dict[int, Outcome]:
-    from qaudio import prediction
     from qaudio.cli import main
     from qaudio.data.audio import display_name
+    from qaudio.inference import files
 
     numbers = {os.fspath(path): case for case, path in paths.items()}
-    real = prediction.analyse
+    real = files.analyse
 
     def analyse(model, audio, **settings):
         begin(numbers[audio])
         return real(model, audio, **settings)
 
-    with captured() as texts, mock.patch.object(prediction, "analyse", analyse):
+    with captured() as texts, mock.patch.object(files, "analyse", analyse):
         try:
             code = main(["predict", "--json", "--model", entry, "--", *numbers])
         except BaseException as error:
