@@ -186,20 +186,19 @@ def _carried_over(folder: Path | None) -> list[str]:
 
 def picks(folder: Path | None = None) -> str:
     """The README's table: a few entries, each with what it is for."""
-    rows = ["| for | entry | score | parameters | latency (10 s) |", "|---|---|---|---|---|"]
+    rows = ["| for | entry | score | parameters | MACs (10 s) |", "|---|---|---|---|---|"]
     for name, use in PICKS.items():
         path = (entries() if folder is None else {p.name: p for p in folder.glob("*")}).get(name)
         if path is None:
             continue
         one = read_json(path / "results.json")
         cost = one["cost"]
-        latency = _milliseconds(cost["latency"]) if cost["latency"] else ""
         metric = one["result"]["metric"]
         if "teaching" in one:
             metric += " of its teacher's tags"
         rows.append(
             f"| {use} | [{name}](zoo/{name}/README.md) | {score(one)} {metric} | "
-            f"{cost['params']:,} | {latency} |"
+            f"{cost['params']:,} | {cost['macs'] / 1e9:.3f} G |"
         )
     return "\n".join(rows)
 
