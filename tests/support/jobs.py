@@ -33,6 +33,7 @@ from qaudio.data.pack import pack
 from qaudio.data.shards import PackedClips
 from qaudio.evaluation.predictions import Predictions
 from qaudio.training import cli  # noqa: F401  (heavy, and wanted before the fork)
+from qaudio.zoo.store import read_results
 from tests.support.esc50 import SETTINGS, make_esc50
 from tests.support.hub import Repository, hub_on_loopback
 from tests.support.networks import FRONTEND
@@ -107,7 +108,10 @@ def jobs(top: Path) -> dict[str, Job]:
     def saving(folder: Path, seed: int = 1) -> int:
         return _guarded(lambda: 0 * len(str(qaudio.save(toy(seed), folder / "entry"))))
 
-    train, cross = training("train", "--data.fold=2"), training("crossval", "--folds=[1,2]")
+    train, cross = (
+        training("train", "--data.fold=2", "--overwrite=true"),
+        training("crossval", "--folds=[1,2]"),
+    )
     first = training("crossval", "--folds=[1]")
     pull = lambda folder: ["pull", SOURCE, "--out", str(folder / "entry")]  # noqa: E731
     return {
@@ -138,7 +142,7 @@ def trained(folder: Path) -> dict:
     facts: dict = {}
     for path in sorted((folder / "zoo").glob("[!.]*/config.json")):
         verify(path.parent)
-        stored = qaudio.zoo.io.read_results(path.parent)
+        stored = read_results(path.parent)
         facts[path.parent.name] = {
             "weights": {
                 weights.relative_to(path.parent).as_posix(): digest(load_file(weights))
