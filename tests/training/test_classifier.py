@@ -293,7 +293,7 @@ def test_warmup_cosine_rises_falls_and_ends_at_zero():
         ({"optimizer": "sgd"}, "optimizer must be one of adamw, adam, not 'sgd'"),
         ({"schedule": "step"}, "schedule must be one of cosine, one_cycle, trapezoidal, constant"),
         ({"task": "regression"}, "task must be one of multiclass, multilabel"),
-        ({"freeze": "all"}, "freeze must be one of none, backbone, gradual"),
+        ({"freeze": "all"}, "freeze must be one of none, norms, backbone, gradual"),
         ({"warmup": 5}, "warmup is a share, 0 to 1, not 5"),
         ({"label_smoothing": 2.0}, "label_smoothing is a share"),
         ({"label_smoothing": 0.1, "task": "multilabel"}, "label_smoothing is for one label"),
