@@ -17,6 +17,7 @@ from qaudio import __version__
 from qaudio.commands import (
     compare,
     embed,
+    explain,
     export,
     finetune,
     import_,
@@ -102,9 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     add_debug(parser)
     commands = Commands(parser)
     for module in (
-        list_, info, predict, embed, probe, compare, verify, prune, import_, export, push, pull,
-        finetune,
-        training, study, pack,
+        list_, info, predict, embed, explain, probe, compare, verify, prune, import_, export,
+        push, pull, finetune, training, study, pack,
     ):  # fmt: skip
         module.register(commands)
     return parser
