@@ -131,7 +131,7 @@ def _run(options: argparse.Namespace) -> tuple[int, str | None]:
         if options.show_recipe:
             return 0, _shown_recipe(arguments, options)
         if options.probe_only:
-            from qaudio.training.cli import probe
+            from qaudio.training.subcommands import probe
 
             results = {"baselines": probe(arguments)}
         else:
@@ -194,7 +194,7 @@ def _describe(options: argparse.Namespace, found: Survey, seconds: float) -> Non
 
 
 def _shown_recipe(arguments: list[str], options: argparse.Namespace) -> str:
-    from qaudio.training.cli import resolved
+    from qaudio.training.subcommands import resolved
 
     table = f" --data.table {shlex.quote(options.table)}" if options.table else ""
     command = (

@@ -42,7 +42,7 @@ def run(name: str, arguments: list[str]) -> int:
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
     from torch import OutOfMemoryError
 
-    from qaudio.training.cli import main
+    from qaudio.training.subcommands import main
 
     try:
         return main(name, arguments)

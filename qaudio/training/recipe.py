@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,31 @@ from qaudio.errors import EntryError
 from qaudio.zoo.store import entry_name, file_of
 
 LONGEST = 1 << 20  # bytes of a recipe
+# Where and which run, not what is run: left out of the recipe that an entry keeps.
+VOLATILE = (
+    "seed_everything",
+    "folds",
+    "seeds",
+    "runs",
+    "ckpt_path",
+    "overwrite",
+    "config",
+    "data.root",
+    "data.table",
+    "data.audio",
+    "data.fold",
+    "data.cache_dir",
+    "data.packed",
+    "data.download",
+    "data.num_workers",
+    "trainer.default_root_dir",
+    "trainer.logger",
+    "trainer.accelerator",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "writer.folder",
+    "writer.push_to",
+)
 # The package's DataModules, and the settings that say which clips an entry was scored on. `test`
 # takes nothing else from an entry, whose recipe may be a stranger's: no place, no resource, no
 # code.
@@ -55,6 +81,61 @@ class Recipe:
             return []
         ours, theirs = (_flat(yaml.safe_load(text)) for text in (self.text, self.renew(stored)))
         return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+
+
+def without_volatile(settings: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's settings without those that say where and which run; changes them in place."""
+    for key in VOLATILE:
+        section, _, name = key.rpartition(".")
+        holder = settings.get(section, {}) if section else settings
+        holder.get("init_args", holder).pop(name, None)
+    return settings
+
+
+def command_of(subcommand: str, arguments: list[str], table: bool) -> str:
+    """The command that runs a recipe again, without what says where and which run.
+
+    Args:
+        subcommand: of `qaudio`.
+        arguments: that it was given.
+        table: whether the recordings need a table.
+    """
+    hidden = set(VOLATILE) - {"config"}
+    kept, skip = [], False
+    for argument in arguments:
+        if argument.endswith((".yaml", ".yml")):
+            argument = argument.replace(os.sep, "/")  # which every system reads
+        if argument.startswith("--"):
+            name, _, value = argument[2:].partition("=")
+            skip = name in hidden
+            if skip:
+                skip = not value
+                continue
+            kept.append(argument)
+        elif skip:
+            skip = False
+        else:
+            kept.append(argument)
+    command = f"qaudio {subcommand} {shlex.join(kept)} --data.root PATH"
+    return f"{command} --data.table PATH" if table else command
+
+
+def keep_nulls(plain: dict[str, Any], whole: dict[str, Any], read: dict[str, Any]) -> None:
+    """Put those nulls into a recipe without which it would be read as another.
+
+    Args:
+        plain: the recipe without nulls.
+        whole: the recipe.
+        read: what `plain` is read as: where it lacks a setting, that has its default.
+    """
+    for name, value in whole.items():
+        if isinstance(value, dict) and isinstance(read.get(name), dict):
+            inner = plain.get(name, {})
+            keep_nulls(inner, value, read[name])
+            if inner:
+                plain[name] = inner
+        elif value is None and read.get(name) is not None:
+            plain[name] = None
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:

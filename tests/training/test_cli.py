@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 import qaudio
 from qaudio.cli import main
 from qaudio.evaluation.predictions import Predictions
-from qaudio.training.cli import _parse
+from qaudio.training.cli import parse
+from qaudio.training.commit import commit_of
 from qaudio.training.recipe import epoch_choice
-from qaudio.training.recorder import commit_of
 from qaudio.zoo import store
 from qaudio.zoo.store import file_hash
 from tests.support.networks import FRONTEND
@@ -92,7 +92,7 @@ def test_no_program_that_a_repository_names_is_run(tmp_path):
 
 
 def test_a_commit_is_named_of_what_is_as_committed(tmp_path, monkeypatch):
-    monkeypatch.setattr("qaudio.training.recorder.PACKAGE", tmp_path / "qaudio")
+    monkeypatch.setattr("qaudio.training.commit.PACKAGE", tmp_path / "qaudio")
 
     def git(*arguments):
         subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
@@ -117,7 +117,7 @@ def test_a_commit_is_named_of_what_is_as_committed(tmp_path, monkeypatch):
 
 def test_latency_is_measured_as_the_model_stands_and_optimized(recipe, zoo, monkeypatch):
     made = []
-    monkeypatch.setattr("qaudio.training.recorder.optimize", lambda net: made.append(net) or net)
+    monkeypatch.setattr("qaudio.training.results.optimize", lambda net: made.append(net) or net)
     assert main(["crossval", *recipe(writer={"latency": True}), "--folds", "[1,2]"]) == 0
     latency = results_of(zoo / "qcnn6_006.esc10")["cost"]["latency"]
     assert latency["milliseconds"] > 0 and latency["optimized_milliseconds"] > 0
@@ -430,13 +430,13 @@ def test_recipes_of_the_package_are_found_from_everywhere(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     name = "recipes/folder/finetune_multilabel.yaml"
     for arguments in (["--config", name], [f"--config={name}"]):
-        assert _parse(arguments).model.task == "multilabel"
+        assert parse(arguments).model.task == "multilabel"
     own = tmp_path / name
     own.parent.mkdir(parents=True)
     own.write_text((ROOT / name).read_text().replace("lr: 0.001", "lr: 0.5"))
-    assert _parse(["--config", name]).model.lr == 0.5
+    assert parse(["--config", name]).model.lr == 0.5
     with pytest.raises(SystemExit):
-        _parse(["--config=recipes/none.yaml"])
+        parse(["--config=recipes/none.yaml"])
 
 
 def test_a_long_epoch_is_gone_on_with_where_it_was(recipe, tmp_path, monkeypatch, capsys):
@@ -501,7 +501,7 @@ def test_the_device_of_the_training_is_recorded(recipe, zoo, monkeypatch):
     """Lightning moves a network to the CPU once it is trained, so that it is not asked."""
     asked = []
     monkeypatch.setattr(
-        "qaudio.training.recorder.device_name", lambda device: asked.append(device) or "a device"
+        "qaudio.training.results.device_name", lambda device: asked.append(device) or "a device"
     )
     root = "lightning.pytorch.strategies.SingleDeviceStrategy.root_device"
     monkeypatch.setattr(root, torch.device("cpu", 0))  # not the CPU's own name
@@ -678,7 +678,7 @@ def test_a_recipe_keeps_what_was_set_to_nothing(recipe, zoo, esc50_tree):
     kept = yaml.safe_load((entry / "recipe.yaml").read_text())
     assert kept["data"]["init_args"]["seconds"] is None  # 5 where it is not given
     assert "fold" not in kept["data"]["init_args"] and "cache_dir" not in kept["data"]["init_args"]
-    again = _parse(["--config", str(entry / "recipe.yaml"), f"--data.root={esc50_tree}"])
+    again = parse(["--config", str(entry / "recipe.yaml"), f"--data.root={esc50_tree}"])
     assert again.datamodule.seconds is None
     assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 0
     assert main(["crossval", *arguments, "[1,2]"]) == 0
@@ -846,7 +846,7 @@ def test_the_kept_recipe_names_no_folder_of_this_machine(parent, tmp_path):
     "path", sorted(ROOT.glob("recipes/*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}"
 )
 def test_every_shipped_recipe_parses(path):
-    cli = _parse(["--config", str(path)])
+    cli = parse(["--config", str(path)])
     arch, _, rest = cli.config.writer.entry.partition(".")
     assert rest.startswith(path.parent.name)
     if path.parent.name != "folder":  # named by what is done, for any architecture

@@ -10,7 +10,7 @@ from qaudio.cli import main
 from qaudio.errors import AudioError
 from qaudio.evaluation.predictions import Predictions
 from qaudio.study.grid import Study
-from qaudio.training.cli import _parse
+from qaudio.training.cli import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,6 +113,6 @@ def test_every_shipped_cell_parses(benchmark, monkeypatch):
     monkeypatch.chdir(ROOT)
     study = Study("recipes/study.yaml")
     for cell in study.cells.values():
-        cli = _parse(study.arguments(cell, benchmark))
+        cli = parse(study.arguments(cell, benchmark))
         assert cli.config.writer.entry == study.entry(cell, benchmark)
         assert cli.datamodule.split.benchmark == benchmark

@@ -55,7 +55,7 @@ def in_child(
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     if os.name == "posix":  # new children start in no time
         context.set_forkserver_preload(
-            ["qaudio.training.cli", "qaudio.models.image", "tests.robustness.fuzz.audio"]
+            ["qaudio.training.subcommands", "qaudio.models.image", "tests.robustness.fuzz.audio"]
         )
     waiting, child = list(cases), None
     try:
