@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 
 from qaudio import __version__
@@ -33,7 +34,14 @@ from qaudio.commands import (
     training,
     verify,
 )
-from qaudio.commands.common import REPORT, Commands, add_debug, is_user_error, print_error
+from qaudio.commands.common import (
+    REPORT,
+    Commands,
+    add_debug,
+    is_user_error,
+    print_error,
+    warning_line,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("qaudio: %(message)s"))
     logging.getLogger("qaudio").handlers = [handler]  # one, however often main() is called
+    warnings.formatwarning = warning_line
     if (
         arguments
         and arguments[0] in training.TRAINING

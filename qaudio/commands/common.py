@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import IO, Any
 
 from qaudio import paths
 from qaudio.errors import EntryError, InputError, QaudioError
-from qaudio.text import one_line
+from qaudio.text import one_line, shown
 from qaudio.zoo.store import PACKAGE
 
 REPORT = (
     "this is an error in qaudio, not in what you gave it: please report it, with the lines above "
     "and the command"
 )
+
+_format_warning = warnings.formatwarning
 
 
 class Commands:
@@ -105,6 +108,19 @@ def print_error(error: Exception | str) -> int:
     """Tell of a failure in one line; the exit code."""
     print(f"qaudio: {one_line(error)}", file=sys.stderr)
     return 1
+
+
+def warning_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning of this package as one line, whose source nobody needs to see."""
+    if Path(filename).is_relative_to(PACKAGE):
+        return f"qaudio: {shown(str(message))}\n"
+    return _format_warning(message, category, filename, lineno, line)
 
 
 def say_beside_bar(message: str) -> None:

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from qaudio.compress.timing import in_processor_time, seconds_of
 from qaudio.errors import InputError
-from qaudio.models.base import AudioModel, check_model, evaluating
+from qaudio.models.base import AudioModel, check_model, evaluating, sharing_copy
 
 WARMUP, REPEATS = 3, 15
 TURN = 2  # timed runs of one of two networks, one after the other
@@ -111,15 +111,16 @@ def cost(model: AudioModel, *, seconds: float = 10.0, latency: bool = False) -> 
 
 def macs_by_layer(model: AudioModel, seconds: float) -> dict[str, int]:
     """MACs of one clip for each layer that has any, by its name."""
-    with evaluating(model) as net, torch.inference_mode():
-        network, features = _Network(net), net.features(_silence(net, seconds))
-        with FlopCounterMode(display=False, custom_mapping=ON_CPU) as counter:
-            network(features)
-    # Names are "_Network.model.LAYER"; a layer's count includes those below it, which is taken off.
+    net = sharing_copy(model).eval()
+    with torch.inference_mode():
+        features = net.features(_silence(net, seconds))
+        with _Counter(net) as counter:
+            net.classify(net.embed_features(features))
+    # A layer's count includes those below it, which is taken off.
     flops = {
-        name.removeprefix("_Network.model."): sum(by_operator.values())
+        name: sum(by_operator.values())
         for name, by_operator in counter.get_flop_counts().items()
-        if name.startswith("_Network.model.")
+        if name != _Counter.WHOLE
     }
     counted = dict(flops)
     for name, own in flops.items():
@@ -223,12 +224,34 @@ def _silence(model: AudioModel, seconds: float) -> torch.Tensor:
     return torch.zeros(1, samples, device=device, dtype=torch.float32)
 
 
-class _Network(nn.Module):
-    """A model without its front-end."""
+class _Counter(FlopCounterMode):
+    """Counts what a network's layers run, by their names, and nothing of other threads.
 
-    def __init__(self, model: AudioModel):
-        super().__init__()
-        self.model = model
+    torch's own way to know the layers hooks into all modules of the process.
+    """
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.model.classify(self.model.embed_features(features))
+    WHOLE = "Global"  # as it calls what belongs to no layer
+
+    def __init__(self, network: nn.Module):
+        super().__init__(display=False, custom_mapping=ON_CPU)
+        self.mod_tracker = _Layers(network)  # type: ignore[assignment]
+
+
+class _Layers:
+    """The layers that a network is in while it runs: `parents`, by name."""
+
+    def __init__(self, network: nn.Module):
+        self.network, self.parents = network, {_Counter.WHOLE}
+
+    def __enter__(self) -> None:
+        self.handles = []
+        for name, layer in self.network.named_modules():
+            for add, act in (
+                (layer.register_forward_pre_hook, self.parents.add),
+                (layer.register_forward_hook, self.parents.discard),
+            ):
+                self.handles.append(add(lambda *_, act=act, name=name: act(name)))
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile
 
+from qaudio.data.headers import SoundWarning, not_heard
 from qaudio.errors import AudioError
 from qaudio.paths import cache_folder, replacing
 from qaudio.resampling import resampled_length
@@ -31,6 +33,9 @@ UNREAD = {
     ".m4a", ".m4b", ".m4r", ".mp4", ".mov", ".aac", ".ac3", ".alac", ".amr", ".3gp", ".wma", ".wmv",
     ".webm", ".mka", ".mkv", ".ape", ".wv", ".tta", ".dts", ".dsf", ".dff", ".ra", ".spx", ".aax",
 }  # fmt: skip
+CONTAINERS = (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75")  # Matroska and WebM, WMA
+NO_SAMPLES = "holds no samples, by its header"
+PART = "not all of it is heard"
 CONVERT = "not a format that is read; convert it to WAV or FLAC (ffmpeg -i IN OUT.flac)"
 LONGEST = 1 << 28  # samples of a sound that is read whole: an hour and a half at 48 kHz
 UNKNOWN = 1 << 62  # frames from which on a header says none
@@ -51,8 +56,8 @@ class AudioInfo:
         return None if self.frames >= UNKNOWN else self.frames / self.sample_rate
 
 
-def opened(path: str | os.PathLike) -> soundfile.SoundFile:
-    """A sound file to read from; raises AudioError."""
+def opened(path: str | os.PathLike) -> _Sound:
+    """A sound file to read from; warns where not all of it will be. Raises AudioError."""
     name = display_name(path)
     if not os.path.exists(path):
         raise AudioError(f"{name}: no such file")
@@ -60,18 +65,36 @@ def opened(path: str | os.PathLike) -> soundfile.SoundFile:
         raise AudioError(f"{name}: is a folder")
     if os.path.getsize(path) == 0:
         raise AudioError(f"{name}: the file is empty")
-    return _sound(os.fspath(path) if os.name == "nt" else os.fsencode(path), name)
+    with open(path, "rb") as file:
+        return _sound(os.fspath(path) if os.name == "nt" else os.fsencode(path), file, name)
 
 
-def _sound(source: str | bytes | io.BytesIO, name: str) -> soundfile.SoundFile:
+class _Sound(soundfile.SoundFile):
+    """A sound file that knows whether it was said that not all of it is heard."""
+
+    told = False
+
+
+def _sound(source: str | bytes | io.BytesIO, content: BinaryIO, name: str) -> _Sound:
     try:
-        file = soundfile.SoundFile(source)
+        file = _Sound(source)
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError) as error:
+        content.seek(0)
+        start = content.read(8)
+        if start[4:] == b"ftyp" or start[:4] in CONTAINERS or _suffix(name) in UNREAD:
+            raise AudioError(f"{name}: {CONVERT}") from None
         raise AudioError(f"{name}: not a readable sound file ({_fault(error)})") from None
+    if missing := not_heard(content):
+        file.told = True
+        warnings.warn(f"{name}: {PART}: {missing}", SoundWarning, stacklevel=2)
     if file.samplerate < 100 or file.samplerate > 10_000_000:
         file.close()
         raise AudioError(f"{name}: sample rate {file.samplerate} Hz is outside 100 Hz to 10 MHz")
     return file
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def _fault(error: Exception) -> str:
@@ -104,9 +127,9 @@ def blocks(path: str | os.PathLike) -> tuple[Iterator[np.ndarray], int]:
     return _blocks(file, display_name(path)), file.samplerate
 
 
-def _blocks(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+def _blocks(file: _Sound, name: str) -> Iterator[np.ndarray]:
     frames = max(1, _BLOCK // file.channels)
-    unknown = file.frames >= UNKNOWN
+    unknown, count = file.frames >= UNKNOWN, 0
     with file:
         while True:
             try:
@@ -117,7 +140,12 @@ def _blocks(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
             except (soundfile.SoundFileError, RuntimeError, OSError) as error:
                 raise AudioError(f"{name}: cannot be decoded ({_fault(error)})") from None
             if not len(block):
+                if not unknown and count < file.frames and not file.told:
+                    said, there = file.frames / file.samplerate, count / file.samplerate
+                    missing = f"its header says {said:.1f} s, and {there:.1f} s can be decoded"
+                    warnings.warn(f"{name}: {PART}: {missing}", SoundWarning, stacklevel=2)
                 return
+            count += len(block)
             if not np.isfinite(block).all():
                 raise AudioError(f"{name}: holds NaN or infinite samples")
             if file.channels == 1:
@@ -163,7 +191,7 @@ def windows(
         empty = False
         yield window
     if empty:
-        raise AudioError(f"{display_name(path)}: holds no samples")
+        raise AudioError(f"{display_name(path)}: {NO_SAMPLES}")
 
 
 def windows_of(
@@ -207,7 +235,7 @@ def read(path: str | os.PathLike) -> tuple[np.ndarray, int]:
 
 def decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
     """`read` of a file's content; raises AudioError, which calls it `name`."""
-    file = _sound(io.BytesIO(data), name)
+    file = _sound(io.BytesIO(data), io.BytesIO(data), name)
     return _whole(_blocks(file, name), name), file.samplerate
 
 
@@ -219,7 +247,7 @@ def _whole(stream: Iterator[np.ndarray], name: str) -> np.ndarray:
         count += len(block)
         _check_length(count, name)  # a megabyte of FLAC can hold a day of silence
     if not samples:
-        raise AudioError(f"{name}: holds no samples")
+        raise AudioError(f"{name}: {NO_SAMPLES}")
     return np.concatenate(samples)
 
 

@@ -7,6 +7,8 @@ import json
 import math
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, Literal
@@ -25,6 +27,7 @@ from qaudio.data.audio import AudioCache
 from qaudio.data.augment import WaveformAugment, global_seed
 from qaudio.data.clip import Clip
 from qaudio.data.dataset import ClipDataset, EpochSampler, Item, ResumableLoader, collate, cut
+from qaudio.data.headers import SoundWarning
 from qaudio.data.shards import FACTS, PackedClips
 from qaudio.data.split import TRAINING, VALIDATION, Split
 from qaudio.errors import AudioError, DataError, InputError
@@ -241,16 +244,19 @@ class AudioDataModule(LightningDataModule):
         name = self.split.benchmark
         clips, self.labels = self.read_clips()
         usable = []
-        for n, clip in enumerate(
-            tqdm(clips, f"decoding {name}", unit="clip", delay=2, leave=False, disable=None)
-        ):
-            if n == ROOM_AFTER:
-                self._check_room(clips, rate)
-            try:
-                self._lengths[clip.id] = len(self.cache.get(clip.path, rate))
-                usable.append(clip)
-            except AudioError as error:
-                self.left_out.append(str(error))
+        with counted_warnings() as parts:
+            for n, clip in enumerate(
+                tqdm(clips, f"decoding {name}", unit="clip", delay=2, leave=False, disable=None)
+            ):
+                if n == ROOM_AFTER:
+                    self._check_room(clips, rate)
+                try:
+                    self._lengths[clip.id] = len(self.cache.get(clip.path, rate))
+                    usable.append(clip)
+                except AudioError as error:
+                    self.left_out.append(str(error))
+        if parts:
+            warn(f"of {len(parts)} clips not all is heard: {first_of(parts)}")
         return usable
 
     def _check_room(self, clips: list[Clip], rate: int) -> None:
@@ -490,6 +496,20 @@ class AudioDataModule(LightningDataModule):
         """Raise DataError under holdout="test", which has no validation fold."""
         if self.holdout == "test":
             raise DataError("holdout='test' has no validation fold: give --data.holdout validation")
+
+
+@contextmanager
+def counted_warnings() -> Iterator[list[str]]:
+    """Keep the `SoundWarning`s of a block, to be told together; others go their way."""
+    parts: list[str] = []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", SoundWarning)
+        yield parts
+    for one in said:
+        if issubclass(one.category, SoundWarning):
+            parts.append(str(one.message))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 @rank_zero_only

@@ -12,6 +12,9 @@ from typing import Any
 from qaudio.errors import DataError
 from qaudio.text import shown
 
+LARGEST = 1 << 28  # bytes of text: more is no table of clips
+MOST_CELLS = 10_000_000
+
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a table, cell by column, all text; blanks around cells are none of it.
@@ -20,8 +23,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     file may have its name in the other.
 
     Raises:
-        DataError: for a table that is not there or not readable, columns of one name, and rows of
-            another length than the header; names the row.
+        DataError: for a table that is not there, not readable or too large, columns of one name,
+            and rows of another length than the header; names the row.
     """
     if not path.is_file():
         raise DataError(f"{path} not found: --data.table must name a CSV or Parquet file")
@@ -59,7 +62,17 @@ def look_alike(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+def _too_large(path: Path, cells: int, size: int) -> None:
+    """Raise DataError for a table that nobody could mean: a small file may hold any number."""
+    if cells > MOST_CELLS or size > LARGEST:
+        raise DataError(
+            f"{path}: over {MOST_CELLS} cells or {LARGEST >> 20} MB of text: give a table of the "
+            "clips alone, or part the clips between several"
+        )
+
+
 def _csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    _too_large(path, 0, path.stat().st_size)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.reader(file, strict=True)
@@ -76,6 +89,7 @@ def _csv(path: Path) -> tuple[list[str], list[list[str]]]:
                         "columns: quote what has commas in it"
                     )
                 rows.append(row)
+                _too_large(path, len(rows) * len(columns), 0)
     except UnicodeDecodeError:
         raise DataError(f"{path} is not in UTF-8: save it as 'CSV UTF-8'") from None
     except csv.Error as error:
@@ -89,12 +103,19 @@ def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
     except ImportError:
         raise DataError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from None
     try:
-        table = parquet.ParquetFile(path).read()
-        columns = [column.to_pylist() for column in table.columns]
+        file = parquet.ParquetFile(path)
+        names, size = file.schema_arrow.names, 0
+        _too_large(path, file.metadata.num_rows * len(names), 0)
+        rows: list[list[str]] = []
+        for batch in file.iter_batches(1 << 14):
+            size += batch.nbytes
+            _too_large(path, (len(rows) + len(batch)) * len(names), size)
+            columns = [column.to_pylist() for column in batch.columns]
+            rows += [[_text(cell) for cell in row] for row in zip(*columns, strict=True)]
     except (ArrowException, OSError, ValueError) as error:
         fault = str(error).partition("\n")[0]
         raise DataError(f"{path} is no whole Parquet file: {fault}") from None
-    return table.column_names, [[_text(cell) for cell in row] for row in zip(*columns, strict=True)]
+    return names, rows
 
 
 def _text(value: Any) -> str:

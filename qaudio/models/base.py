@@ -272,9 +272,12 @@ def evaluating(model: AudioModel) -> Iterator[AudioModel]:
 
     Other threads may use it meanwhile, in whatever mode it is in.
     """
-    if not any(module.training for module in model.modules()):
-        yield model
-        return
+    training = any(module.training for module in model.modules())
+    yield sharing_copy(model).eval() if training else model
+
+
+def sharing_copy(model: AudioModel) -> AudioModel:
+    """A copy of a model's modules, with modes and hooks of their own, around the same tensors."""
     shared = [
         tensor
         for module in model.modules()
@@ -282,4 +285,4 @@ def evaluating(model: AudioModel) -> Iterator[AudioModel]:
         for tensor in held.values()
         if isinstance(tensor, Tensor)
     ]
-    yield copy.deepcopy(model, {id(tensor): tensor for tensor in shared}).eval()
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})

@@ -107,11 +107,12 @@ class _QuaternionLayer(nn.Module):
             return real_matrix(weight)
         # Another weight may stand where one that is gone stood, so that its address is not enough.
         key = (weight._version, weight.data_ptr(), weight.device, weight.dtype)
-        kept = self._matrix_key
-        if self._matrix is None or kept is None or kept[0]() is not weight or kept[1:] != key:
+        matrix, kept = self._matrix, self._matrix_key  # other threads may drop them meanwhile
+        if matrix is None or kept is None or kept[0]() is not weight or kept[1:] != key:
             with torch.inference_mode(False), torch.no_grad():
-                self._matrix, self._matrix_key = real_matrix(weight), (weakref.ref(weight), *key)
-        return self._matrix
+                matrix = real_matrix(weight)
+            self._matrix, self._matrix_key = matrix, (weakref.ref(weight), *key)
+        return matrix
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode and drop the cached matrix when training starts."""

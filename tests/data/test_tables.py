@@ -1,7 +1,11 @@
+import tracemalloc
 import unicodedata
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
+from qaudio.data import tables
 from qaudio.data.tables import look_alike, normal, read_rows
 from qaudio.errors import DataError
 
@@ -76,3 +80,27 @@ def test_read_rows_composes_labels_but_not_files(table):
 )  # fmt: skip
 def test_look_alike_finds_names_that_people_take_for_one(one, two, alike):
     assert look_alike(["other", one, two]) == ((one, two) if alike else None)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_table_that_is_too_large_is_refused_before_it_is_held(table, tmp_path, monkeypatch, name):
+    """A Parquet file of a few bytes may hold any number of rows."""
+    monkeypatch.setattr(tables, "MOST_CELLS", 100)
+    path, rows = tmp_path / name, 100_000
+    if name.endswith("csv"):
+        path.write_text("file,label\n" + "a.wav,x\n" * rows)
+    else:
+        columns = {one: pyarrow.array([one]).take(pyarrow.array([0] * rows)) for one in "ab"}
+        parquet.write_table(pyarrow.table(columns), path)
+        assert path.stat().st_size < 10_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=rf"{name}: over 100 cells or 256 MB of text"):
+            read_rows(path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    monkeypatch.setattr(tables, "MOST_CELLS", 10 * rows)
+    monkeypatch.setattr(tables, "LARGEST", 10_000)
+    with pytest.raises(DataError, match=r"over .* MB of text"):
+        read_rows(path)

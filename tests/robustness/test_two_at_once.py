@@ -6,15 +6,19 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 import qaudio
+from qaudio.compress.cost import macs_by_layer
+from qaudio.deploy.onnx.export import export_onnx
 from qaudio.evaluation.predictions import Predictions
 from qaudio.zoo.io import load_weights
 from tests.support.esc50 import SETTINGS
 from tests.support.hub import Repository
+from tests.support.networks import same_state, small_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,6 +106,52 @@ def test_a_load_between_two_files_of_two_entries_starts_again(two_commits, tmp_p
     monkeypatch.setattr("qaudio.zoo.io.load_weights", replaced_meanwhile)
     assert torch.equal(qaudio.load(out).classifier.weight, two_commits[1][1])
     assert len(loads) == 2
+
+
+def answers(model) -> dict:
+    """What every call that runs a shared network gives."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    return {
+        "predict": [p.probability for p in qaudio.predict(model, noise, top_k=4)],
+        "cost": qaudio.cost(model, seconds=1.0),
+        "macs": macs_by_layer(model, 1.0),
+        "plan": qaudio.plan(model, ratio=0.5),
+    }
+
+
+def test_threads_that_share_a_network_get_the_answers_of_one():
+    """In whatever mode it is; a counter of torch's hooks into every module of the process."""
+    model, twin = small_model("qcnn6_025").train(), small_model("qcnn6_025")
+    right = answers(model)
+    for found in together(*[lambda: [answers(model) for _ in range(3)]] * 4):
+        assert found == [right] * 3
+    assert same_state(model, twin)
+    assert all(module.training for module in model.modules())
+
+
+def test_threads_may_optimize_and_run_a_network_at_once():
+    model, twin = small_model("qcnn6_025").train(), small_model("qcnn6_025")
+    right = answers(model)
+    optimize = lambda: qaudio.optimize(model, seconds=1.0, compile=False)  # noqa: E731
+    one, other, found = together(optimize, optimize, lambda: [answers(model) for _ in range(3)])
+    assert found == [right] * 3
+    assert max(one.difference, other.difference) < 1e-5
+    assert same_state(model, twin)
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.slow
+def test_threads_may_export_and_run_a_network_at_once(tmp_path):
+    model, twin = small_model("qcnn6_025").train(), small_model("qcnn6_025")
+    right = answers(model)
+    first, second, found = together(
+        lambda: export_onnx(model, tmp_path / "1.onnx"),
+        lambda: export_onnx(model, tmp_path / "2.onnx"),
+        lambda: [answers(model) for _ in range(20)],
+    )
+    assert found == [right] * 20
+    assert max(one.metadata["check"]["largest_difference"] for one in (first, second)) < 1e-4
+    assert same_state(model, twin)
 
 
 @pytest.mark.slow

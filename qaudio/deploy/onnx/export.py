@@ -11,6 +11,7 @@ import json
 import math
 import os
 import tempfile
+import threading
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18  # what torch's exporter writes without conversion
+ONE_AT_A_TIME = threading.RLock()  # torch's exporter changes what its modules are, meanwhile
 TOLERANCE = 1e-4  # of the logits' range, fp32 in onnxruntime against PyTorch
 QUANTISED = ["Conv", "Gemm", "MatMul", "Add", "Relu", "AveragePool", "MaxPool"]
 CALIBRATION_CLIPS, CALIBRATION_SECONDS = 200, 10.0
@@ -143,7 +145,7 @@ def _graph(
     """A module's graph, free in its batch and in one more axis of its input."""
     free = {0: torch.export.Dim("batch"), axis: torch.export.Dim(dim, min=least)}
     try:
-        with warnings.catch_warnings():
+        with ONE_AT_A_TIME, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 module.eval(), (example,), dynamo=True, verbose=False, opset_version=OPSET,

@@ -6,12 +6,17 @@ import argparse
 import sys
 import time
 from collections import Counter
+from functools import partial
 
 from tqdm import tqdm
 
 from tests.robustness.fuzz import audio, entries
+from tests.robustness.fuzz.kinds import KINDS
+from tests.robustness.fuzz.sandbox import run
 
-RUN = {"audio": audio.run, "entries": entries.run}
+RUN = {"audio": audio.run, "entries": entries.run} | {
+    name: partial(run, name, kind) for name, kind in KINDS.items()
+}
 
 
 def main() -> int:

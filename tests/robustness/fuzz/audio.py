@@ -194,7 +194,7 @@ def try_out(cases: Sequence[int], begin: Begin, *, seed: int, entry: str) -> dic
 
 def _predicted(paths: dict[int, Path], begin: Begin, entry: str) -> dict[int, Outcome]:
     from qaudio.cli import main
-    from qaudio.data.audio import display_name
+    from qaudio.data.audio import PART, display_name
     from qaudio.inference import files
 
     numbers = {os.fspath(path): case for case, path in paths.items()}
@@ -217,6 +217,8 @@ def _predicted(paths: dict[int, Path], begin: Begin, entry: str) -> dict[int, Ou
     for case, path in paths.items():
         shown = display_name(path)
         said = [line for line in lines if line.startswith(f"qaudio: {shown}: ")]
+        lines = [line for line in lines if line not in said]
+        said = [line for line in said if not line.startswith(f"qaudio: {shown}: {PART}: ")]
         if shown in answers and not said:
             best = answers[shown]["predictions"][0]["probability"]
             sound = 0 < best <= 1
@@ -225,7 +227,6 @@ def _predicted(paths: dict[int, Path], begin: Begin, entry: str) -> dict[int, Ou
             outcomes[case] = Outcome("refused: " + _fault(said[0], shown), said[0])
         else:
             outcomes[case] = Outcome("neither answered nor refused", repr(said), fault=True)
-        lines = [line for line in lines if line not in said]
     wrong = 1 if any(one.ended != "answered" for one in outcomes.values()) else 0
     lines = [line for line in lines if not line.startswith(DECODER)]
     if lines or code != wrong:  # whose fault is not known: the first's

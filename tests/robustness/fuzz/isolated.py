@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 SECONDS = 5.0  # of a case, until it counts as hung
+BUSY_MACHINE = 10  # times as long it may take where other programs have the processor
 PATIENCE = 60.0  # of what is no case: starting, making files, looking at the answers
 MEMORY = 1 << 30  # bytes that the process may reach, its libraries included
 RESERVE = 4 << 30  # bytes of data that it may ask for: beyond, MemoryError and not a dead machine
@@ -42,7 +43,7 @@ Work = Callable[[Sequence[int], Begin], dict[int, Outcome]]
 
 
 def in_child(
-    work: Work, cases: Sequence[int], together: int, seconds: float = SECONDS
+    work: Work, cases: Sequence[int], together: int, seconds: float = SECONDS, alone: bool = False
 ) -> Iterator[tuple[int, Outcome]]:
     """Outcomes of cases, `together` of them at a time in one child, which is replaced as needed.
 
@@ -51,11 +52,17 @@ def in_child(
         cases: numbers.
         together: how many cases one call of `work` takes.
         seconds: that a case may take.
+        alone: give each call of `work` a child of its own.
     """
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     if os.name == "posix":  # new children start in no time
         context.set_forkserver_preload(
-            ["qaudio.training.subcommands", "qaudio.models.image", "tests.robustness.fuzz.audio"]
+            [
+                "qaudio.cli",
+                "qaudio.training.subcommands",
+                "qaudio.models.image",
+                "tests.robustness.fuzz.kinds",
+            ]
         )
     waiting, child = list(cases), None
     try:
@@ -63,7 +70,9 @@ def in_child(
             child = child or _Child(context, work)
             part = waiting[:together]
             outcomes, alive = child.outcomes(part, seconds)
-            if not alive:
+            if alone and alive:
+                child.end()
+            if alone or not alive:
                 child = None
             yield from outcomes.items()
             waiting = [case for case in waiting if case not in outcomes]
@@ -84,7 +93,7 @@ class _Child:
         self.ours.send(part)
         case = -1
         while True:
-            if not self.ours.poll(PATIENCE if case < 0 else seconds):
+            if not self._answers(PATIENCE if case < 0 else seconds):
                 return self._ended(case, Outcome("hung", f"over {seconds:g} s", fault=True))
             try:
                 told = self.ours.recv()
@@ -100,6 +109,25 @@ class _Child:
                 why = f"{told[1] >> 20} MiB resident"
                 return self._ended(case, Outcome("over memory", why, fault=True))
             case = told[0]
+
+    def _answers(self, seconds: float) -> bool:
+        """Whether the child says something in so many seconds, of its own where it was busy."""
+        before = self._busy()
+        for _ in range(BUSY_MACHINE):
+            if self.ours.poll(seconds):
+                return True
+            used = self._busy() - before
+            if not seconds / 100 < used < seconds:  # it waits for something, or took its time
+                return False
+        return False
+
+    def _busy(self) -> float:
+        """Processor seconds that the child took; on Linux, elsewhere 0."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _ended(self, case: int, outcome: Outcome) -> tuple[dict[int, Outcome], bool]:
         self.end()
