@@ -125,14 +125,29 @@ class _Pieces:
         self.notes.mkdir(parents=True, exist_ok=True)
         self.done: list[dict[str, Any]] = []
         begun = self.notes / "plan"
-        if begun.is_file() and begun.read_text() != plan:
+        if begun.is_file() and begun.read_bytes() != plan.encode():
             raise DataError(
                 f"{folder} holds the beginning of another packed set, or of changed sounds: "
                 "delete it, or give another"
             )
         _write(begun, plan.encode())
         while (note := self.notes / f"{len(self.done) + 1}.json").is_file():
-            self.done.append(json.loads(note.read_text()))
+            self.done.append(self._read(note))
+
+    def _read(self, note: Path) -> dict[str, Any]:
+        try:
+            found = json.loads(note.read_text(encoding="utf-8"))
+            kinds = {"next": int, "clips": list, "left_out": list, "chunk": dict, "config": dict}
+            if all(type(found[key]) is kind for key, kind in kinds.items()) and (
+                self.next < found["next"]
+            ):
+                return found
+        except (ValueError, RecursionError, LookupError, TypeError):
+            pass
+        raise DataError(
+            f"{self.folder} holds the beginning of a pack that cannot be gone on from "
+            f"({note.name}): delete it, and pack again"
+        )
 
     @property
     def next(self) -> int:

@@ -18,11 +18,15 @@ import torch
 
 from qaudio.data.audio import decode
 from qaudio.data.clip import Clip
+from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.errors import DataError
 from qaudio.frontend import resample
-from qaudio.text import shown
+from qaudio.text import UNSHOWN, one_line, shown
 
 VERSION = 1
+RATES = (100, 10_000_000)  # Hz
+MOST_FOLDS, MOST_FRAMES = 10_000, 1 << 31
+PARTS = (TRAINING, VALIDATION, TEST)  # the folds of a fixed split
 NO_LITDATA = "packed clips need litdata: pip install 'qaudio[scale]'"
 FACTS = ("benchmark", "dataset", "protocol", "folds", "task")
 INDEX = "index.json"
@@ -54,23 +58,34 @@ class PackedClips:
         self._open: tuple[int, Any] | None = None
         try:
             self.facts: dict[str, Any] = json.loads(self.item(0))
-        except ImportError:
-            raise DataError(f"{address}: {NO_LITDATA}") from None
-        except (ValueError, OSError, RuntimeError) as error:
-            fault = str(error).partition("\n")[0]
+            check_facts(self.facts)
+        except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{address}: no packed set is there, or it is not whole ({fault}): make it with "
-                "`qaudio pack`, which finishes what was interrupted"
+                f"{address}: holds no clips that `qaudio pack` wrote ({one_line(error, 200)}): "
+                "pack them again"
             ) from None
-        if self.facts.get("version") != VERSION:
-            raise DataError(f"{address}: packed by another version of qaudio: pack it again")
 
     def item(self, number: int) -> bytes:
-        """What is packed at a place: facts about all at 0, then the clips as sound files."""
-        # A process opens the shards anew: file handles and threads do not survive a fork.
-        if self._open is None or self._open[0] != os.getpid():
-            self._open = os.getpid(), _opened(self.address)
-        return bytes(self._open[1][number])
+        """What is packed at a place: facts about all at 0, then the clips as sound files.
+
+        Raises:
+            DataError: when it cannot be read.
+        """
+        try:
+            # A process opens the shards anew: file handles and threads do not survive a fork.
+            if self._open is None or self._open[0] != os.getpid():
+                self._open = os.getpid(), _opened(self.address)
+            return bytes(self._open[1][number])
+        except DataError:
+            raise
+        except ImportError:
+            raise DataError(f"{self.address}: {NO_LITDATA}") from None
+        except Exception as error:  # litdata's own kinds, and whatever bytes of others lead it to
+            fault = one_line(str(error).partition("\n")[0], 200)
+            raise DataError(
+                f"{self.address}: no packed set is there, or it is not whole ({fault}): make it "
+                "with `qaudio pack`, which finishes what was interrupted"
+            ) from None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": None}
@@ -88,6 +103,45 @@ class PackedClips:
         data = self.item(number + 1)
         samples, rate = decode(data, self.facts["clips"][number][0])
         return resample(torch.from_numpy(samples), rate, sample_rate).numpy()
+
+
+def check_facts(facts: Any) -> None:
+    """Raise ValueError for what `qaudio pack` does not write of a set."""
+
+    def expect(holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{what} is none of ours")
+
+    def whole(value: Any, least: int, most: int) -> bool:
+        return type(value) is int and least <= value <= most
+
+    def texts(values: Any) -> bool:
+        return isinstance(values, list) and all(isinstance(one, str) for one in values)
+
+    expect(isinstance(facts, dict), "its first item")
+    if facts.get("version") != VERSION:
+        raise ValueError("packed by another version of qaudio")
+    for name in ("benchmark", "dataset", "protocol", "plan"):
+        value = facts.get(name)
+        expect(isinstance(value, str) and not UNSHOWN.search(value), name)
+    expect(whole(facts.get("folds"), 1, MOST_FOLDS), "folds")
+    expect(facts.get("task") in ("multiclass", "multilabel"), "task")
+    labels, rows, rate = facts.get("labels"), facts.get("clips"), facts.get("sample_rate", 0)
+    expect(texts(labels) and not any(UNSHOWN.search(one) for one in labels), "labels")
+    expect(texts(facts.get("left_out")), "left_out")
+    expect(rate is None or whole(rate, *RATES), "sample_rate")
+    expect(isinstance(rows, list) and len(rows) > 0, "clips")
+    ids = set()
+    for row in rows:
+        expect(isinstance(row, list) and len(row) == 5, "a clip")
+        id, label, fold, frames, hertz = row
+        expect(isinstance(id, str) and id not in ids, "a clip's id")
+        ids.add(id)
+        chosen = label if isinstance(label, list) else [label]
+        expect(isinstance(label, list) == (facts["task"] == "multilabel"), "a clip's label")
+        expect(all(whole(one, 0, len(labels) - 1) for one in chosen), "a clip's label")
+        expect(whole(fold, min(PARTS), max(facts["folds"], *PARTS)), "a clip's fold")
+        expect(whole(frames, 1, MOST_FRAMES) and whole(hertz, *RATES), "a clip's length")
 
 
 def _opened(address: str) -> Any:

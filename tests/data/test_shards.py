@@ -21,6 +21,7 @@ from qaudio.data.augment import WaveformAugment
 from qaudio.data.pack import pack
 from qaudio.data.shards import PackedClips
 from qaudio.errors import DataError
+from tests.robustness.fuzz.packs import facts_of, write_facts
 
 ROOT = Path(qaudio.__file__).parents[1]
 KINDS = ("a.wav", "b.flac", "c.ogg", "d.WAV", "e.flac", "f.ogg", "g.aiff", "h.wav")
@@ -317,3 +318,57 @@ def test_packed_set_of_an_object_store_is_read(sounds, tmp_path, monkeypatch):
     pack(folder(sounds), tmp_path / "packed")
     shards = folder("nowhere", packed=f"local:{tmp_path / 'packed'}")
     equal(batches(shards), batches(folder(sounds)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda facts: None, "its first item"),
+        (lambda facts: facts | {"version": 2}, "another version"),
+        (lambda facts: facts | {"labels": "abc"}, "labels"),
+        (lambda facts: facts | {"labels": ["\x1b[31m", "b"]}, "labels"),
+        (lambda facts: facts | {"folds": 10**9}, "folds"),
+        (lambda facts: facts | {"left_out": [1]}, "left_out"),
+        (lambda facts: facts | {"sample_rate": "x"}, "sample_rate"),
+        (lambda facts: facts | {"clips": []}, "clips"),
+        (lambda facts: facts | {"clips": [3]}, "a clip"),
+        (lambda facts: facts | {"clips": facts["clips"] + facts["clips"][:1]}, "a clip's id"),
+        (lambda facts: with_row(facts, label=9), "a clip's label"),
+        (lambda facts: with_row(facts, label=[0]), "a clip's label"),
+        (lambda facts: with_row(facts, fold="1"), "a clip's fold"),
+        (lambda facts: with_row(facts, frames=10**12), "a clip's length"),
+        (lambda facts: with_row(facts, rate=0), "a clip's length"),
+    ],
+    ids=range(15),
+)
+def test_facts_that_pack_did_not_write_are_refused(sounds, tmp_path, change, said):
+    pack(folder(sounds), tmp_path / "packed")
+    write_facts(tmp_path / "packed", json.dumps(change(facts_of(tmp_path / "packed"))).encode())
+    with pytest.raises(DataError, match=rf"packed: holds no clips .*{said}"):
+        PackedClips(str(tmp_path / "packed"))
+
+
+def with_row(facts, **changes):
+    names = ("id", "label", "fold", "frames", "rate")
+    first = dict(zip(names, facts["clips"][0], strict=True)) | changes
+    return facts | {"clips": [list(first.values()), *facts["clips"][1:]]}
+
+
+@pytest.mark.filterwarnings("ignore")  # of a thread of litdata's
+def test_a_shard_that_is_not_whole_is_told_in_one_line(sounds, tmp_path):
+    pack(folder(sounds), tmp_path / "packed")
+    path = tmp_path / "packed" / "shard-00001.bin"
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(DataError, match=r"packed: no packed set is there, or it is not whole"):
+        PackedClips(str(tmp_path / "packed")).get("0", 8000)
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{", '{"next": 3}', '{"next": -1, "clips": []}'])
+def test_notes_that_pack_did_not_write_are_not_gone_on_from(sounds, tmp_path, note):
+    made = pack(folder(sounds), tmp_path / "packed")
+    (tmp_path / "packed" / "index.json").unlink()
+    (tmp_path / "packed" / ".packing").mkdir()
+    (tmp_path / "packed" / ".packing" / "plan").write_text(made["plan"])
+    (tmp_path / "packed" / ".packing" / "1.json").write_text(note)
+    with pytest.raises(DataError, match=r"cannot be gone on from \(1.json\): delete it"):
+        pack(folder(sounds), tmp_path / "packed")

@@ -5,15 +5,51 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qaudio.errors import InputError
 from qaudio.resampling import resample_array
+from qaudio.text import UNSHOWN, shown
 
 if TYPE_CHECKING:
     import onnxruntime
+
+MOST_METADATA = 1 << 20  # characters
+MOST_CLASSES, LONGEST = 1_000_000, 3600  # seconds
+
+
+def _count(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _labels(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list)
+        and all(isinstance(one, str) and not UNSHOWN.search(one) for one in value)
+    )
+
+
+def _seconds(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (number and 0 < value <= LONGEST)
+
+
+# What the metadata must say, in words and as a check.
+EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "input": ("waveform or features", lambda value: value in ("waveform", "features")),
+    "sample_rate": ("Hz, 100 to 10 million", lambda value: _count(value, 100, 10_000_000)),
+    "num_classes": ("a number of classes", lambda value: _count(value, 1, MOST_CLASSES)),
+    "labels": ("class names, or null", _labels),
+    "task": ("multiclass or multilabel", lambda value: value in ("multiclass", "multilabel")),
+    "min_samples": ("a number of samples", lambda value: _count(value, 0, 1 << 28)),
+}
+OPTIONAL: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "eval_seconds": (f"seconds up to {LONGEST}, or null", _seconds),
+    "padded": ("true or false", lambda value: isinstance(value, bool)),
+}
 
 
 class OnnxModel:
@@ -44,6 +80,14 @@ class OnnxModel:
         self.metadata = _decoded(stored, path)
         if self.metadata["input"] != "waveform":
             raise InputError(f"{path}: takes features; export it without --features to predict")
+        inputs = [one.name for one in self.session.get_inputs()]
+        outputs = [one.name for one in self.session.get_outputs()]
+        if inputs != ["waveform"] or "logits" not in outputs:
+            raise InputError(
+                f"{path}: takes {', '.join(inputs)} and gives {', '.join(outputs)}, where "
+                "`qaudio export` writes waveform and logits: export it again"
+            )
+        self.path = path
         self.sample_rate: int = self.metadata["sample_rate"]
         self.num_classes: int = self.metadata["num_classes"]
         self.labels: list[str] | None = self.metadata["labels"]
@@ -69,7 +113,17 @@ class OnnxModel:
         missing = self.metadata["min_samples"] - waveform.shape[-1]
         if missing > 0:
             waveform = np.pad(waveform, ((0, 0), (0, missing)))
-        return self.session.run(["logits"], {"waveform": waveform})[0]
+        try:
+            logits = self.session.run(["logits"], {"waveform": waveform})[0]
+        except Exception as error:  # onnxruntime's own kinds, which it does not name in public
+            raise InputError(f"{self.path}: onnxruntime cannot run it ({error})") from None
+        shape = getattr(logits, "shape", None)
+        if shape != (len(waveform), self.num_classes) or logits.dtype.kind != "f":
+            raise InputError(
+                f"{self.path}: gives {type(logits).__name__} {shape} for {len(waveform)} sounds "
+                f"and {self.num_classes} classes: export it again"
+            )
+        return logits.astype(np.float32, copy=False)
 
     @property
     def task(self) -> str:
@@ -89,12 +143,23 @@ def _decoded(stored: dict[str, str], path: str) -> dict[str, Any]:
     """Metadata as `qaudio export` wrote them; other tools add texts of their own."""
     found: dict[str, Any] = {}
     for key, text in stored.items():
-        with contextlib.suppress(ValueError):
-            found[key] = json.loads(text)
-    needed = ("input", "sample_rate", "num_classes", "labels", "task", "min_samples")
-    missing = [key for key in needed if key not in found]
+        with contextlib.suppress(ValueError, RecursionError):
+            if len(text) <= MOST_METADATA:
+                found[key] = json.loads(text)
+    missing = [key for key in EXPECTED if key not in found]
     if missing:
         raise InputError(f"{path}: its metadata lack {', '.join(missing)}; export it again")
+    for key, (words, holds) in {**EXPECTED, **OPTIONAL}.items():
+        if key in found and not holds(found[key]):
+            raise InputError(
+                f"{path}: its metadata say {key} {shown(repr(found[key])[:60])}, expected is "
+                f"{words}; export it again"
+            )
+    if found["labels"] is not None and len(found["labels"]) != found["num_classes"]:
+        raise InputError(
+            f"{path}: its metadata name {len(found['labels'])} labels for {found['num_classes']} "
+            "classes; export it again"
+        )
     return found
 
 
@@ -104,6 +169,7 @@ def session(model: str | bytes, threads: int | None = None) -> onnxruntime.Infer
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 4  # what goes wrong is raised, and said in one line
     # Threads that wait for work by spinning take the cores from what else runs, torch among it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -13,6 +13,9 @@ import torch
 
 import qaudio
 from qaudio import cli
+from qaudio.deploy.onnx.runtime import OnnxModel
+from qaudio.errors import InputError
+from tests.robustness.fuzz.onnx_files import made
 
 # Stands before the command in a process of its own: an import of these fails as if not installed.
 BLOCKED = """
@@ -144,6 +147,55 @@ def test_files_that_cannot_predict_are_named(path, retold, tmp_path, capsys):
             qaudio.OnnxModel(file)
         assert cli.main(["predict", "--model", str(file), "a.wav"]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eval_seconds": 1e29}, {"eval_seconds": [1]}, {"sample_rate": 0}, {"sample_rate": "8000"},
+        {"sample_rate": 10**9}, {"num_classes": 10**9}, {"num_classes": True}, {"labels": ["a"]},
+        {"labels": "abc"}, {"labels": [1, 2, 3]}, {"labels": ["\x1b[31m", "b", "c"]},
+        {"min_samples": 10**12}, {"min_samples": [1]}, {"task": "x"}, {"padded": 3}, {"input": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_metadata_that_nobody_could_mean_are_refused_in_one_line(retold, changes):
+    path = retold(**changes)
+    with pytest.raises(InputError, match=rf"{path.name}: its metadata (say|name) ") as caught:
+        OnnxModel(path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("weight", "gives ndarray"), ("waveform", "takes other"), ("logits", "gives other")],
+)
+def test_graphs_of_others_are_refused_in_one_line(tmp_path, name, said):
+    model = made()
+    nodes = model.graph.node
+    if name == "weight":
+        weight = onnx.numpy_helper.from_array(np.ones((1, 7), np.float32), "weight")
+        model.graph.initializer[0].CopyFrom(weight)
+        model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
+    elif name == "waveform":
+        model.graph.input[0].name = nodes[0].input[0] = "other"
+    else:
+        model.graph.output[0].name = nodes[2].output[0] = "other"
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(InputError, match=rf"x.onnx: .*{said}"):
+        OnnxModel(tmp_path / "x.onnx").logits(np.zeros((2, 8000), np.float32))
+
+
+def test_a_graph_that_cannot_be_run_is_told_in_one_line(tmp_path):
+    model = made()
+    shape = onnx.numpy_helper.from_array(np.array([2**50], np.int64), "shape")
+    model.graph.initializer.append(shape)
+    model.graph.node[2].output[0] = "part"
+    model.graph.node.insert(0, onnx.helper.make_node("ConstantOfShape", ["shape"], ["zeros"]))
+    model.graph.node.append(onnx.helper.make_node("Add", ["part", "zeros"], ["logits"]))
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(InputError, match=r"x.onnx: onnxruntime cannot (run|load) it"):
+        OnnxModel(tmp_path / "x.onnx").logits(np.zeros((2, 8000), np.float32))
 
 
 def test_what_other_tools_write_into_the_metadata_is_left_alone(path, tmp_path):
