@@ -25,7 +25,7 @@ _HOMES = {
     "prune": "qaudio.compress.prune",
     "Plan": "qaudio.compress.prune",
     "cost": "qaudio.compress.cost",
-    "Cost": "qaudio.compress.cost",
+    "Cost": "qaudio.compress.measured",
     "optimize": "qaudio.deploy.optimize",
     "export_onnx": "qaudio.deploy.onnx.export",
     "OnnxModel": "qaudio.deploy.onnx.runtime",
@@ -50,7 +50,8 @@ __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from qaudio.cards.entries import push, save, verify
-    from qaudio.compress.cost import Cost, cost
+    from qaudio.compress.cost import cost
+    from qaudio.compress.measured import Cost
     from qaudio.compress.prune import Plan, plan, prune
     from qaudio.data.benchmarks.audioset import AudioSet
     from qaudio.data.benchmarks.esc50 import ESC50

@@ -16,17 +16,18 @@ import numpy as np
 
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
+from qaudio.zoo.schema import Results
 
 FILE = "confusion.png"
 KEY = "Description"  # a PNG's own name for such text
 MOST_CLASSES = 60  # beyond these, nobody reads them
 
 
-def pictured(config: dict[str, Any], results: dict[str, Any]) -> bool:
+def pictured(config: dict[str, Any], results: Results) -> bool:
     """Whether an entry has the picture: all folds scored, one class a clip, names to write."""
     return (
-        results["complete"]
-        and results["result"]["metric"] == "accuracy"
+        results.complete
+        and results.result.metric == "accuracy"
         and config["labels"] is not None
         and len(config["labels"]) <= MOST_CLASSES
     )

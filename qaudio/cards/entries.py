@@ -14,10 +14,12 @@ from qaudio.cards import files as card_files
 from qaudio.cards.model_card import FORMAT
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
+from qaudio.evaluation.result import Result
 from qaudio.models.base import AudioModel
 from qaudio.paths import locked, replace_folder
 from qaudio.zoo import hub, io
 from qaudio.zoo.resolve import locate
+from qaudio.zoo.schema import Results, Transfer
 from qaudio.zoo.store import (
     NOT_OURS,
     check_hash,
@@ -36,7 +38,7 @@ def save(
     model: AudioModel,
     folder: str | Path,
     *,
-    results: dict[str, Any] | None = None,
+    results: Results | dict[str, Any] | None = None,
     predictions: Predictions | None = None,
     recipe: str | None = None,
     license: str | None = None,
@@ -140,7 +142,7 @@ def renew_card(source: str | Path) -> bool:
 
 
 def _renew_card(folder: Path) -> bool:
-    config, results = read_config(folder), read_results(folder, whole=True)
+    config, results = read_config(folder), read_results(folder)
     if results is None or "model.safetensors" not in config["files"]:
         return False
     for name in ("results.json", "predictions.npz"):
@@ -158,13 +160,22 @@ def _renew_card(folder: Path) -> bool:
     return True
 
 
-def add_transfer(source: str | Path, scores: list[dict[str, Any]]) -> Path:
-    """Put scores on benchmarks that an entry was not trained on into its results and card.
+def add_transfer(
+    source: str | Path,
+    *,
+    benchmark: str,
+    dataset: str,
+    protocol: str,
+    result: Result,
+    predictions: Predictions,
+) -> Path:
+    """Put a score on a benchmark that an entry was not trained on into its results and card.
 
     Args:
         source: the entry.
-        scores: each as `results.json` has them under "transfer", with the `Predictions` themselves
-            as "predictions"; those of a protocol that the entry has already replace it.
+        benchmark, dataset, protocol: as in its results; a score of the same protocol is replaced.
+        result: the score.
+        predictions: that it follows from.
 
     Returns:
         The entry's folder.
@@ -173,30 +184,25 @@ def add_transfer(source: str | Path, scores: list[dict[str, Any]]) -> Path:
         EntryError: for an entry without results, or that does not verify.
     """
     folder = locate(source)
+    name = f"transfer/{re.sub('[^a-z0-9]+', '_', protocol.lower()).strip('_')}.npz"
     with locked(folder):
-        _add_transfer(folder, scores)
+        config, results = read_config(folder), read_results(folder)
+        if results is None:
+            raise EntryError(f"{entry_name(folder)}: has no results to add scores to")
+        own = check_results(folder, config, results)
+        scores = {one.protocol: one for one in results.transfer} | {
+            protocol: Transfer(benchmark=benchmark, dataset=dataset, protocol=protocol,
+                               result=result, predictions=name)
+        }  # fmt: skip
+        results.transfer = [scores[protocol] for protocol in sorted(scores)]
+        _rewrite(folder, config, results, own, {name: predictions})
     return folder
-
-
-def _add_transfer(folder: Path, scores: list[dict[str, Any]]) -> None:
-    config, results = read_config(folder), read_results(folder, whole=True)
-    if results is None:
-        raise EntryError(f"{entry_name(folder)}: has no results to add scores to")
-    predictions = check_results(folder, config, results)
-    kept = {one["protocol"]: one for one in results.get("transfer", [])}
-    made: dict[str, Predictions] = {}
-    for one in scores:
-        name = f"transfer/{re.sub('[^a-z0-9]+', '_', one['protocol'].lower()).strip('_')}.npz"
-        made[name] = one["predictions"]
-        kept[one["protocol"]] = one | {"predictions": name}
-    results["transfer"] = [kept[protocol] for protocol in sorted(kept)]
-    _rewrite(folder, config, results, predictions, made)
 
 
 def _rewrite(
     folder: Path,
     config: dict[str, Any],
-    results: dict[str, Any],
+    results: Results,
     predictions: Predictions,
     more: dict[str, Predictions] | None = None,
 ) -> None:

@@ -9,11 +9,12 @@ from qaudio.cards import confusion, model_card
 from qaudio.cards.tables import percent
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
+from qaudio.zoo.schema import Results
 from qaudio.zoo.store import entry_name, read_text
 
 
 def write(
-    folder: Path, config: dict[str, Any], results: dict[str, Any], predictions: Predictions | None
+    folder: Path, config: dict[str, Any], results: Results, predictions: Predictions | None
 ) -> list[str]:
     """Write card and picture, and their format into `config`; the names of the files."""
     config["card_format"] = model_card.FORMAT
@@ -35,9 +36,7 @@ def names(config: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def check(
-    folder: Path, config: dict[str, Any], results: dict[str, Any], predictions: Predictions
-) -> str:
+def check(folder: Path, config: dict[str, Any], results: Results, predictions: Predictions) -> str:
     """Make card and picture anew and compare; what was checked. Raises EntryError."""
     if config.get("card_format") != model_card.FORMAT:
         return _check_other(folder, results)
@@ -57,10 +56,10 @@ def check(
     return f"{', '.join([*made, *picture])}: the card of these results"
 
 
-def _check_other(folder: Path, results: dict[str, Any]) -> str:
+def _check_other(folder: Path, results: Results) -> str:
     """Of a card that another qaudio made, its score: this qaudio words cards otherwise."""
     card = read_text(folder, "README.md")
-    mean = results["result"]["mean"]
+    mean = results.result.mean
     if f"value: {mean}\n" not in card or f"**{percent(mean)}**" not in card:
         raise EntryError(f"{entry_name(folder)}: README.md is not the card of score {mean}")
     return "README.md is a card as another version words it, of this score"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.models.registry import is_quaternion
-from qaudio.zoo.store import entries, read_json
+from qaudio.zoo.store import entries, read_config, read_results
 
 FILE = ".github/overview.svg"
 PROTOCOL = "ESC-50 official 5 folds"
@@ -74,20 +74,14 @@ def _square(x: float, y: float, colour: str) -> Any:
 
 def _points(folder: Path | None) -> list[tuple[str, float, float, bool]]:
     """Name, milliseconds after `optimize`, score in percent, quaternion or not."""
-    paths = entries().values() if folder is None else sorted(folder.glob("*/config.json"))
     found = []
-    for path in paths:
-        path = path.parent if path.name == "config.json" else path
-        if not (path / "results.json").is_file():
-            continue
-        one = read_json(path / "results.json")
-        latency = one["cost"]["latency"]
-        if one["protocol"] != PROTOCOL or one["benchmark"] != "esc10" or not latency:
-            continue
-        time = latency.get("optimized_milliseconds") or latency["milliseconds"]
-        quaternion = is_quaternion(read_json(path / "config.json"))
-        found.append((one["entry"].partition(".")[0] + _variant(one["entry"]), time,
-                      100 * one["result"]["mean"], quaternion))  # fmt: skip
+    for path in entries(folder).values():
+        one = read_results(path)
+        if one and one.cost.latency and (one.protocol, one.benchmark) == (PROTOCOL, "esc10"):
+            latency = one.cost.latency
+            time = latency.optimized_milliseconds or latency.milliseconds
+            name = one.entry.partition(".")[0] + _variant(one.entry)
+            found.append((name, time, 100 * one.result.mean, is_quaternion(read_config(path))))
     return sorted(found, key=lambda point: point[1])
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from qaudio.compress.measured import Latency
 from qaudio.data.benchmarks.descriptions import about
 from qaudio.errors import EntryError
+from qaudio.evaluation.result import Difference
 from qaudio.text import markdown
-from qaudio.zoo.store import entries, read_json
+from qaudio.zoo.schema import Results
+from qaudio.zoo.store import entries, read_config, read_results
 
 # Entries of the README's table, and what each is for.
 PICKS = {
@@ -27,13 +29,13 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f}"
 
 
-def difference_text(difference: dict[str, Any]) -> str:
+def difference_text(difference: Difference) -> str:
     """A paired difference in points, with its interval."""
-    low, high = difference["interval95"]
-    return f"{points(difference['mean'])} ({points(low)} to {points(high)})"
+    low, high = difference.interval95
+    return f"{points(difference.mean)} ({points(low)} to {points(high)})"
 
 
-def interval(bounds: list[float]) -> str:
+def interval(bounds: tuple[float, float]) -> str:
     return f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f} %"
 
 
@@ -58,43 +60,40 @@ def missing(complete: bool, runs: int) -> str:
     return "" if complete else f" ({runs} runs so far)"
 
 
-def score(results: dict[str, Any], over: str = "") -> str:
+def score(results: Results, over: str = "") -> str:
     """Mean and spread over folds, in percent; `over` follows the spread."""
-    result = results["result"]
-    deviation = spread(result["std"])
-    remark = missing(results["complete"], len(result["runs"]))
-    return percent(result["mean"]) + (deviation and deviation + over) + remark
+    result = results.result
+    deviation = spread(result.std)
+    remark = missing(results.complete, len(result.runs))
+    return percent(result.mean) + (deviation and deviation + over) + remark
 
 
-def _milliseconds(latency: dict[str, Any]) -> str:
-    fast = latency.get("optimized_milliseconds")
-    return f"{latency['milliseconds']:.1f} ms" + (f", optimized {fast:.1f}" if fast else "")
+def _milliseconds(latency: Latency) -> str:
+    fast = latency.optimized_milliseconds
+    return f"{latency.milliseconds:.1f} ms" + (f", optimized {fast:.1f}" if fast else "")
 
 
-def facts(results: dict[str, Any]) -> list[tuple[str, str]]:
+def facts(results: Results) -> list[tuple[str, str]]:
     """What a terminal shows of an entry's results: name and value."""
-    result, cost, parent = results["result"], results["cost"], results["parent"]
+    result, cost, parent = results.result, results.cost, results.parent
     rows = [
-        (result["metric"], score(results, " (over folds)")),
-        ("95 % interval", f"{interval(result['interval95'])}, over {result['clips']} clips"),
-        ("protocol", f"{results['protocol']}, seeds {', '.join(map(str, results['seeds']))}"),
-        ("parameters", f"{cost['params']:,} ({cost['bytes'] / 1e6:.2f} MB)"),
-        ("MACs", f"{cost['macs'] / 1e9:.3f} G for {cost['seconds']:g} s"),
+        (result.metric, score(results, " (over folds)")),
+        ("95 % interval", f"{interval(result.interval95)}, over {result.clips} clips"),
+        ("protocol", f"{results.protocol}, seeds {', '.join(map(str, results.seeds))}"),
+        ("parameters", f"{cost.params:,} ({cost.bytes / 1e6:.2f} MB)"),
+        ("MACs", f"{cost.macs / 1e9:.3f} G for {cost.seconds:g} s"),
     ]
-    if cost["latency"]:
-        latency = cost["latency"]
-        rows.append(("latency", f"{_milliseconds(latency)} ({latency['device']})"))
+    if cost.latency:
+        rows.append(("latency", f"{_milliseconds(cost.latency)} ({cost.latency.device})"))
     if parent:
-        licence = f" ({parent['license']})" if parent.get("license") else ""
-        rows.append(("parent", f"{parent['how']} {parent['name']}{licence}"))
-        if parent.get("difference"):
-            paired = parent["difference"]
-            low, high = (points(bound) for bound in paired["interval95"])
-            rows.append(("difference", f"{points(paired['mean'])} points ({low} to {high})"))
+        licence = f" ({parent.license})" if parent.license else ""
+        rows.append(("parent", f"{parent.how} {parent.name}{licence}"))
+        if parent.difference:
+            rows.append(("difference", f"{difference_text(parent.difference)} points"))
     return rows
 
 
-def table(results: list[dict[str, Any]], link: str, licences: list[str] | None = None) -> str:
+def table(results: list[Results], link: str, licences: list[str] | None = None) -> str:
     """Markdown table of entries.
 
     Args:
@@ -106,26 +105,23 @@ def table(results: list[dict[str, Any]], link: str, licences: list[str] | None =
     head = f"| {head}{' | bytes | licence' if licences else ''} |"
     rows = [head, "|---" * head.count(" |") + "|"]
     for n, one in enumerate(results):
-        result, cost, parent = one["result"], one["cost"], one["parent"]
-        latency = _milliseconds(cost["latency"]) if cost["latency"] else ""
-        difference = ""
+        cost, parent, difference = one.cost, one.parent, ""
         if parent:
-            difference = markdown(parent["name"])
-            if parent.get("difference"):
-                paired = parent["difference"]
-                low, high = (points(bound) for bound in paired["interval95"])
-                difference += f" ({points(paired['mean'])}; {low} to {high})"
+            difference = markdown(parent.name)
+            if parent.difference:
+                low, high = (points(bound) for bound in parent.difference.interval95)
+                difference += f" ({points(parent.difference.mean)}; {low} to {high})"
         cells = [
-            f"[{one['entry']}]({link}{one['entry']}/README.md)",
+            f"[{one.entry}]({link}{one.entry}/README.md)",
             score(one),
-            interval(result["interval95"]),
-            f"{cost['params']:,}",
-            f"{cost['macs'] / 1e9:.3f} G",
-            latency,
+            interval(one.result.interval95),
+            f"{cost.params:,}",
+            f"{cost.macs / 1e9:.3f} G",
+            _milliseconds(cost.latency) if cost.latency else "",
             difference,
         ]
         if licences:
-            cells += [f"{cost['bytes']:,}", markdown(licences[n])]
+            cells += [f"{cost.bytes:,}", markdown(licences[n])]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -140,10 +136,9 @@ def index(folder: Path | None = None) -> str:
         "pruned and of the epochs after it, or to the teacher.",
     ]
     for title, members in _by_protocol(folder).items():
-        licences = [read_json(path / "config.json")["license"] or "not stated" for path in members]
-        devices = {
-            one["cost"]["latency"]["device"] for one in members.values() if one["cost"]["latency"]
-        }
+        licences = [read_config(path)["license"] or "not stated" for path in members]
+        latencies = [one.cost.latency for one in members.values()]
+        devices = {latency.device for latency in latencies if latency}
         parts.append(f"## {title}")
         parts.append(table(list(members.values()), "zoo/", licences))
         parts.append(_dependence(members))
@@ -161,14 +156,13 @@ def _carried_over(folder: Path | None) -> list[str]:
     found: dict[str, list[tuple[float, str]]] = {}
     for members in _by_protocol(folder).values():
         for one in members.values():
-            for probed in one.get("transfer", []):
-                result = probed["result"]
+            for probed in one.transfer:
+                result = probed.result
                 row = (
-                    f"| [{one['entry']}](zoo/{one['entry']}/README.md) | {percent(result['mean'])}"
-                    f"{spread(result['std'])} | {interval(result['interval95'])} | "
-                    f"{one['cost']['params']:,} |"
+                    f"| [{one.entry}](zoo/{one.entry}/README.md) | {percent(result.mean)}"
+                    f"{spread(result.std)} | {interval(result.interval95)} | {one.cost.params:,} |"
                 )
-                found.setdefault(probed["protocol"], []).append((-result["mean"], row))
+                found.setdefault(probed.protocol, []).append((-result.mean, row))
     if not found:
         return []
     parts = [
@@ -188,17 +182,14 @@ def picks(folder: Path | None = None) -> str:
     """The README's table: a few entries, each with what it is for."""
     rows = ["| for | entry | score | parameters | MACs (10 s) |", "|---|---|---|---|---|"]
     for name, use in PICKS.items():
-        path = (entries() if folder is None else {p.name: p for p in folder.glob("*")}).get(name)
-        if path is None:
+        path = entries(folder).get(name)
+        one = path and read_results(path)
+        if not one:
             continue
-        one = read_json(path / "results.json")
-        cost = one["cost"]
-        metric = one["result"]["metric"]
-        if "teaching" in one:
-            metric += " of its teacher's tags"
+        metric = f"{one.result.metric} of its teacher's tags" if one.teaching else one.result.metric
         rows.append(
             f"| {use} | [{name}](zoo/{name}/README.md) | {score(one)} {metric} | "
-            f"{cost['params']:,} | {cost['macs'] / 1e9:.3f} G |"
+            f"{one.cost.params:,} | {one.cost.macs / 1e9:.3f} G |"
         )
     return "\n".join(rows)
 
@@ -219,25 +210,20 @@ def with_generated(text: str, what: str, made: str) -> str:
     return f"{before}{start}\n{made}\n{end}{after}"
 
 
-def _dependence(members: dict[Path, dict[str, Any]]) -> str:
+def _dependence(members: dict[Path, Results]) -> str:
     """`dependence` of entries of one protocol."""
-    return dependence(next(iter(members.values()))["benchmark"])
+    return dependence(next(iter(members.values())).benchmark)
 
 
-def _by_protocol(folder: Path | None) -> dict[str, dict[Path, dict[str, Any]]]:
+def _by_protocol(folder: Path | None) -> dict[str, dict[Path, Results]]:
     """Results of the entries that have some, best first, by benchmark and protocol."""
-    if folder is None:
-        paths = list(entries().values())
-    else:
-        paths = [path.parent for path in sorted(folder.glob("*/config.json"))]
-    found: dict[tuple[str, str], list[tuple[Path, dict[str, Any]]]] = {}
-    for path in paths:
-        if (path / "results.json").is_file():
-            one = read_json(path / "results.json")
-            found.setdefault((one["benchmark"], one["protocol"]), []).append((path, one))
+    found: dict[tuple[str, str], list[tuple[Path, Results]]] = {}
+    for path in entries(folder).values():
+        if one := read_results(path):
+            found.setdefault((one.benchmark, one.protocol), []).append((path, one))
     groups = {}
     for (benchmark, protocol), members in sorted(found.items()):
         title = about(benchmark)["title"]
-        members.sort(key=lambda member: -member[1]["result"]["mean"])
+        members.sort(key=lambda member: -member[1].result.mean)
         groups[protocol if protocol.startswith(title) else f"{title}: {protocol}"] = dict(members)
     return groups

@@ -11,11 +11,12 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qaudio.commands import training
 from qaudio.commands.common import Commands, positive, usage
 from qaudio.errors import EntryError, InputError
+from qaudio.evaluation.result import Result
 from qaudio.text import shown
 from qaudio.zoo.resolve import DEFAULT_ENTRY, locate
 from qaudio.zoo.store import entry_name, read_results
@@ -133,16 +134,19 @@ def _run(options: argparse.Namespace) -> tuple[int, str | None]:
         if options.probe_only:
             from qaudio.training.subcommands import probe
 
-            results = {"baselines": probe(arguments)}
+            scores = probe(arguments)
         else:
             print(f"fine-tuning {options.source}; stop it at any time, the same command goes on")
             code = training.run("train", arguments)
             if code:
                 return code, None
-            results = read_results(written) or {}
+            results = read_results(written)
+            assert results is not None
+            scores = {"fine-tuned": results.result}
+            scores |= {row.method: row.result for row in results.baselines}
     if not options.probe_only:
         _print_next(written)
-    return 0, _as_json(options, found, seconds, written, results) if options.json else None
+    return 0, _as_json(options, found, seconds, written, scores) if options.json else None
 
 
 def _name(folder: Path) -> str:
@@ -214,18 +218,16 @@ def _print_next(written: Path) -> None:
 
 def _as_json(
     options: argparse.Namespace, found: Survey, seconds: float, written: Path,
-    results: dict[str, Any],
+    scores: dict[str, Result],
 ) -> str:  # fmt: skip
     document = {
         "entry": None if options.probe_only else str(written), "from": options.source,
         "classes": found.counts, "groups": found.groups, "left_out": found.unreadable,
         "seconds": seconds,
     }  # fmt: skip
-    if options.probe_only:
-        return json.dumps(document | {"scores": results["baselines"]})
-    scores = {"fine-tuned": results["result"]}
-    scores |= {row["method"]: row["result"] for row in results.get("baselines", [])}
-    return json.dumps(document | {"scores": scores})
+    return json.dumps(
+        document | {"scores": {method: one.to_dict() for method, one in scores.items()}}
+    )
 
 
 @contextlib.contextmanager

@@ -22,15 +22,17 @@ def register(command: Commands) -> None:
 
 def _info(options: argparse.Namespace) -> int:
     folder = locate(options.entry)
-    config, results = read_config(folder), read_results(folder, whole=True)
+    config, results = read_config(folder), read_results(folder)
     if options.json:
-        print(json.dumps({"config": config, "results": results}, indent=1))
+        plain = results and results.to_dict()
+        print(json.dumps({"config": config, "results": plain}, indent=1))
         return 0
     print(f"{entry_name(folder)}: {config['architecture']}, {config['num_classes']} classes")
     rows = [("licence", config["license"] or "not stated")]
     source = read_source(folder)
     if source:
-        rows += [(key, source[key]) for key in ("file", "url", "citation") if key in source]
+        named = {"file": source.file, "url": source.url, "citation": source.citation}
+        rows += [(key, value) for key, value in named.items() if value is not None]
     if config["labels"]:
         rows.append(("classes", ", ".join(config["labels"])))
     settings = config["frontend"]

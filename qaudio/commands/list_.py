@@ -30,16 +30,17 @@ def _list(options: argparse.Namespace) -> int:
         folder = shipped.get(name)
         row: dict[str, Any] = {"name": name, "pretrained": name in shipped or name in others}
         if folder is None and name in others:
-            row |= {key: others[name][key] for key in ("license", "url", "citation")}
+            other = others[name]
+            row |= {"license": other.license, "url": other.url, "citation": other.citation}
         if folder is not None:
             row["license"] = read_json(folder / "config.json")["license"]
             results = read_results(folder)
             if results is not None:
                 row |= {
-                    "metric": results["result"]["metric"],
-                    "score": results["result"]["mean"],
-                    "params": results["cost"]["params"],
-                    "macs": results["cost"]["macs"],
+                    "metric": results.result.metric,
+                    "score": results.result.mean,
+                    "params": results.cost.params,
+                    "macs": results.cost.macs,
                 }
         rows.append(row)
     if options.json:

@@ -45,19 +45,19 @@ def _probe(options: argparse.Namespace) -> int:
 
     data = recipe_data(options.config, options.overrides)
     found = transfer(load(options.entry), data, ZERO_SHOT if options.zero_shot else LINEAR)
-    score = {
-        "benchmark": found.benchmark, "dataset": found.dataset, "protocol": found.protocol,
-        "result": found.result,
-    }  # fmt: skip
+    result = found.result
     if options.write:
-        add_transfer(options.entry, [score | {"predictions": found.predictions}])
+        add_transfer(
+            options.entry, benchmark=found.benchmark, dataset=found.dataset,
+            protocol=found.protocol, result=result, predictions=found.predictions,
+        )  # fmt: skip
     if options.json:
-        print(json.dumps(score))
+        score = {"benchmark": found.benchmark, "dataset": found.dataset, "protocol": found.protocol}
+        print(json.dumps(score | {"result": result.to_dict()}))
     else:
-        low, high = found.result["interval95"]
+        low, high = result.interval95
         print(
-            f"{options.entry}: {found.protocol}: {found.result['metric']} "
-            f"{found.result['mean']:.4f}, 95 % interval {low:.4f}-{high:.4f}, "
-            f"{found.result['clips']} clips"
+            f"{options.entry}: {found.protocol}: {result.metric} {result.mean:.4f}, 95 % interval "
+            f"{low:.4f}-{high:.4f}, {result.clips} clips"
         )
     return 0

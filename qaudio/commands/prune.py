@@ -15,7 +15,8 @@ from qaudio.commands.common import (
     usage,
 )
 from qaudio.zoo.resolve import load, locate
-from qaudio.zoo.store import held_out, read_config, to_json, trained_on
+from qaudio.zoo.schema import Source
+from qaudio.zoo.store import read_config, read_source, to_json, trained_on
 
 
 def register(command: Commands) -> None:
@@ -98,7 +99,9 @@ def _prune(options: argparse.Namespace) -> int:
     config, extra = read_config(source), {"plan.json": chosen.to_json()}
     seen = trained_on(source)
     if seen is not None:  # so that it can be fine-tuned on recordings that it has not seen
-        extra["source.json"] = to_json({"trained_on": seen, "held_out": held_out(source)})
+        earlier = read_source(source)
+        kept = earlier.held_out if earlier else None
+        extra["source.json"] = to_json(Source(trained_on=seen, held_out=kept))
     folder = save(small, options.out, license=config["license"], extra=extra)
     before, after = cost(model), cost(small)
     print(

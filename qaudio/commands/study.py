@@ -95,9 +95,9 @@ def _missing(
         return "all of it"
     if folds is not None:
         wanted = [f"seed{seed}_fold{fold}" for seed in seeds for fold in folds]
-        return ", ".join(run for run in wanted if run not in found["result"]["runs"])
-    absent = [str(seed) for seed in seeds if seed not in found["seeds"]]
-    parts = [] if found["complete"] else ["some folds"]
+        return ", ".join(run for run in wanted if run not in found.result.runs)
+    absent = [str(seed) for seed in seeds if seed not in found.seeds]
+    parts = [] if found.complete else ["some folds"]
     if absent:
         parts.append(f"seed{'s' * (len(absent) > 1)} {', '.join(absent)}")
     return " and ".join(parts)

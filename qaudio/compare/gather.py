@@ -1,12 +1,7 @@
-"""What is compared: entries' results, in groups whose members may be set beside one another.
-
-Entries may come from other people, so every field that is shown is checked here first.
-"""
+"""What is compared: entries' results, in groups whose members may be set beside one another."""
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,12 +11,14 @@ from typing import Any
 from qaudio.data.benchmarks.descriptions import DATASETS
 from qaudio.errors import EntryError
 from qaudio.evaluation.bootstrap import paired_difference
-from qaudio.evaluation.metrics import METRICS, scores_by_class
+from qaudio.evaluation.metrics import scores_by_class
 from qaudio.evaluation.predictions import Predictions
+from qaudio.evaluation.result import Difference, Metric
 from qaudio.models.registry import is_quaternion
 from qaudio.text import shown
 from qaudio.zoo.resolve import locate
-from qaudio.zoo.store import file_of, read_config, read_json
+from qaudio.zoo.schema import Results
+from qaudio.zoo.store import file_of, read_config, read_results
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +45,7 @@ class Member:
     parent: str | None
     benchmark: str
     protocol: str
-    metric: str
+    metric: Metric
     complete: bool
     runs: int
     clips: int
@@ -122,20 +119,20 @@ class Group:
 
     benchmark: str
     protocol: str
-    metric: str
+    metric: Metric
     members: tuple[Member, ...]
-    _pairs: dict[tuple[Member, Member], dict[str, Any] | None] = field(default_factory=dict)
+    _pairs: dict[tuple[Member, Member], Difference | None] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
         """The benchmark's name in full."""
         return DATASETS.get(self.benchmark, {}).get("title", self.benchmark)
 
-    def difference(self, one: Member, other: Member) -> dict[str, Any] | None:
+    def difference(self, one: Member, other: Member) -> Difference | None:
         """`paired_difference` of two members; None unless both were scored on the same clips."""
         if (one, other) not in self._pairs:
             found = _paired(one, other)
-            self._pairs[one, other], self._pairs[other, one] = found, _mirrored(found)
+            self._pairs[one, other], self._pairs[other, one] = found, found and found.mirrored()
         return self._pairs[one, other]
 
     def conditions(self, measure: Measure) -> list[str]:
@@ -236,7 +233,7 @@ def _told_apart(found: list[tuple[str, Member]]) -> list[Member]:
 
 
 def _grouped(members: list[Member]) -> list[Group]:
-    groups: dict[tuple[str, str, str], list[Member]] = {}
+    groups: dict[tuple[str, str, Metric], list[Member]] = {}
     for member in members:
         groups.setdefault((member.benchmark, member.protocol, member.metric), []).append(member)
     return [
@@ -245,7 +242,7 @@ def _grouped(members: list[Member]) -> list[Group]:
     ]
 
 
-def _paired(one: Member, other: Member) -> dict[str, Any] | None:
+def _paired(one: Member, other: Member) -> Difference | None:
     if one.predictions is None or other.predictions is None:
         return None
     try:
@@ -254,111 +251,47 @@ def _paired(one: Member, other: Member) -> dict[str, Any] | None:
         return None
 
 
-def _mirrored(difference: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The difference seen from the other side; the bootstrap's draws are the same."""
-    if difference is None:
-        return None
-    low, high = difference["interval95"]
-    return difference | {"mean": -difference["mean"], "interval95": [-high, -low]}
-
-
 def _read(folder: Path, source: str) -> tuple[Member | None, str | None]:
     """The entry in a folder, None without results; and what is wrong with its predictions."""
-    config, path = read_config(folder), folder / "results.json"
-    # Not read_results: a few of its fields are enough, see _Facts.
-    results = read_json(path) if os.path.lexists(path) else None
+    config, results = read_config(folder), read_results(folder)
     if results is None:
         return None, None
-    facts = _Facts(source, results)
-    member = _member(config, facts)
-    path, fault = folder / "predictions.npz", None
+    member, path = _member(config, results), folder / "predictions.npz"
     if path.is_file():
         try:
             predictions = Predictions.load(file_of(folder, path.name))
             predictions.check(config["num_classes"], config["task"])
             return replace(member, predictions=predictions), None
         except ValueError as error:
-            fault = shown(f"{source}: {error}; compared by its results alone")
-    return member, fault
+            return member, shown(f"{source}: {error}; compared by its results alone")
+    return member, None
 
 
-def _member(config: dict[str, Any], facts: _Facts) -> Member:
-    latency = facts.get("cost.latency", dict, optional=True)
-    metric = facts.text("result.metric")
-    if metric not in METRICS:
-        raise facts.wrong("result.metric", metric, f"one of {', '.join(METRICS)}")
-    parent = facts.get("parent", dict, optional=True)
-    labels = config["labels"]
+def _member(config: dict[str, Any], results: Results) -> Member:
+    result, cost, parent = results.result, results.cost, results.parent
+    latency = cost.latency
     return Member(
-        name=facts.text("entry"),
+        name=results.entry,
         family="quaternion" if is_quaternion(config) else "real",
-        license=None if config["license"] is None else shown(config["license"]),
-        parent=f"{facts.text('parent.how')} {facts.text('parent.name')}"
-        if parent is not None
-        else None,
-        benchmark=facts.text("benchmark"),
-        protocol=facts.text("protocol"),
-        metric=metric,
-        complete=facts.get("complete", bool),
-        runs=len(facts.get("result.runs", dict)),
-        clips=int(facts.number("result.clips")),
-        mean=facts.share("result.mean"),
-        std=facts.share("result.std") if facts.get("result.std", object) is not None else None,
-        low=facts.share("result.interval95.0"),
-        high=facts.share("result.interval95.1"),
-        params=facts.number("cost.params"),
-        macs=facts.number("cost.macs"),
-        bytes=facts.number("cost.bytes"),
-        seconds=facts.number("cost.seconds"),
-        latency=facts.number("cost.latency.milliseconds") if latency is not None else None,
-        optimized=facts.number("cost.latency.optimized_milliseconds")
-        if (latency or {}).get("optimized_milliseconds") is not None
-        else None,
-        device=facts.text("cost.latency.device") if latency is not None else None,
-        labels=None if labels is None else [shown(str(label)) for label in labels],
+        license=config["license"],
+        parent=f"{parent.how} {parent.name}" if parent else None,
+        benchmark=results.benchmark,
+        protocol=results.protocol,
+        metric=result.metric,
+        complete=results.complete,
+        runs=len(result.runs),
+        clips=result.clips,
+        mean=result.mean,
+        std=result.std,
+        low=result.interval95[0],
+        high=result.interval95[1],
+        params=cost.params,
+        macs=cost.macs,
+        bytes=cost.bytes,
+        seconds=cost.seconds,
+        latency=latency.milliseconds if latency else None,
+        optimized=latency.optimized_milliseconds if latency else None,
+        device=latency.device if latency else None,
+        labels=config["labels"],
         predictions=None,
     )
-
-
-class _Facts:
-    """results.json of an entry, read field by field; raises EntryError naming the field."""
-
-    def __init__(self, source: str, results: Any):
-        self.source, self.results = source, results
-
-    def get(self, path: str, kind: type, optional: bool = False) -> Any:
-        """The value at a dotted path."""
-        value = self.results
-        for key in path.split("."):
-            try:
-                value = value[int(key) if isinstance(value, list) else key]
-            except (KeyError, IndexError, TypeError, ValueError):
-                raise self.wrong(path, "nothing", "a value") from None
-        if not isinstance(value, kind) and not (optional and value is None):
-            raise self.wrong(path, repr(value), kind.__name__)
-        return value
-
-    def text(self, path: str) -> str:
-        """Text that can be shown; never empty."""
-        return shown(self.get(path, str)) or "?"
-
-    def number(self, path: str) -> float:
-        """A positive number."""
-        return self._number(path, 0, math.inf, "a positive number")
-
-    def share(self, path: str) -> float:
-        """A fraction."""
-        return self._number(path, -1e-9, 1, "a number from 0 to 1")
-
-    def _number(self, path: str, above: float, most: float, expected: str) -> float:
-        value = self.get(path, object)
-        plain = isinstance(value, int | float) and not isinstance(value, bool)
-        if not plain or not (above < value <= most) or math.isinf(value):
-            raise self.wrong(path, repr(value), expected)
-        return value
-
-    def wrong(self, path: str, found: str, expected: str) -> EntryError:
-        """An error that says what was found."""
-        return EntryError(
-            f"{self.source}: results.json: {path}: expected {expected}, found {found[:60]}"
-        )

@@ -23,6 +23,7 @@ from qaudio import __version__
 from qaudio.cards.tables import difference_text
 from qaudio.compare import peers as published
 from qaudio.compare.gather import MEASURES, Comparison, Group, Member
+from qaudio.compare.peers import Peer
 from qaudio.compare.tables import (
     TO_BEST,
     condition_notes,
@@ -38,7 +39,7 @@ WORDS = ' class="words"'  # may break into lines, as figures may not
 NOTHING = '<span class="none">–</span>'
 
 
-def render(comparison: Comparison, peers: list[dict[str, Any]] | None = None) -> str:
+def render(comparison: Comparison, peers: list[Peer] | None = None) -> str:
     """The page.
 
     Args:
@@ -153,7 +154,7 @@ def _table(group: Group) -> str:
             cells.append((0, "the best"))
         else:
             difference = group.difference(member, best)
-            cells.append((difference["mean"] if difference else None, to_best(group, member)))
+            cells.append((difference.mean if difference else None, to_best(group, member)))
         cells.append((member.license, member.license or "not stated"))
         under = f'<span class="sub">{escape(member.parent)}</span>' if member.parent else ""
         columns = "".join(
@@ -192,7 +193,7 @@ def _left_out(comparison: Comparison) -> list[str]:
     return [f"<section><h2>Left out, or in part</h2><ul>{''.join(lines)}</ul></section>"]
 
 
-def _published(peers: list[dict[str, Any]]) -> list[str]:
+def _published(peers: list[Peer]) -> list[str]:
     if not peers:
         return []
     tables = []
@@ -200,7 +201,7 @@ def _published(peers: list[dict[str, Any]]) -> list[str]:
         heads = ("model", "score", "parameters", "MACs (10 s)", "note", "source", "how known")
         rows = []
         for peer in members:
-            cells = [*published.cells(peer), peer["source"], peer["basis"]]
+            cells = [*published.cells(peer), peer.source, peer.basis]
             columns = "".join(
                 f'<td role="cell" data-title="{head}">{escape(cell) or "–"}</td>'
                 for head, cell in zip(heads[1:], cells[1:], strict=True)
@@ -294,9 +295,9 @@ def _pairs(group: Group) -> dict[str, dict[str, Any]]:
         for j, other in enumerate(group.members):
             difference = group.difference(one, other) if i != j else None
             if difference is not None:
-                low, high = difference["interval95"]
+                low, high = difference.interval95
                 found[f"{i},{j}"] = {
-                    "low": low, "high": high, "clips": difference["clips"],
+                    "low": low, "high": high, "clips": difference.clips,
                     "text": difference_text(difference),
                 }  # fmt: skip
     return found

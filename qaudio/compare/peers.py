@@ -8,6 +8,7 @@ from typing import Any
 
 from qaudio.compare.tables import WIDTH, short_si, shorten
 from qaudio.data.benchmarks.descriptions import DATASETS
+from qaudio.records import Number, Record, Share, Text, parse
 
 HEADING = "Published by others, not measured here"
 REMARK = (
@@ -16,41 +17,55 @@ REMARK = (
 )
 
 
-def read() -> list[dict[str, Any]]:
-    """The records of peers.json.
+class Peer(Record):
+    """What others say of a network.
 
-    Each has model, benchmark, metric, score (a fraction; two: a range; None: no figure), params,
-    macs (for 10 s), basis (how the figures were got), note and source.
+    Attributes:
+        score: a fraction; two: a range; None: no figure.
+        macs: for 10 s.
+        basis: how the figures were got.
     """
-    records: list[dict[str, Any]] = json.loads(
-        files("qaudio.compare").joinpath("peers.json").read_text(encoding="utf-8")
-    )
-    return records
+
+    model: Text
+    benchmark: Text
+    metric: Text
+    score: list[Share] | None
+    params: Number | None
+    macs: Number | None
+    basis: Text
+    note: Text | None
+    source: Text
 
 
-def cells(peer: dict[str, Any]) -> list[str]:
+def read() -> list[Peer]:
+    """The records of peers.json."""
+    document = files("qaudio.compare").joinpath("peers.json").read_text(encoding="utf-8")
+    return parse(json.loads(document), list[Peer])
+
+
+def cells(peer: Peer) -> list[str]:
     """A record as shown: model, score, parameters, MACs, note."""
-    score = " to ".join(f"{100 * share:.1f}" for share in peer["score"] or ())
-    costs = [short_si(peer[key]) if peer[key] else "" for key in ("params", "macs")]
-    return [peer["model"], f"{score} %" if score else "", *costs, peer["note"] or ""]
+    score = " to ".join(f"{100 * share:.1f}" for share in peer.score or ())
+    costs = [short_si(value) if value else "" for value in (peer.params, peer.macs)]
+    return [peer.model, f"{score} %" if score else "", *costs, peer.note or ""]
 
 
-def by_benchmark(peers: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def by_benchmark(peers: list[Peer]) -> dict[str, list[Peer]]:
     """Records by the title of benchmark and metric; the best first."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for peer in sorted(peers, key=lambda peer: -max(peer["score"] or [0])):
-        title = f"{DATASETS[peer['benchmark']]['title']}, {peer['metric']}"
+    found: dict[str, list[Peer]] = {}
+    for peer in sorted(peers, key=lambda peer: -max(peer.score or [0])):
+        title = f"{DATASETS[peer.benchmark]['title']}, {peer.metric}"
         found.setdefault(title, []).append(peer)
     return dict(sorted(found.items()))
 
 
-def text(peers: list[dict[str, Any]]) -> str:
+def text(peers: list[Peer]) -> str:
     """A block for a terminal: tables, then sources."""
     lines = [HEADING, *(_wrap(REMARK))]
     for title, members in by_benchmark(peers).items():
-        sources = {peer["source"]: n for n, peer in enumerate(members, 1)}
+        sources = {peer.source: n for n, peer in enumerate(members, 1)}
         numbers = {source: n for n, source in enumerate(sources, 1)}
-        rows = [[f"[{numbers[peer['source']]}]", *cells(peer)] for peer in members]
+        rows = [[f"[{numbers[peer.source]}]", *cells(peer)] for peer in members]
         head = ["", "model", "score", "params", "MACs (10 s)", "note"]
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         lines += ["", title, ""]
@@ -63,9 +78,10 @@ def text(peers: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def document(peers: list[dict[str, Any]]) -> dict[str, Any]:
+def document(peers: list[Peer]) -> dict[str, Any]:
     """The records for a JSON document; nothing where none were asked for."""
-    return {"published_by_others_not_measured_here": peers} if peers else {}
+    rows = [peer.to_dict() for peer in peers]
+    return {"published_by_others_not_measured_here": rows} if rows else {}
 
 
 def _wrap(line: str) -> list[str]:

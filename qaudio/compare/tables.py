@@ -198,10 +198,10 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
             record = {name: getattr(member, name) for name in FIELDS}
             best = group.members[0]
             difference = None if member is best else group.difference(member, best)
-            low, high = difference["interval95"] if difference else (None, None)
+            low, high = difference.interval95 if difference else (None, None)
             record |= {
                 "best": None if member is best else best.name,
-                "difference": difference["mean"] if difference else None,
+                "difference": difference.mean if difference else None,
                 "difference_low": low,
                 "difference_high": high,
             }
@@ -233,7 +233,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
     groups = []
     for group in comparison.groups:
         pairs = [
-            {"of": one.name, "less": other.name, **difference}
+            {"of": one.name, "less": other.name, **difference.to_dict()}
             for n, other in enumerate(group.members)
             for one in group.members[n + 1 :]
             if (difference := group.difference(one, other)) is not None

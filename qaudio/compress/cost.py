@@ -6,7 +6,6 @@ import contextlib
 import platform
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from qaudio.compress.measured import Cost, Latency
 from qaudio.compress.timing import in_processor_time, seconds_of
 from qaudio.errors import InputError
 from qaudio.models.base import AudioModel, check_model, evaluating, sharing_copy
@@ -32,49 +32,6 @@ def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
 
 # The one form of attention that torch's counter misses.
 ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Median time of one clip, waveform to logits, batch 1, float32.
-
-    Attributes:
-        milliseconds: front-end and network.
-        frontend_milliseconds: the front-end alone.
-        device: processor and number of threads.
-        method: how it was measured.
-        optimized_milliseconds: front-end and network as `qaudio.optimize` gives them, where that
-            was measured.
-    """
-
-    milliseconds: float
-    frontend_milliseconds: float
-    device: str
-    method: str
-    optimized_milliseconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of one clip.
-
-    Attributes:
-        params: parameters, frozen or not.
-        macs: products of the network's convolutions, linear layers and attention, from the
-            front-end's output on; norms are not counted.
-        bytes: of parameters and buffers, as stored.
-        seconds: length of the clip.
-        latency: None unless asked for.
-    """
-
-    params: int
-    macs: int
-    bytes: int
-    seconds: float
-    latency: Latency | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def cost(model: AudioModel, *, seconds: float = 10.0, latency: bool = False) -> Cost:
@@ -147,7 +104,10 @@ def measure_latency(model: AudioModel, seconds: float) -> Latency:
             (lambda: net(waveform), lambda: net.features(waveform)), device
         )
     method = f"median of {REPEATS}" + ", processor time" * in_processor_time(device)
-    return Latency(round(whole, 3), round(frontend, 3), device_name(device), method)
+    return Latency(
+        milliseconds=round(whole, 3), frontend_milliseconds=round(frontend, 3),
+        device=device_name(device), method=method,
+    )  # fmt: skip
 
 
 def latency_of(model: AudioModel, seconds: float) -> float:

@@ -16,6 +16,7 @@ from qaudio.errors import InputError
 from qaudio.evaluation import average_precision
 from qaudio.evaluation.metrics import DIGITS, METRICS, correct, over_folds
 from qaudio.evaluation.predictions import Predictions
+from qaudio.evaluation.result import Difference, Metric, Result
 
 RESAMPLES = 2000
 RANKED_RESAMPLES = 200  # of mAP, each of which ranks the clips of every class
@@ -23,8 +24,8 @@ Z = 1.959964  # of a normal distribution, between -Z and Z of which 95 % lie
 _MAPS: WeakKeyDictionary[Predictions, dict[Any, np.ndarray]] = WeakKeyDictionary()
 
 
-def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
-    """The "result" of results.json: mean, spread and interval of a metric.
+def summarise(predictions: Predictions, metric: Metric) -> Result:
+    """Mean, spread and interval of a metric.
 
     Each fold's score is the mean over its seeds; `mean` and `std` (n−1) are over folds;
     `interval95` is a percentile bootstrap of that mean over clips; of mAP, which is higher for
@@ -36,22 +37,22 @@ def summarise(predictions: Predictions, metric: str) -> dict[str, Any]:
     by_fold = {fold: float(value) for fold, value in over_folds(runs).items()}
     values = list(by_fold.values())
     # mAP is a mean over the classes that have a positive clip: how many those are.
-    classes = {"classes": int(predictions.label.any(0).sum())} if metric == "mAP" else {}
-    return {
-        "metric": metric,
-        "mean": round(float(np.mean(values)), DIGITS),
-        "std": round(float(np.std(values, ddof=1)), DIGITS) if len(values) > 1 else None,
-        "interval95": _interval(predictions, metric),
-        "folds": {str(fold): round(value, DIGITS) for fold, value in by_fold.items()},
-        "runs": {f"seed{s}_fold{f}": round(v, DIGITS) for (s, f), v in runs.items()},
-        "clips": len(np.unique(predictions.clip)),
-        **classes,
-    }
+    classes = int(predictions.label.any(0).sum()) if metric == "mAP" else None
+    return Result(
+        metric=metric,
+        mean=round(float(np.mean(values)), DIGITS),
+        std=round(float(np.std(values, ddof=1)), DIGITS) if len(values) > 1 else None,
+        interval95=_interval(predictions, metric),
+        folds={str(fold): round(value, DIGITS) for fold, value in by_fold.items()},
+        runs={f"seed{s}_fold{f}": round(v, DIGITS) for (s, f), v in runs.items()},
+        clips=len(np.unique(predictions.clip)),
+        classes=classes,
+    )
 
 
 def paired_difference(
     child: Predictions, parent: Predictions, shared: str | None = None
-) -> dict[str, Any]:
+) -> Difference:
     """Score of one entry less another's on the folds they share, with its interval.
 
     As `summarise` has it, the mean over folds of each fold's difference; the interval is over
@@ -84,6 +85,7 @@ def paired_difference(
         folds.append(np.full(len(clips), fold))
     clips = _clips_of(child, both)
     groups = None if shared is None else _groups(clips, shared)
+    metric: Metric
     if child.label.ndim == 1:
         metric, weights = "accuracy", _fold_weights(np.concatenate(folds))
         ours, theirs = (
@@ -97,14 +99,14 @@ def paired_difference(
         ours, theirs = (_kept_bootstrap_maps(one, tuple(both), shared) for one in (child, parent))
         mean = float(ours[0] - theirs[0])
         interval = _centred_interval(ours - theirs, drawn, (-1, 1))
-    return {
-        "metric": metric,
-        "mean": round(mean, DIGITS),
-        "interval95": interval,
-        "runs": sum(fold in both for _, fold in child.runs()),
-        "clips": len(clips),
-        **({} if groups is None else {"groups": len(set(groups))}),
-    }
+    return Difference(
+        metric=metric,
+        mean=round(mean, DIGITS),
+        interval95=interval,
+        runs=sum(fold in both for _, fold in child.runs()),
+        clips=len(clips),
+        groups=None if groups is None else len(set(groups)),
+    )
 
 
 def bootstrap_interval(
@@ -113,7 +115,7 @@ def bootstrap_interval(
     seed: int = 0,
     groups: np.ndarray | None = None,
     bounds: tuple[float, float] = (0, 1),
-) -> list[float]:
+) -> tuple[float, float]:
     """95 % percentile-bootstrap interval of the mean of per-clip values (N,), over clips or groups.
 
     Where all draws give the same mean m, they tell nothing of clips that are unlike these N: of
@@ -141,16 +143,18 @@ def bootstrap_interval(
 
 def _percentile_interval(
     scores: np.ndarray, count: int, bounds: tuple[float, float]
-) -> list[float]:
+) -> tuple[float, float]:
     """Between which 95 % of the scores of some draws of so many clips lie; see above."""
-    ends = [float(end) for end in np.percentile(scores, [2.5, 97.5])]
-    if ends[1] - ends[0] < 10**-DIGITS:
+    low, high = (float(end) for end in np.percentile(scores, [2.5, 97.5]))
+    if high - low < 10**-DIGITS:
         unlike = Z**2 / (count + Z**2)
-        ends = [mean + unlike * (bound - mean) for mean, bound in zip(ends, bounds, strict=True)]
-    return [round(end, DIGITS) for end in ends]
+        low, high = low + unlike * (bounds[0] - low), high + unlike * (bounds[1] - high)
+    return round(low, DIGITS), round(high, DIGITS)
 
 
-def _centred_interval(scores: np.ndarray, count: int, bounds: tuple[float, float]) -> list[float]:
+def _centred_interval(
+    scores: np.ndarray, count: int, bounds: tuple[float, float]
+) -> tuple[float, float]:
     """`_percentile_interval` of draws around the score of all clips, which is the first.
 
     A positive clip that is drawn twice ranks above more than it would alone: of a class with few
@@ -240,7 +244,7 @@ def _fold_weights(folds: np.ndarray) -> np.ndarray:
     return sizes.mean() / sizes[own]
 
 
-def _interval(predictions: Predictions, metric: str) -> list[float]:
+def _interval(predictions: Predictions, metric: Metric) -> tuple[float, float]:
     """Of the mean over folds."""
     if metric == "mAP":
         clips = np.unique(predictions.clip)

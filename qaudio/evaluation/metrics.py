@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from qaudio.errors import InputError
 from qaudio.evaluation import average_precision
 from qaudio.evaluation.predictions import Predictions
+from qaudio.evaluation.result import Metric
 
 DIGITS = 6  # of every score in results.json: the last ones that all machines agree on
 
@@ -32,15 +34,17 @@ def mean_average_precision(predictions: Predictions) -> float:
     return float(average_precision.mean_known(found[0], 0))
 
 
-METRICS = {"accuracy": accuracy, "mAP": mean_average_precision}
+METRICS: dict[Metric, Callable[[Predictions], float]] = {
+    "accuracy": accuracy, "mAP": mean_average_precision,
+}  # fmt: skip
 
 
-def metric_of(task: str) -> str:
+def metric_of(task: str) -> Metric:
     """Name of the metric that a task is scored by."""
     return "accuracy" if task == "multiclass" else "mAP"
 
 
-def scores_by_class(predictions: Predictions, metric: str) -> list[float | None]:
+def scores_by_class(predictions: Predictions, metric: Metric) -> list[float | None]:
     """Score of every class; None for a class that no clip has.
 
     Where `metric` is accuracy, the share of a class's clips that were found (its recall) over all

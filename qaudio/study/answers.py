@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from qaudio.cards.tables import difference_text, interval, points, score
 from qaudio.data.benchmarks.descriptions import about
 from qaudio.evaluation.bootstrap import paired_difference
 from qaudio.evaluation.predictions import Predictions
+from qaudio.evaluation.result import Difference
 from qaudio.study.grid import Cell, Study
 
 HEAD = (
@@ -31,11 +31,11 @@ class Findings:
 
     def __init__(self, study: Study, zoo: Path):
         self.study, self.zoo = study, zoo
-        self._differences: dict[tuple[str, str, str, str | None], dict[str, Any] | None] = {}
+        self._differences: dict[tuple[str, str, str, str | None], Difference | None] = {}
 
     def difference(
         self, cell: str, other: str, benchmark: str, shared: str | None = None
-    ) -> dict[str, Any] | None:
+    ) -> Difference | None:
         """`paired_difference` of two cells; None where no fold was scored for both.
 
         Args:
@@ -51,7 +51,7 @@ class Findings:
 
     def _difference(
         self, cell: str, other: str, benchmark: str, shared: str | None
-    ) -> dict[str, Any] | None:
+    ) -> Difference | None:
         cells = self.study.cells
         folders = [self.zoo / self.study.entry(cells[name], benchmark) for name in (cell, other)]
         files = [folder / "predictions.npz" for folder in folders]
@@ -94,7 +94,7 @@ class Findings:
             grouped = self.difference(one.cell, one.than, benchmark, facts["shared"])
             if pair is None or grouped is None:  # as one is, so is the other
                 continue
-            groups = max(groups, grouped["groups"])
+            groups = max(groups, grouped.groups or 0)
             if _said(grouped) != _said(pair):
                 changed.append(f"`{one.cell}` against `{one.than}` is {_answer(grouped)}")
         if not groups:
@@ -110,24 +110,24 @@ class Findings:
             if found is None:
                 rows.append(f"| {name} | not run | | | | |")
                 continue
-            result, cost, differences = found["result"], found["cost"], []
+            result, cost, differences = found.result, found.cost, []
             for other in cell.against:
                 pair = self.difference(cell.name, other, benchmark)
                 if pair is None:
                     continue
-                fewer = pair["runs"] < len(result["runs"])
-                over = f" over {pair['runs']} of its runs" if fewer else ""
+                fewer = pair.runs < len(result.runs)
+                over = f" over {pair.runs} of its runs" if fewer else ""
                 differences.append(f"{difference_text(pair)} to `{other}`{over}")
-                if not decided(pair):
+                if not pair.decided:
                     undecided.append(f"`{cell.name}` against `{other}`")
                 if other in cell.targets:
                     targets.append(_aim(cell, other, pair))
             columns = [
                 name,
-                score(found, _seeds(result["runs"])),
-                interval(result["interval95"]),
-                f"{cost['params']:,}",
-                f"{cost['macs'] / 1e9:.3f} G",
+                score(found, _seeds(result.runs)),
+                interval(result.interval95),
+                f"{cost.params:,}",
+                f"{cost.macs / 1e9:.3f} G",
                 "; ".join(differences),
             ]
             rows.append(f"| {' | '.join(columns)} |")
@@ -139,23 +139,17 @@ class Findings:
         return parts
 
 
-def decided(difference: dict[str, Any]) -> bool:
-    """Whether the interval of a paired difference leaves zero out."""
-    low, high = difference["interval95"]
-    return bool(low > 0 or high < 0)
-
-
-def _answer(difference: dict[str, Any] | None) -> str:
+def _answer(difference: Difference | None) -> str:
     """Whether the difference is above zero, as far as its interval tells."""
     if difference is None:
         return "not run"
     return f"{_said(difference)}: {difference_text(difference)}"
 
 
-def _said(difference: dict[str, Any]) -> str:
-    if not decided(difference):
+def _said(difference: Difference) -> str:
+    if not difference.decided:
         return "undecided"
-    return "**yes**" if difference["mean"] > 0 else "**no**, it is worse"
+    return "**yes**" if difference.mean > 0 else "**no**, it is worse"
 
 
 def _seeds(runs: dict[str, float]) -> str:
@@ -171,9 +165,9 @@ def _seeds(runs: dict[str, float]) -> str:
     return f", {len(means)} seeds from {100 * found[0]:.1f} to {100 * found[-1]:.1f}"
 
 
-def _aim(cell: Cell, other: str, pair: dict[str, Any]) -> str:
+def _aim(cell: Cell, other: str, pair: Difference) -> str:
     """Whether the difference that was aimed at was reached, and whether that is sure."""
-    least, (low, high) = cell.targets[other] / 100, pair["interval95"]
-    met = "met" if pair["mean"] >= least - 1e-9 else "missed"
+    least, (low, high) = cell.targets[other] / 100, pair.interval95
+    met = "met" if pair.mean >= least - 1e-9 else "missed"
     sure = "" if low >= least or high < least else ", undecided at 95 %"
     return f"`{cell.name}` at least {points(least)} points to `{other}`: {met}{sure}"

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from html import escape
-from typing import Any
 
 from qaudio.cards.tables import difference_text
 from qaudio.data.benchmarks.descriptions import about
-from qaudio.study.answers import Findings, decided
+from qaudio.evaluation.result import Difference
+from qaudio.study.answers import Findings
 from qaudio.study.grid import FOLDER, Study
 
 FILE = f"{FOLDER}/differences.svg"  # in the zoo's folder
@@ -22,7 +22,7 @@ TICKS = (1, 2, 5, 10, 20, 50, 100)  # points from one to the next
 INK, FAINT = "#0b6e99", "#c8c8c8"
 
 # Of a cell in words, and its differences by benchmark; None: a heading.
-Row = tuple[str, dict[str, dict[str, Any]] | None]
+Row = tuple[str, dict[str, Difference] | None]
 
 
 def draw(findings: Findings) -> str:
@@ -41,7 +41,7 @@ def draw(findings: Findings) -> str:
         100 * bound
         for _, pairs in rows
         for pair in (pairs or {}).values()
-        for bound in pair["interval95"]
+        for bound in pair.interval95
     ]
     step = next(step for step in TICKS if max([0, *bounds]) - min([0, *bounds]) <= 8 * step)
     low = step * math.floor(min([-step, *bounds]) / step)
@@ -64,7 +64,7 @@ def draw(findings: Findings) -> str:
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def _differences(findings: Findings, name: str) -> dict[str, dict[str, Any]]:
+def _differences(findings: Findings, name: str) -> dict[str, Difference]:
     """The difference of a cell to the reference on each benchmark where both were scored."""
     study = findings.study
     if name == study.reference:
@@ -105,11 +105,11 @@ def _panel(
         pair = (pairs or {}).get(benchmark)
         if pair is None:
             continue
-        start, end = pair["interval95"]
-        fill = INK if decided(pair) else "white"
+        start, end = pair.interval95
+        fill = INK if pair.decided else "white"
         y = TOP + LINE * n + LINE // 2
         yield (
             f'<g stroke="{INK}" stroke-width="2"><title>{escape(label)}: {difference_text(pair)}'
             f'</title><line x1="{x(100 * start)}" x2="{x(100 * end)}" y1="{y}" y2="{y}"/>'
-            f'<circle cx="{x(100 * pair["mean"])}" cy="{y}" r="4.5" fill="{fill}"/></g>'
+            f'<circle cx="{x(100 * pair.mean)}" cy="{y}" r="4.5" fill="{fill}"/></g>'
         )

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from qaudio.errors import EntryError
-from qaudio.zoo.store import read_json, zoo_folder
+from qaudio.zoo.schema import Results
+from qaudio.zoo.store import read_results, zoo_folder
 
 FOLDER = "study"  # of the zoo, for results without weights
 
@@ -136,10 +137,9 @@ class Study:
             arguments += [f"--writer.{name}=false" for name in ("weights", "keep_folds", "latency")]
         return arguments
 
-    def results(self, cell: Cell, benchmark: str, zoo: Path) -> dict[str, Any] | None:
-        """The cell's results.json; None where it was not run."""
-        path = zoo / self.entry(cell, benchmark) / "results.json"
-        return read_json(path) if path.is_file() else None
+    def results(self, cell: Cell, benchmark: str, zoo: Path) -> Results | None:
+        """The cell's results; None where it was not run."""
+        return read_results(zoo / self.entry(cell, benchmark))
 
 
 def study_entries(zoo: Path | None = None) -> list[Path]:

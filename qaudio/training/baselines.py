@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,8 +13,10 @@ from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.probe import LINEAR, linear_probe
+from qaudio.evaluation.result import Result
 from qaudio.training.leakage import load_for_split
 from qaudio.training.transfer import embed
+from qaudio.zoo.schema import Baseline, Results
 
 STATISTICS = "log-mel statistics"
 
@@ -51,42 +52,41 @@ def baselines(source: str | Path, data: AudioFolder) -> dict[str, Predictions]:
     }  # fmt: skip
 
 
-def scored(found: dict[str, Predictions], task: str) -> dict[str, dict[str, Any]]:
+def scored(found: dict[str, Predictions], task: str) -> dict[str, Result]:
     """Results of baselines, as an entry's results have them."""
     return {method: summarise(one, metric_of(task)) for method, one in found.items()}
 
 
-def comparison(rows: dict[str, dict[str, Any]]) -> list[str]:
+def comparison(rows: dict[str, Result]) -> list[str]:
     """Lines that set results side by side: method, score, interval."""
     width = max(map(len, rows))
     first = next(iter(rows.values()))
     return [
-        f"{first['metric']} on the same {first['clips']} held-out clips, with 95 % intervals:",
-        *(f"  {method:{width}}  {percent(one['mean']):>7}  {interval(one['interval95'])}"
+        f"{first.metric} on the same {first.clips} held-out clips, with 95 % intervals:",
+        *(f"  {method:{width}}  {percent(one.mean):>7}  {interval(one.interval95)}"
           for method, one in rows.items()),
     ]  # fmt: skip
 
 
-def beside_baselines(results: dict[str, Any]) -> list[str]:
+def beside_baselines(results: Results) -> list[str]:
     """Lines on a trained network beside its baselines, by its entry's results; [] without any."""
-    rows = results.get("baselines")
-    if not rows:
+    if not results.baselines or results.parent is None:
         return []
-    how = results["parent"]["how"].partition(" ")[0]
-    every = {how: results["result"]} | {row["method"]: row["result"] for row in rows}
-    return [*comparison(every), *map(verdict, rows)]
+    every = {results.parent.how.partition(" ")[0]: results.result}
+    every |= {row.method: row.result for row in results.baselines}
+    return [*comparison(every), *map(verdict, results.baselines)]
 
 
-def verdict(baseline: dict[str, Any]) -> str:
+def verdict(baseline: Baseline) -> str:
     """Whether a trained network beats a baseline of its results, as far as the clips can tell."""
-    found, method = baseline["difference"], baseline["method"]
-    low, high = found["interval95"]
-    says = f"too close for {found['clips']} clips to tell"
+    found, method = baseline.difference, baseline.method
+    low, high = found.interval95
+    says = f"too close for {found.clips} clips to tell"
     if low > 0:
         says = "better"
     elif high < 0:
         says = "worse"
     return (
-        f"against the {method}: {points(found['mean'])} points ({points(low)} to {points(high)}): "
+        f"against the {method}: {points(found.mean)} points ({points(low)} to {points(high)}): "
         f"{says}"
     )

@@ -28,6 +28,7 @@ from qaudio.training.finetuning import Freeze
 from qaudio.training.leakage import load_for_split
 from qaudio.training.metrics import ClipMean, clip_metric
 from qaudio.zoo.resolve import locate
+from qaudio.zoo.schema import Teaching
 from qaudio.zoo.store import entry_name, found_in, read_config
 
 Optimizer = Literal["adamw", "adam"]
@@ -159,9 +160,9 @@ class Classifier(LightningModule):
         return self.net.widths
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What else an entry's results say of the training."""
-        return {}
+    def teaching(self) -> Teaching | None:
+        """What an entry's results say of teaching without labels, if it was that."""
+        return None
 
     @property
     def sources(self) -> list[str]:

@@ -17,11 +17,13 @@ from qaudio.data.augment import global_seed
 from qaudio.data.split import Split
 from qaudio.errors import EntryError, InputError
 from qaudio.models.base import AudioModel
+from qaudio.records import parse
 from qaudio.training.callbacks import StepwisePruning
 from qaudio.training.classifier import Classifier, clip_means
 from qaudio.training.leakage import load_for_split
 from qaudio.training.teacher_cache import StoredAnswers
 from qaudio.zoo.resolve import list_models, locate
+from qaudio.zoo.schema import Heard, Teaching
 from qaudio.zoo.store import entry_name, found_in
 
 TAGGED = 0.3  # probability from which a teacher's class counts as a tag
@@ -366,17 +368,13 @@ class DistilledClassifier(PrunedClassifier):
             batch["label"] = batch["label"] * (counts >= LEAST_TAGGED).to(torch.uint8)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def teaching(self) -> Teaching | None:
         """What an entry's results say of teaching without labels."""
         if not self.unlabelled:
-            return {}
+            return None
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        found: dict[str, Any] = {
-            "teacher": entry_name(locate(self.teacher)),
-            "tagged_from": TAGGED,
-            "least_tagged": LEAST_TAGGED,
-            "heard": data.heard(),
-        }
-        if self._cosines:
-            found["embedding_cosine"] = round(float(torch.cat(self._cosines).mean()), 4)
-        return {"teaching": found}
+        cosine = round(float(torch.cat(self._cosines).mean()), 4) if self._cosines else None
+        return Teaching(
+            teacher=entry_name(locate(self.teacher)), tagged_from=TAGGED,
+            least_tagged=LEAST_TAGGED, heard=parse(data.heard(), Heard), embedding_cosine=cosine,
+        )  # fmt: skip

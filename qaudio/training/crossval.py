@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from qaudio.cards.tables import difference_text
 from qaudio.errors import EntryError
 from qaudio.training.baselines import beside_baselines
 from qaudio.training.cli import parse
 from qaudio.training.run import TrainingRun
 from qaudio.training.validation_scores import ValidationScores
+from qaudio.zoo.schema import Results
 
 
 class CrossValidation:
@@ -111,20 +112,17 @@ def refuse_checkpoint(path: str | None) -> None:
         )
 
 
-def summary(results: dict[str, Any]) -> list[str]:
+def summary(results: Results) -> list[str]:
     """Lines on an entry's results."""
-    result = results["result"]
-    low, high = result["interval95"]
-    spread = "" if result["std"] is None else f" ± {result['std']:.4f}"
+    result, parent = results.result, results.parent
+    low, high = result.interval95
+    spread = "" if result.std is None else f" ± {result.std:.4f}"
     lines = [
-        f"{results['entry']}: {result['metric']} {result['mean']:.4f}{spread} over "
-        f"{len(result['folds'])} folds, 95 % interval {low:.4f}-{high:.4f}, "
-        f"{results['cost']['params']} parameters"
+        f"{results.entry}: {result.metric} {result.mean:.4f}{spread} over {len(result.folds)} "
+        f"folds, 95 % interval {low:.4f}-{high:.4f}, {results.cost.params} parameters"
     ]
-    if results["parent"] and results["parent"].get("difference"):
-        lines.append(
-            f"difference to {results['parent']['name']}: {results['parent']['difference']}"
-        )
+    if parent and parent.difference:
+        lines.append(f"difference to {parent.name}: {difference_text(parent.difference)} points")
     return lines + beside_baselines(results)
 
 

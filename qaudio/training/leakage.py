@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from qaudio.errors import EntryError
 from qaudio.zoo.io import load_weights
 from qaudio.zoo.resolve import locate
-from qaudio.zoo.schema import is_custom_dataset
-from qaudio.zoo.store import entry_name, held_out, read_results, trained_on
+from qaudio.zoo.store import entry_name, read_results, read_source, trained_on
 
 if TYPE_CHECKING:
     from qaudio.data.split import Split
@@ -53,20 +52,21 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
     results = read_results(folder)
     if results is None:
         # Published checkpoints never saw the list that their benchmark is tested on.
-        kept = held_out(folder)
+        imported = read_source(folder)
+        kept = imported.held_out if imported else None
         if kept and split.protocol.startswith(f"{kept},") and split.scored == split.fold:
             return load_weights(folder)
         raise LeakError(
             f"{name}: was trained on {split.dataset}, on all of it but {kept or 'nothing'} as far "
             "as it says: what is to be scored was seen"
         )
-    if results["dataset"] != split.dataset or results["protocol"] != split.protocol:
+    if results.dataset != split.dataset or results.protocol != split.protocol:
         other = ""
-        if is_custom_dataset(results):
+        if results.is_custom_dataset:
             other = ". Are these other recordings? Then name them: --data.name NAME"
         raise LeakError(
             f"{name}: trained on {split.dataset}, but its folds are those of "
-            f"{results['protocol']!r}, not of {split.protocol!r}: held-out clips were seen{other}"
+            f"{results.protocol!r}, not of {split.protocol!r}: held-out clips were seen{other}"
         )
     # A fixed split's validation part never trained, so there a parent's weights may be scored.
     if split.scored != split.fold and split.folds > 1:
@@ -78,7 +78,7 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
         weights = fold_file(split.fold, one)
         if (folder / weights).is_file():
             return load_weights(folder, weights)
-        if (results["card_fold"], results["card_seed"]) == (split.fold, one):
+        if (results.card_fold, results.card_seed) == (split.fold, one):
             return load_weights(folder)
     raise LeakError(
         f"{name}: {weights} is missing, and its other weights saw fold {split.fold}: train "

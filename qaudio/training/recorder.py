@@ -13,12 +13,13 @@ import torch
 from qaudio import __version__
 from qaudio.cards.entries import push, save
 from qaudio.data.split import Split
-from qaudio.errors import EntryError
+from qaudio.errors import EntryError, InputError
 from qaudio.evaluation import per_class
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import from_config
 from qaudio.paths import locked
+from qaudio.records import InnerPath, check_fields, fits
 from qaudio.text import one_line
 from qaudio.training.leakage import fold_file
 from qaudio.training.recipe import Recipe, epoch_choice
@@ -34,7 +35,7 @@ from qaudio.training.results import (
 from qaudio.zoo.hub_cache import check_repo
 from qaudio.zoo.io import load_weights
 from qaudio.zoo.resolve import find_local
-from qaudio.zoo.schema import RESULTS, SCHEMA_VERSION, check, check_config, inside
+from qaudio.zoo.schema import SCHEMA_VERSION, HubBenchmark, Results, check_config
 from qaudio.zoo.store import read_config, read_results, read_text, refuse_other, to_json
 
 
@@ -86,7 +87,9 @@ class EntryWriter:
         self.entry, self.folder = entry, Path(folder)
         self.keep_folds, self.license, self.card_fold = keep_folds, license, card_fold
         self.latency, self.weights, self.push_to = latency, weights, push_to
-        self.hub_benchmark = hub_dataset and {"dataset_id": hub_dataset, "task_id": hub_task}
+        self.hub_benchmark = None
+        if hub_dataset is not None and hub_task is not None:
+            self.hub_benchmark = HubBenchmark(hub_dataset, hub_task)
 
     @property
     def path(self) -> Path:
@@ -123,20 +126,21 @@ class EntryWriter:
         """
         self.done(recipe)
         refuse_other(self.path)
-        self._check_texts({"recipe": {"command": recipe.command, "sha256": recipe.sha256}})
+        self._check_texts(
+            recipe={"command": recipe.command, "sha256": recipe.sha256, "commit": None}
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.folder)) from None
 
-    def _check_texts(self, results: dict[str, Any]) -> None:
+    def _check_texts(self, **texts: Any) -> None:
         """Raise EntryError for what could not be read again from results.json."""
+        hub = self.hub_benchmark and self.hub_benchmark.to_dict()
         try:
-            check(
-                {"entry": self.entry, "hub_benchmark": self.hub_benchmark} | results, RESULTS, False
-            )
-        except ValueError as error:
+            check_fields(Results, {"entry": self.entry, "hub_benchmark": hub, **texts})
+        except InputError as error:
             raise EntryError(f"{self.path}: could not be written: {error}") from None
 
     def check_net(self, net: AudioModel) -> None:
@@ -149,13 +153,11 @@ class EntryWriter:
 
     def check_split(self, split: Split) -> None:
         """Raise EntryError when the entry holds runs over other folds, or could hold none."""
-        self._check_texts(
-            {name: getattr(split, name) for name in ("benchmark", "dataset", "protocol")}
-        )
+        self._check_texts(benchmark=split.benchmark, dataset=split.dataset, protocol=split.protocol)
         results = read_results(self.path) if (self.path / "results.json").is_file() else None
-        if results is not None and results["protocol"] != split.protocol:
+        if results is not None and results.protocol != split.protocol:
             raise EntryError(
-                f"{self.path}: its runs are of {results['protocol']!r}, the recordings now make "
+                f"{self.path}: its runs are of {results.protocol!r}, the recordings now make "
                 f"{split.protocol!r}; delete it or give another --writer.entry"
             )
 
@@ -169,13 +171,13 @@ class EntryWriter:
                 "with another target, or an entry for each fold"
             )
 
-    def record(self, run: ScoredRun, recipe: Recipe) -> dict[str, Any]:
+    def record(self, run: ScoredRun, recipe: Recipe) -> Results:
         """Add a run to the entry (or replace the same one) and return its new results."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.path):
             return self._record(run, recipe)
 
-    def _record(self, run: ScoredRun, recipe: Recipe) -> dict[str, Any]:
+    def _record(self, run: ScoredRun, recipe: Recipe) -> Results:
         card, predictions = (run.split.fold, run.seed), run.predictions
         net, earlier, kept = run.net, None, {}
         if self.done(recipe):
@@ -185,28 +187,26 @@ class EntryWriter:
             assert earlier is not None
             predictions = Predictions.load(self.path / "predictions.npz").merged(predictions)
             if card != (self.card_fold, 0):  # the weights that are there stay the entry's
-                net, card = self._net(), (earlier["card_fold"], earlier["card_seed"])
+                net, card = self._net(), (earlier.card_fold, earlier.card_seed)
         if self.keep_folds:
             kept[fold_file(run.split.fold, run.seed)] = run.net.state_dict()
         results = results_of(
             run, recipe, predictions, entry=str(self.entry), earlier=earlier, card=card,
             latency=self.latency, scored_sets=ScoredSets(self.folder),
         )  # fmt: skip
-        if self.hub_benchmark:
-            results["hub_benchmark"] = self.hub_benchmark
-        before, more = self._more_predictions(earlier or {}), {}
+        results.hub_benchmark = self.hub_benchmark
+        before, more = self._more_predictions(earlier) if earlier else {}, {}
         for method, found in run.baselines.items():
             name = baseline_file(method)
             more[name] = before[name].merged(found) if name in before else found
-        if more:
-            results["baselines"] = [
-                baseline_row(method, more[baseline_file(method)], predictions, run.net.task)
-                for method in run.baselines
-            ]
+        results.baselines = [
+            baseline_row(method, more[baseline_file(method)], predictions, run.net.task)
+            for method in run.baselines
+        ]
         self._save(net, results, predictions, kept, recipe.text, more)
         return results
 
-    def refresh(self) -> dict[str, Any]:
+    def refresh(self) -> Results:
         """Bring up to date what can change without training.
 
         That is latency, the paired difference to the parent, the count of scored sets, and how
@@ -216,11 +216,10 @@ class EntryWriter:
             results, recipe = read_results(self.path), read_text(self.path, "recipe.yaml")
             assert results is not None
             predictions, net = Predictions.load(self.path / "predictions.npz"), self._net()
-            results["cost"] = cost_of(net, self.latency, optimized=True)
-            results["epoch_choice"] = epoch_choice(recipe)
-            sets = ScoredSets(self.folder)
-            results["complete_runs_scored"] = sets.count(results["benchmark"])
-            parent = results["parent"] and find_local(results["parent"]["name"], self.folder)
+            results.cost = cost_of(net, self.latency, optimized=True)
+            results.epoch_choice = epoch_choice(recipe)
+            results.complete_runs_scored = ScoredSets(self.folder).count(results.benchmark)
+            parent = results.parent and find_local(results.parent.name, self.folder)
             if parent:
                 compare_with_parent(results, predictions, parent)
             more = self._more_predictions(results)
@@ -240,7 +239,7 @@ class EntryWriter:
         results = read_results(self.path) if self.push_to else None
         if self.push_to is None:
             return None
-        if results is None or not results["complete"]:
+        if results is None or not results.complete:
             return f"{self.entry}: pushed once the other folds are there"
         try:
             return str(push(self.path, self.push_to))
@@ -250,11 +249,11 @@ class EntryWriter:
                 f"{self.path}: written, but not pushed: {error}; then run `{command}`"
             ) from None
 
-    def _more_predictions(self, results: dict[str, Any]) -> dict[str, Predictions]:
+    def _more_predictions(self, results: Results) -> dict[str, Predictions]:
         """Those beside predictions.npz, by file name."""
-        rows = [*results.get("transfer", []), *results.get("baselines", [])]
-        return {one["predictions"]: Predictions.load(self.path / one["predictions"])
-                for one in rows}  # fmt: skip
+        names = [one.predictions for one in results.transfer]
+        names += [one.predictions for one in results.baselines]
+        return {name: Predictions.load(self.path / name) for name in names}
 
     def _net(self) -> AudioModel:
         """The entry's network; one of its shape where no weights are kept."""
@@ -267,7 +266,7 @@ class EntryWriter:
     def _save(
         self,
         net: AudioModel,
-        results: dict[str, Any],
+        results: Results,
         predictions: Predictions,
         folds: dict[str, dict[str, torch.Tensor]],
         recipe: str,
@@ -285,7 +284,8 @@ def check_name(entry: str) -> None:
     """Raise EntryError for what names no folder of an entry on every system."""
     usual = re.fullmatch(r"[\w.+=-]+(/[\w.+=-]+)*", entry)  # a study keeps cells in folders
     parts = entry.split("/")
-    if not usual or not inside(entry) or any(len(p) > 100 or p.startswith(".") for p in parts):
+    odd = any(len(part) > 100 or part.startswith(".") for part in parts)
+    if not usual or not fits(entry, InnerPath) or odd:
         raise EntryError(
             f"writer.entry {one_line(repr(entry), 100)} is no entry's name: take letters, digits "
             "and -_.+, at most 100, such as qcnn10_050.my_sounds"

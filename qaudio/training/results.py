@@ -6,14 +6,14 @@ import contextlib
 import json
 import platform
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from qaudio.compress.cost import cost, device_name, measure_latency
+from qaudio.compress.measured import Cost
 from qaudio.data.split import Split
 from qaudio.deploy.optimize import optimize
 from qaudio.evaluation.bootstrap import paired_difference, summarise
@@ -24,7 +24,17 @@ from qaudio.paths import replacing
 from qaudio.training.commit import commit_of
 from qaudio.training.recipe import Recipe, epoch_choice
 from qaudio.zoo.resolve import locate
-from qaudio.zoo.store import PACKAGE, entry_name, read_config, read_json, read_results, trained_on
+from qaudio.zoo.schema import (
+    Baseline,
+    Kept,
+    Parent,
+    RecipeRun,
+    Results,
+    ScoredSet,
+    Teaching,
+    Training,
+)
+from qaudio.zoo.store import PACKAGE, entry_name, read_config, read_record, read_results, trained_on
 
 LIBRARIES = ("torch", "torchaudio", "lightning", "torchmetrics", "timm", "numpy", "soundfile")
 
@@ -43,7 +53,7 @@ class ScoredRun:
         device: that it was trained on.
         parent: name of the entry it comes from and how ("pruned from"); None from scratch.
         sources: every entry that it learnt from, by name or folder.
-        facts: what else results.json says of the training.
+        teaching: of a network taught on unlabelled sound.
         baselines: what the same clips score without training the network, by method.
     """
 
@@ -56,7 +66,7 @@ class ScoredRun:
     device: torch.device
     parent: tuple[str, str] | None
     sources: list[str]
-    facts: dict[str, Any] = field(default_factory=dict)
+    teaching: Teaching | None = None
     baselines: dict[str, Predictions] = field(default_factory=dict)
 
     @property
@@ -74,21 +84,21 @@ class ScoredSets:
 
     def __init__(self, folder: Path):
         self.path = folder / "scored.json"
-        self.sets: list[dict[str, str]] = read_json(self.path) if self.path.is_file() else []
+        self.sets = read_record(self.path, list[ScoredSet]) or []
 
     def add(self, benchmark: str, entry: str, recipe: Recipe, seeds: Collection[int]) -> None:
         """Note sets of folds; those that are in the log already are counted once."""
         for seed in seeds:
-            one = {"benchmark": benchmark, "entry": entry, "recipe": recipe.sha256[:12],
-                   "seed": str(seed)}  # fmt: skip
+            one = ScoredSet(benchmark, entry, recipe.sha256[:12], str(seed))
             if one not in self.sets:
                 self.sets.append(one)
         with replacing(self.path) as file:
-            file.write((json.dumps(self.sets, indent=1) + "\n").encode())
+            rows = [one.to_dict() for one in self.sets]
+            file.write((json.dumps(rows, indent=1) + "\n").encode())
 
     def count(self, benchmark: str) -> int:
         """How many of them are of a benchmark."""
-        return sum(one["benchmark"] == benchmark for one in self.sets)
+        return sum(one.benchmark == benchmark for one in self.sets)
 
 
 def results_of(
@@ -97,11 +107,11 @@ def results_of(
     predictions: Predictions,
     *,
     entry: str,
-    earlier: dict[str, Any] | None,
+    earlier: Results | None,
     card: tuple[int, int],
     latency: bool,
     scored_sets: ScoredSets,
-) -> dict[str, Any]:
+) -> Results:
     """Results of an entry that a run was added to.
 
     Args:
@@ -118,72 +128,71 @@ def results_of(
     seeds = sorted({seed for seed, _ in runs})
     complete = len(runs) == len(seeds) * split.folds
     scored_sets.add(split.benchmark, entry, recipe, seeds if complete else [])
-    walls = dict(earlier["training"]["wall_seconds_of"]) if earlier else {}
+    walls = dict(earlier.training.wall_seconds_of) if earlier else {}
     walls[run.name] = round(run.wall_seconds, 1)
-    results: dict[str, Any] = {
-        "schema_version": 1,
-        "entry": entry,
-        "benchmark": split.benchmark,
-        "dataset": split.dataset,
-        "protocol": split.protocol,
-        "epoch_choice": epoch_choice(recipe.text),
-        "complete": complete,
-        "complete_runs_scored": scored_sets.count(split.benchmark),
-        "seeds": seeds,
-        "card_fold": card[0],
-        "card_seed": card[1],
-        "result": summarise(predictions, metric_of(run.net.task)),
-        "parent": dict(zip(("name", "how"), run.parent, strict=True)) if run.parent else None,
-        "trained_on": [split.dataset],
-        "cost": cost_of(run.net, latency),
-        "recipe": {
-            "command": recipe.command,
-            "sha256": recipe.sha256,
-            "commit": commit_of(recipe.path) if recipe.path else None,
-        },
-        "git_commit": commit_of(PACKAGE),
-        "training": {
-            "wall_seconds": round(sum(walls.values()), 1),
-            "wall_seconds_of": walls,
-            "device": device_name(run.device),
-            "precision": run.precision,
-        },
-        "versions": {"python": platform.python_version()}
+    results = Results(
+        entry=entry,
+        benchmark=split.benchmark,
+        dataset=split.dataset,
+        protocol=split.protocol,
+        epoch_choice=epoch_choice(recipe.text),
+        complete=complete,
+        complete_runs_scored=scored_sets.count(split.benchmark),
+        seeds=seeds,
+        card_fold=card[0],
+        card_seed=card[1],
+        result=summarise(predictions, metric_of(run.net.task)),
+        parent=None,
+        trained_on=[split.dataset],
+        cost=cost_of(run.net, latency),
+        recipe=RecipeRun(
+            command=recipe.command,
+            sha256=recipe.sha256,
+            commit=commit_of(recipe.path) if recipe.path else None,
+        ),
+        git_commit=commit_of(PACKAGE),
+        training=Training(
+            wall_seconds=round(sum(walls.values()), 1),
+            wall_seconds_of=walls,
+            device=device_name(run.device),
+            precision=run.precision,
+        ),
+        versions={"python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
-    }
-    results |= run.facts
+        teaching=run.teaching,
+    )
     if run.parent:
+        name, how = run.parent
         folders = {entry_name(folder): folder for folder in map(locate, run.sources)}
         seen = [trained_on(folder) or [] for folder in folders.values()]
-        results["trained_on"] = sorted({split.dataset}.union(*seen))
-        parent = folders[run.parent[0]]
-        results["parent"]["license"] = read_config(parent)["license"]
-        compare_with_parent(results, predictions, parent)
+        results.trained_on = sorted({split.dataset}.union(*seen))
+        results.parent = Parent(name, how, license=read_config(folders[name])["license"])
+        compare_with_parent(results, predictions, folders[name])
     return results
 
 
-def cost_of(net: AudioModel, latency: bool, optimized: bool = False) -> dict[str, Any]:
+def cost_of(net: AudioModel, latency: bool, optimized: bool = False) -> Cost:
     """Size and MACs, with `latency` milliseconds too, and with `optimized` also `optimize`'s."""
     found = cost(net, latency=latency)
     if found.latency and optimized:
         fast = measure_latency(optimize(net), found.seconds).milliseconds
-        found = replace(found, latency=replace(found.latency, optimized_milliseconds=fast))
-    return found.to_dict()
+        found.latency.optimized_milliseconds = fast
+    return found
 
 
-def compare_with_parent(results: dict[str, Any], predictions: Predictions, folder: Path) -> None:
+def compare_with_parent(results: Results, predictions: Predictions, folder: Path) -> None:
     """Set size and score beside the parent's, where it was scored on the same clips."""
-    parent = results["parent"]
-    theirs = read_results(folder)
-    if not theirs or theirs["protocol"] != results["protocol"]:
+    parent, theirs = results.parent, read_results(folder)
+    if parent is None or theirs is None or theirs.protocol != results.protocol:
         return
-    parent["kept"] = {
-        key: round(results["cost"][key] / theirs["cost"][key], 4) for key in ("params", "macs")
-    }
-    parent.pop("difference", None)
+    parent.kept = Kept(
+        params=round(results.cost.params / theirs.cost.params, 4),
+        macs=round(results.cost.macs / theirs.cost.macs, 4),
+    )
+    parent.difference = None
     before = Predictions.load(folder / "predictions.npz")
     with contextlib.suppress(ValueError):  # of other clips, as where a file was unreadable
-        parent["difference"] = paired_difference(predictions, before)
+        parent.difference = paired_difference(predictions, before)
 
 
 def baseline_file(method: str) -> str:
@@ -193,11 +202,11 @@ def baseline_file(method: str) -> str:
 
 def baseline_row(
     method: str, baseline: Predictions, predictions: Predictions, task: str
-) -> dict[str, Any]:
+) -> Baseline:
     """A baseline of all runs as results.json has it, beside the entry's own predictions."""
-    return {
-        "method": method,
-        "result": summarise(baseline, metric_of(task)),
-        "difference": paired_difference(predictions, baseline),
-        "predictions": baseline_file(method),
-    }
+    return Baseline(
+        method=method,
+        result=summarise(baseline, metric_of(task)),
+        difference=paired_difference(predictions, baseline),
+        predictions=baseline_file(method),
+    )

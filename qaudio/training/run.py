@@ -30,6 +30,7 @@ from qaudio.training.recipe import Recipe
 from qaudio.training.results import ScoredRun
 from qaudio.training.scoring import held_out_logits, validation_score
 from qaudio.training.validation_scores import ValidationScores
+from qaudio.zoo.schema import Results
 
 
 class TrainingRun:
@@ -109,7 +110,7 @@ class TrainingRun:
             )
         return timer.time_elapsed("train")
 
-    def train(self) -> dict[str, Any] | None:
+    def train(self) -> Results | None:
         """Fit, score and record; the entry's results, but of several processes in one only.
 
         Raises:
@@ -148,13 +149,13 @@ class TrainingRun:
             device=self.trainer.strategy.root_device,
             parent=self.module.parent,
             sources=self.module.sources,
-            facts=self.module.facts,
+            teaching=self.module.teaching,
             baselines=found,
         )
         results = writer.record(run, self.recipe)
-        result = results["result"]
-        score = result["runs"][run.name]
-        print(f"{writer.entry} {run.name}: {result['metric']} {score:.4f} ({seconds:.0f} s)")
+        result = results.result
+        score = result.runs[run.name]
+        print(f"{writer.entry} {run.name}: {result.metric} {score:.4f} ({seconds:.0f} s)")
         self.last.unlink(missing_ok=True)
         return results
 

@@ -7,6 +7,7 @@ from typing import Any
 from qaudio.errors import EntryError
 from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.predictions import Predictions
+from qaudio.evaluation.result import Result
 from qaudio.training.baselines import beside_baselines, scored
 from qaudio.training.bf16 import fast_bf16
 from qaudio.training.checkpoints import start
@@ -94,7 +95,7 @@ def test_entry(source: str, arguments: list[str]) -> int:
     if results is None or not (folder / "recipe.yaml").is_file():
         raise EntryError(f"{entry_name(folder)}: has no recipe and results to test against")
     grouped = _given(arguments, "--data.group_pattern")
-    fold, seed = results["card_fold"], results["card_seed"]
+    fold, seed = results.card_fold, results.card_seed
     cli = parse(
         arguments,
         {
@@ -109,9 +110,9 @@ def test_entry(source: str, arguments: list[str]) -> int:
     fold = cli.datamodule.fold
     logits = held_out_logits(cli.trainer, cli.model, cli.datamodule)
     predictions = Predictions.of_run(fold, seed, **logits)
-    metric, name = results["result"]["metric"], f"seed{seed}_fold{fold}"
-    score = summarise(predictions, metric)["runs"][name]
-    recorded = results["result"]["runs"].get(name)
+    metric, name = results.result.metric, f"seed{seed}_fold{fold}"
+    score = summarise(predictions, metric).runs[name]
+    recorded = results.result.runs.get(name)
     print(f"{folder.name} {name}: {metric} {score}, recorded {recorded}")
     # Of two clips whose logits differ by rounding either may rank above the other.
     allowed = 1e-4 if metric == "mAP" else 0
@@ -123,7 +124,7 @@ def resolved(arguments: list[str]) -> str:
     return parse(arguments).recipe(arguments, "train").text
 
 
-def probe(arguments: list[str]) -> dict[str, Any]:
+def probe(arguments: list[str]) -> dict[str, Result]:
     """Results of the baselines of what `train` would fine-tune on a folder, without training it.
 
     Returns:

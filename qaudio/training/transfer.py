@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from qaudio.errors import DataError
 from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.probe import LINEAR, ZERO_SHOT, by_label_map, linear_probe
+from qaudio.evaluation.result import Result
 from qaudio.evaluation.statistics import log_mel_statistics
 from qaudio.models.base import AudioModel, evaluating
 
@@ -35,7 +35,7 @@ class Transferred:
     dataset: str
     protocol: str
     predictions: Predictions
-    result: dict[str, Any]
+    result: Result
 
 
 @dataclass(frozen=True)

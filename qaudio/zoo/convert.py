@@ -6,7 +6,6 @@ import csv
 import re
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from qaudio.errors import EntryError, InputError
 from qaudio.models.base import check_weights
 from qaudio.models.registry import create_model
 from qaudio.zoo.io import save
-from qaudio.zoo.schema import IMPORTERS
+from qaudio.zoo.schema import IMPORTERS, Source
 from qaudio.zoo.store import file_hash, to_json
 
 AUDIOSET_CLASSES, AUDIOSET_SECONDS = 527, 10.0
@@ -35,7 +34,8 @@ def import_published(
     *,
     labels: list[str] | None = None,
     license: str | None = None,
-    source: dict[str, Any] | None = None,
+    url: str | None = None,
+    citation: str | None = None,
 ) -> Path:
     """An entry made of a published AudioSet checkpoint.
 
@@ -46,8 +46,7 @@ def import_published(
         folder: of the new entry; replaced when it is an entry already.
         labels: names of the 527 classes.
         license: of the weights, Hub identifier.
-        source: what else is known of where the file came from, for the entry's source.json; name,
-            size and sha256 of the file are put there, too.
+        url, citation: where the file came from, for the entry's source.json.
 
     Returns:
         The folder.
@@ -70,12 +69,11 @@ def import_published(
     except ValueError as error:
         raise EntryError(f"{path}: {error}") from None
     model.task, model.eval_seconds, model.labels = "multilabel", AUDIOSET_SECONDS, labels
-    facts = {
-        "file": path.name, "size": path.stat().st_size, "sha256": file_hash(path),
-        "importer": importer, "trained_on": [TRAINED_ON], "held_out": HELD_OUT,
-    }  # fmt: skip
-    extra = {"source.json": to_json({**facts, **(source or {})})}
-    return save(model.eval(), folder, license=license, extra=extra)
+    source = Source(
+        file=path.name, size=path.stat().st_size, sha256=file_hash(path), importer=importer,
+        trained_on=[TRAINED_ON], held_out=HELD_OUT, url=url, citation=citation,
+    )  # fmt: skip
+    return save(model.eval(), folder, license=license, extra={"source.json": to_json(source)})
 
 
 def read_checkpoint(path: str | Path, wrapped: bool = True) -> dict[str, Tensor]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from qaudio.download import Download, fetch, log
 from qaudio.errors import DownloadError, EntryError
 from qaudio.paths import cache_folder, locked, replacing
-from qaudio.zoo.schema import SCHEMA_VERSION
-from qaudio.zoo.store import hosted, read_config
+from qaudio.zoo.schema import SCHEMA_VERSION, HostedFile
+from qaudio.zoo.store import hosted, hosted_labels, read_config, to_json
 
 
 def imported(name: str) -> Path:
@@ -43,12 +41,13 @@ def _import(name: str, folder: Path) -> None:
     try:
         import_published(
             path,
-            facts["importer"],
-            facts["arch"],
+            facts.importer,
+            facts.arch,
             folder,
             labels=_labels(name),
-            license=facts["license"],
-            source={"url": item.url, "citation": facts["citation"]},
+            license=facts.license,
+            url=item.url,
+            citation=facts.citation,
         )
     except EntryError as error:
         raise EntryError(
@@ -63,12 +62,12 @@ def _fetched(item: Download, name: str) -> Path:
         raise EntryError(str(error)) from None
 
 
-def _download(facts: dict[str, Any]) -> Download:
-    return Download(facts["file"], facts["url"], facts["size"], facts["sha256"])
+def _download(facts: HostedFile) -> Download:
+    return Download(facts.file, facts.url, facts.size, facts.sha256)
 
 
 def _labels_file(name: str) -> Download:
-    return _download(hosted("labels")[name.partition(".")[2]])
+    return _download(hosted_labels()[name.partition(".")[2]])
 
 
 def _labels(name: str) -> list[str] | None:
@@ -89,4 +88,4 @@ def _write_labels(folder: Path, labels: list[str] | None) -> None:
     """Give an entry that was imported without them its class names."""
     config = read_config(folder) | {"labels": labels}
     with replacing(folder / "config.json") as file:
-        file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+        file.write(to_json(config).encode())

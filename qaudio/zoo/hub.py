@@ -159,7 +159,7 @@ def _push(folder: Path, repo: str, private: bool, create_pr: bool, revision: str
         warnings.simplefilter("always")
         commit = api.create_commit(
             repo, operations, revision=revision, create_pr=create_pr,
-            commit_message=f"{results['entry']} by qaudio {__version__}",
+            commit_message=f"{results.entry} by qaudio {__version__}",
         )  # fmt: skip
     for remark in remarks:
         log.warning("%s: %s", repo, one_line(remark.message))

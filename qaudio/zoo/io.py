@@ -17,7 +17,8 @@ from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel, check_model, check_weights, evaluating
 from qaudio.models.registry import from_config, tensors_of
 from qaudio.paths import locked, replace_folder
-from qaudio.zoo.schema import SCHEMA_VERSION, check_config
+from qaudio.records import parse
+from qaudio.zoo.schema import SCHEMA_VERSION, Results, check_config
 from qaudio.zoo.store import (
     NOT_OURS,
     check_hash,
@@ -80,7 +81,7 @@ def save(
     model: AudioModel,
     folder: str | Path,
     *,
-    results: dict[str, Any] | None = None,
+    results: Results | dict[str, Any] | None = None,
     predictions: Predictions | None = None,
     recipe: str | None = None,
     license: str | None = None,
@@ -103,6 +104,7 @@ def save(
         TypeError: for something else than a model, or weights that are computed from others.
     """
     folder = Path(folder)
+    results = parse(results, Results) if isinstance(results, dict) else results
     refuse_other(folder)
     check_model(model, changed=True)
     try:

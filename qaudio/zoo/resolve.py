@@ -159,8 +159,8 @@ def _benchmark(name: str, folder: Path | None) -> str:
     if folder is not None:
         with contextlib.suppress(EntryError):  # `verify` tells of it
             results = read_results(folder)
-            if results and "benchmark" in results:
-                return str(results["benchmark"])
+            if results:
+                return results.benchmark
     rest = name.partition(".")[2]
     known = [one for one in DATASETS if f"{rest}_".startswith(f"{one}_")]
     return max(known, key=len) if known else rest.partition("_")[0]

@@ -1,19 +1,31 @@
-"""What the JSON files of an entry hold, and the check that a file holds it.
+"""What the JSON files of an entry and of the zoo hold, as records.
 
-A shape is a predicate on a value, a list of one shape (that each element has), a dict of shapes by
-key, `Maybe` or `Map`. A key that ends in "?" may be missing; keys that no shape names are let be,
-as later versions may write them.
+Keys that no record names are kept, as later versions may write them.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
+from msgspec import field
+
+from qaudio.compress.measured import Cost
+from qaudio.errors import InputError
+from qaudio.evaluation.result import Difference, Result
 from qaudio.models.registry import FAMILIES, MOBILENETS
-from qaudio.text import UNSHOWN, one_line
+from qaudio.records import (
+    Count,
+    EntryName,
+    InnerPath,
+    Integer,
+    Name,
+    Number,
+    Positive,
+    Record,
+    Sha256,
+    Text,
+    parse,
+)
 
 SCHEMA_VERSION = 1
 HUB_PREFIX = "hf-hub:"  # of an address on the Hugging Face Hub: hf-hub:org/name[@revision]
@@ -23,220 +35,264 @@ IMPORTERS = {
     "qpann": tuple(f"q{family}" for family in FAMILIES),
     "efficientat": MOBILENETS,
 }
-MOST_TEXT = 20_000  # characters
 
 
-def text(value: Any) -> bool:
-    """text of one line"""
-    return isinstance(value, str) and len(value) <= MOST_TEXT and not UNSHOWN.search(value)
+class Kept(Record):
+    """What is left of a parent: shares of its size."""
+
+    params: Number
+    macs: Number
 
 
-def flag(value: Any) -> bool:
-    """true or false"""
-    return isinstance(value, bool)
+class Parent(Record):
+    """The entry that another one's weights come from.
+
+    Attributes:
+        name: of the entry.
+        how: it became the other, such as "pruned from".
+        license: of the parent's weights.
+        kept: of the parent's size.
+        difference: of the scores; None where they were not scored on the same clips.
+    """
+
+    name: EntryName
+    how: Text
+    license: Text | None = None
+    kept: Kept | None = None
+    difference: Difference | None = None
 
 
-def count(value: Any) -> bool:
-    """a whole number from 0"""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+class RecipeRun(Record):
+    """How an entry was trained: the command, its recipe's hash and commit."""
+
+    command: Text
+    sha256: Text
+    commit: Text | None
 
 
-def integer(value: Any) -> bool:
-    """a whole number"""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+class Training(Record):
+    """What training took, in all and for each run, and on what."""
+
+    wall_seconds: Number
+    wall_seconds_of: dict[Text, Number]
+    device: Text
+    precision: Text
 
 
-def number(value: Any) -> bool:
-    """a finite number"""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+class HeardSource(Record):
+    """Unlabelled recordings of one source."""
+
+    recordings: Count
+    hours: Number
+    licence: Text | None
 
 
-def positive(value: Any) -> bool:
-    """a number above 0"""
-    return number(value) and value > 0
+class Heard(Record):
+    """Unlabelled sound that a network learnt from.
+
+    Attributes:
+        sources: by name.
+        hours: of all.
+        held_out: names of sources kept for testing.
+        overlap_check: how overlap with benchmarks was looked for; None: it was not.
+    """
+
+    sources: dict[Text, HeardSource]
+    hours: Number
+    held_out: list[Text]
+    overlap_check: Text | None
 
 
-def name(value: Any) -> bool:
-    """a name without slashes"""
-    return text(value) and value not in ("", ".", "..") and not re.search(r"[/\\\0]", value)
+class Teaching(Record):
+    """How a network was taught by another on unlabelled sound.
+
+    Attributes:
+        teacher: an entry.
+        heard: what it learnt from.
+        tagged_from: probability from which a class of the teacher's counts as a tag.
+        least_tagged: clips that a class needs to be scored.
+        embedding_cosine: mean cosine of student's and teacher's embeddings.
+    """
+
+    teacher: EntryName
+    tagged_from: Number
+    least_tagged: Count
+    heard: Heard
+    embedding_cosine: Number | None = None
 
 
-def entry(value: Any) -> bool:
-    """an entry's name, or its address on the Hub"""
-    address = re.compile(r"hf-hub:[\w.-]+/[\w.-]+(@[^\s/]+)?")
-    return name(value) or (text(value) and address.fullmatch(value) is not None)
+class Transfer(Record):
+    """A score on a benchmark that the network was not trained on.
+
+    Attributes:
+        predictions: file that the result follows from.
+    """
+
+    benchmark: Name
+    dataset: Text
+    protocol: Text
+    result: Result
+    predictions: InnerPath
 
 
-def inside(value: Any) -> bool:
-    """a path inside the entry"""
-    if not text(value) or not value or "\\" in value or ":" in value:
-        return False
-    path = PurePosixPath(value)
-    return not path.is_absolute() and ".." not in path.parts and str(path) == value != "."
+class Baseline(Record):
+    """The same held-out clips scored without training the network.
+
+    Attributes:
+        difference: of the network's score less this one.
+        predictions: file that both follow from.
+    """
+
+    method: Text
+    result: Result
+    difference: Difference
+    predictions: InnerPath
 
 
-def sha256(value: Any) -> bool:
-    """a sha256 in hexadecimal"""
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+class HubBenchmark(Record):
+    """A leaderboard on the Hub."""
+
+    dataset_id: Text
+    task_id: Text
 
 
-def scalar(value: Any) -> bool:
-    """a number or text of one line"""
-    return number(value) or text(value)
+class Results(Record, kw_only=True):
+    """results.json of an entry.
+
+    Attributes:
+        entry: its name; a study keeps its cells in folders of their own.
+        benchmark: key of the benchmark, or the name of a folder's recordings.
+        dataset: recordings that the benchmark is made of.
+        protocol: its folds, in words.
+        epoch_choice: in words.
+        complete: whether every fold of every seed was run.
+        complete_runs_scored: complete runs of the benchmark scored up to these, over all entries.
+        seeds: that were trained.
+        card_fold, card_seed: the run whose weights are model.safetensors.
+        result: score of the entry.
+        parent: that its weights come from; None from scratch.
+        trained_on: datasets that the weights saw, with those of its parents.
+        cost: of the network.
+        recipe, training: how it was trained.
+        git_commit: of the package's code.
+        versions: of Python and libraries.
+        teaching: of a network taught on unlabelled sound.
+        transfer: scores on other benchmarks.
+        baselines: of a fine-tuned network.
+        hub_benchmark: leaderboard that the score is written for.
+    """
+
+    schema_version: Integer = 1
+    entry: InnerPath
+    benchmark: Name
+    dataset: Text
+    protocol: Text
+    epoch_choice: Text
+    complete: bool
+    complete_runs_scored: Count
+    seeds: list[Integer]
+    card_fold: Integer
+    card_seed: Integer
+    result: Result
+    parent: Parent | None
+    trained_on: list[Text]
+    cost: Cost
+    recipe: RecipeRun
+    git_commit: Text | None
+    training: Training
+    versions: dict[Text, Text]
+    teaching: Teaching | None = None
+    transfer: list[Transfer] = field(default_factory=list)
+    baselines: list[Baseline] = field(default_factory=list)
+    hub_benchmark: HubBenchmark | None = None
+
+    @property
+    def is_custom_dataset(self) -> bool:
+        """Whether it was trained on somebody's own recordings, under a name of their choice."""
+        return self.protocol.startswith(f"{self.dataset}: ")
 
 
-def setting(value: Any) -> bool:
-    """a number, text of one line, or null"""
-    return value is None or scalar(value)
+class Source(Record, kw_only=True):
+    """source.json: the file that an entry was imported from.
+
+    Attributes:
+        file, size, sha256: of the checkpoint.
+        importer: one of `IMPORTERS`.
+        trained_on: datasets that its weights saw.
+        held_out: what its trainers kept for testing, as the benchmark's DataModule names it.
+        url, citation: where it is from.
+    """
+
+    file: Text | None = None
+    size: Count | None = None
+    sha256: Text | None = None
+    importer: Text | None = None
+    trained_on: list[Text]
+    held_out: Text | None = None
+    url: Text | None = None
+    citation: Text | None = None
 
 
-class Maybe:
-    """A shape, or null."""
+class HostedFile(Record):
+    """A file that others host; size and sha256 are None where they are not known beforehand."""
 
-    def __init__(self, shape: Any):
-        self.shape = shape
-
-
-class Map:
-    """An object whose keys are not known, and the shapes of each key and value."""
-
-    def __init__(self, key: Callable[[Any], bool], value: Any):
-        self.key, self.value = key, value
+    file: Name
+    url: Text
+    size: Count | None
+    sha256: Sha256 | None
 
 
-CONFIG: dict[str, Any] = {
-    "qaudio_version": text,
-    "architecture": text,
-    "num_classes": count,
-    "widths": Map(text, integer),
-    "frontend": Map(text, setting),
-    "labels": Maybe([text]),
-    "task": text,
-    "eval_seconds": Maybe(positive),
-    "quaternion?": flag,
-    "padded?": flag,
-    "license": Maybe(text),
-    "files": Map(inside, sha256),
-}
-RESULT = {
-    "metric": text, "mean": number, "std": Maybe(number), "interval95": [number],
-    "folds": Map(text, number), "runs": Map(text, number), "clips": count,
-}  # fmt: skip
-DIFFERENCE = {"metric": text, "mean": number, "interval95": [number], "runs": count, "clips": count}
-LATENCY = {
-    "milliseconds": number, "frontend_milliseconds": number, "device": text, "method": text,
-    "optimized_milliseconds?": Maybe(number),
-}  # fmt: skip
-# Of nets that were taught by another on unlabelled sound.
-TEACHING: dict[str, Any] = {
-    "teacher": entry, "tagged_from": number, "least_tagged": count, "embedding_cosine?": number,
-    "heard": {
-        "sources": Map(
-            text, {"recordings": count, "hours": number, "licence": Maybe(text)}
-        ),
-        "hours": number, "held_out": [text], "overlap_check": Maybe(text),
-    },
-}  # fmt: skip
-RESULTS: dict[str, Any] = {
-    "entry": inside,  # a study keeps its cells in folders of their own
-    "benchmark": name,
-    "dataset": text,
-    "protocol": text,
-    "epoch_choice": text,
-    "complete": flag,
-    "complete_runs_scored": count,
-    "seeds": [integer],
-    "card_fold": integer,
-    "card_seed": integer,
-    "result": RESULT,
-    "parent": Maybe({
-        "name": entry, "how": text, "license?": Maybe(text),
-        "kept?": Maybe({"params": number, "macs": number}),
-        "difference?": Maybe(DIFFERENCE),
-    }),
-    "trained_on": [text],
-    "cost": {
-        "params": count, "macs": count, "bytes": count, "seconds": positive,
-        "latency": Maybe(LATENCY),
-    },
-    "recipe": {"command": text, "sha256": text, "commit": Maybe(text)},
-    "git_commit": Maybe(text),
-    "training": {
-        "wall_seconds": number, "wall_seconds_of": Map(text, number), "device": text,
-        "precision": text,
-    },
-    "versions": Map(text, text),
-    "teaching?": TEACHING,
-    "transfer?": [{
-        "benchmark": name, "dataset": text, "protocol": text, "result": RESULT,
-        "predictions": inside,
-    }],
-    # What the same held-out clips score without training the network, of a fine-tuned one.
-    "baselines?": [{
-        "method": text, "result": RESULT, "difference": DIFFERENCE, "predictions": inside,
-    }],
-    "hub_benchmark?": Maybe({"dataset_id": text, "task_id": text}),
-}  # fmt: skip
-SOURCE: dict[str, Any] = {
-    "trained_on": [text], "held_out?": Maybe(text), "file?": text, "url?": text,
-    "citation?": text,
-}  # fmt: skip
+class HostedCheckpoint(HostedFile):
+    """A checkpoint that others host, and what imports it."""
+
+    importer: Text
+    arch: Text
+    license: Text | None
+    citation: Text
+
+
+class Hosted(Record):
+    """zoo/hosted.json: class names by benchmark and checkpoints by entry."""
+
+    labels: dict[Name, HostedFile] = field(default_factory=dict)
+    entries: dict[EntryName, HostedCheckpoint] = field(default_factory=dict)
+
+
+class ScoredSet(Record):
+    """A line of scored.json: a complete set of folds that was ever scored."""
+
+    benchmark: Name
+    entry: InnerPath
+    recipe: Text
+    seed: Text
+
+
+class Config(Record, kw_only=True):
+    """config.json of an entry: its network, licence and files with their sha256."""
+
+    schema_version: Integer
+    qaudio_version: Text
+    architecture: Text
+    num_classes: Count
+    widths: dict[Text, Integer]
+    frontend: dict[Text, Number | Text | None]
+    labels: list[Text] | None
+    task: Literal["multiclass", "multilabel"]
+    eval_seconds: Positive | None
+    quaternion: bool | None = None
+    padded: bool = False
+    license: Text | None
+    files: dict[InnerPath, Sha256]
 
 
 def check_config(config: Any) -> None:
-    """Raise ValueError for what no config.json of an entry holds."""
-    if not isinstance(config, dict):
-        raise ValueError("expected an object")
-    version = config.get("schema_version")
+    """Raise InputError for what no config.json of an entry holds."""
+    version = config.get("schema_version") if isinstance(config, dict) else SCHEMA_VERSION
     if version != SCHEMA_VERSION:
-        raise ValueError(
+        raise InputError(
             f"schema_version is {version!r}, this qaudio reads {SCHEMA_VERSION}; a newer qaudio "
             "may read it"
         )
-    check(config, CONFIG)
-    labels = config["labels"]
-    if labels is not None and len(labels) != config["num_classes"]:
-        raise ValueError(f"{config['num_classes']} classes, {len(labels)} labels")
-    if config["task"] not in ("multiclass", "multilabel"):
-        raise ValueError(f"unknown task {config['task']!r}")
-
-
-def check(document: Any, shape: Any, whole: bool = True, where: str = "") -> None:
-    """Raise ValueError naming the first field that has not its shape, or that `whole` misses."""
-    if isinstance(shape, Maybe):
-        if document is not None:
-            check(document, shape.shape, whole, where)
-    elif isinstance(shape, list):
-        _require(isinstance(document, list), where, "a list", document)
-        for n, value in enumerate(document):
-            check(value, shape[0], whole, f"{where}[{n}]")
-    elif isinstance(shape, dict | Map):
-        _require(isinstance(document, dict), where, "an object", document)
-        path = f"{where}." if where else ""
-        if isinstance(shape, Map):
-            for key, value in document.items():
-                _require(shape.key(key), f"{where}'s keys", shape.key.__doc__, key)
-                check(value, shape.value, whole, path + key)
-            return
-        for key, own in shape.items():
-            plain = key.removesuffix("?")
-            if plain in document:
-                check(document[plain], own, whole, path + plain)
-            elif plain == key and whole:
-                raise ValueError(f"key {path + key!r} is missing")
-    else:
-        _require(bool(shape(document)), where, shape.__doc__, document)
-
-
-def _require(holds: bool, where: str, expected: str | None, found: Any) -> None:
-    if not holds:
-        kind = "" if found is None else f"{type(found).__name__} "
-        raise ValueError(
-            f"{where!r} has the wrong type: expected {expected}, found {kind}"
-            f"{one_line(repr(found), 60)}"
-        )
-
-
-def is_custom_dataset(results: dict[str, Any]) -> bool:
-    """Whether an entry was trained on somebody's own recordings, under a name of their choice."""
-    return results["protocol"].startswith(f"{results['dataset']}: ")
+    found = parse(config, Config)
+    if found.labels is not None and len(found.labels) != found.num_classes:
+        raise InputError(f"{found.num_classes} classes, {len(found.labels)} labels")

@@ -9,11 +9,22 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from qaudio.errors import EntryError
+from qaudio.errors import EntryError, InputError
 from qaudio.paths import expanded
-from qaudio.zoo.schema import HUB_PREFIX, RESULTS, SOURCE, check, check_config
+from qaudio.records import Record, parse
+from qaudio.zoo.schema import (
+    HUB_PREFIX,
+    Hosted,
+    HostedCheckpoint,
+    HostedFile,
+    Results,
+    Source,
+    check_config,
+)
+
+T = TypeVar("T")
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # What git, the Hub's client and file managers put into a folder: it stays, and is no part of an
@@ -36,22 +47,26 @@ def recipes_folder() -> Path:
     return (PACKAGE.parent if clone else PACKAGE) / "recipes"
 
 
-def entries() -> dict[str, Path]:
-    """Name and folder of every shipped entry, by name."""
-    folder = zoo_folder()
+def entries(folder: Path | None = None) -> dict[str, Path]:
+    """Name and folder of every entry in a folder, or of those that are shipped, by name."""
+    folder = folder or zoo_folder()
     found = folder.glob("*/config.json") if folder.is_dir() else []
     # Hidden ones are what a killed process left.
     return {p.parent.name: p.parent for p in sorted(found) if not p.parent.name.startswith(".")}
 
 
-def hosted(section: str = "entries") -> dict[str, dict[str, Any]]:
-    """What zoo/hosted.json says of the files that others host.
+def hosted() -> dict[str, HostedCheckpoint]:
+    """Checkpoints that others host, by the name of the entry that is made of them."""
+    return _catalogue().entries
 
-    Args:
-        section: "entries", checkpoints by entry name; "labels", class names by benchmark.
-    """
-    path = zoo_folder() / "hosted.json"
-    return read_json(path)[section] if path.is_file() else {}
+
+def hosted_labels() -> dict[str, HostedFile]:
+    """Files of class names that others host, by benchmark."""
+    return _catalogue().labels
+
+
+def _catalogue() -> Hosted:
+    return read_record(zoo_folder() / "hosted.json", Hosted) or Hosted()
 
 
 def entry_name(folder: Path) -> str:
@@ -117,32 +132,28 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_results(folder: Path, *, whole: bool = False) -> dict[str, Any] | None:
-    """An entry's results.json, checked key by key; None where it has none. Raises EntryError.
-
-    Args:
-        folder: of the entry.
-        whole: refuse results that lack a key, for what shows or writes all of them.
-    """
-    return _described(folder, "results.json", RESULTS, whole)
+def read_results(folder: Path) -> Results | None:
+    """An entry's results.json; None where it has none. Raises EntryError."""
+    return read_record(folder / "results.json", Results)
 
 
-def read_source(folder: Path) -> dict[str, Any] | None:
+def read_source(folder: Path) -> Source | None:
     """An imported entry's source.json, or None where it has none; raises EntryError."""
-    return _described(folder, "source.json", SOURCE)
+    return read_record(folder / "source.json", Source)
 
 
-def _described(
-    folder: Path, name: str, shape: dict[str, Any], whole: bool = True
-) -> dict[str, Any] | None:
-    if not os.path.lexists(folder / name):
+def read_record(path: Path, kind: type[T]) -> T | None:
+    """A JSON file as a record or list of records; None where there is no file.
+
+    Raises:
+        EntryError: names the file, the place, what was expected and what was found.
+    """
+    if not os.path.lexists(path):
         return None
-    document = read_json(folder / name)
     try:
-        check(document, shape, whole)
-    except ValueError as error:
-        raise EntryError(f"{entry_name(folder)}: {name}: {error}") from None
-    return document
+        return parse(read_json(path), kind)
+    except InputError as error:
+        raise EntryError(f"{entry_name(path.parent)}: {path.name}: {error}") from None
 
 
 def trained_on(folder: Path) -> list[str] | None:
@@ -151,13 +162,7 @@ def trained_on(folder: Path) -> list[str] | None:
     None where it does not say; raises EntryError.
     """
     known = read_results(folder) or read_source(folder)
-    return None if known is None else known["trained_on"]
-
-
-def held_out(folder: Path) -> str | None:
-    """What the trainers of an imported checkpoint kept for testing, where its source says so."""
-    known = read_source(folder)
-    return None if known is None else known.get("held_out")
+    return None if known is None else known.trained_on
 
 
 def check_hash(folder: Path, config: dict[str, Any], name: str) -> Path:
@@ -187,9 +192,10 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def to_json(document: dict[str, Any]) -> str:
+def to_json(document: Record | dict[str, Any]) -> str:
     """The one way entries write JSON."""
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    plain = document.to_dict() if isinstance(document, Record) else document
+    return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
 
 
 def refuse_other(folder: Path) -> None:

@@ -11,8 +11,11 @@ from qaudio.evaluation import per_class
 from qaudio.evaluation.bootstrap import paired_difference, summarise
 from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
+from qaudio.evaluation.result import Difference, Result
+from qaudio.records import Record
 from qaudio.zoo.io import check_probe, load_weights
 from qaudio.zoo.resolve import find_local
+from qaudio.zoo.schema import Baseline, Results, Transfer
 from qaudio.zoo.store import (
     check_hash,
     entry_name,
@@ -30,13 +33,13 @@ class Checked:
 
     Attributes:
         config: content of config.json.
-        results: content of results.json; None where it has none.
+        results: of results.json; None where it has none.
         predictions: that the results follow from; None without results.
         done: what was checked, a line each.
     """
 
     config: dict[str, Any]
-    results: dict[str, Any] | None = None
+    results: Results | None = None
     predictions: Predictions | None = None
     done: list[str] = field(default_factory=list)
 
@@ -61,7 +64,7 @@ def check_entry(folder: Path) -> Checked:
         found.done.append(
             f"probe logits within {check_probe(folder, model):.1e} of the stored ones"
         )
-    found.results = read_results(folder, whole=True)
+    found.results = read_results(folder)
     if found.results is None:
         return found
     found.predictions = check_results(folder, config, found.results)
@@ -92,49 +95,49 @@ def _check_files(folder: Path, config: dict[str, Any]) -> set[str]:
     return listed
 
 
-def check_results(folder: Path, config: dict[str, Any], results: dict[str, Any]) -> Predictions:
-    """Compute every score anew; the predictions. Raises EntryError where one differs."""
+def check_results(folder: Path, config: dict[str, Any], results: Results) -> Predictions:
+    """Compute every score again; the predictions. Raises EntryError where one differs."""
     try:
         predictions = Predictions.load(file_of(folder, "predictions.npz"))
         predictions.check(config["num_classes"], config["task"])
         again = summarise(predictions, metric_of(config["task"]))
     except ValueError as error:
         raise EntryError(
-            f"{entry_name(folder)}: results cannot be computed anew ({error})"
+            f"{entry_name(folder)}: results cannot be computed again ({error})"
         ) from None
-    _compare(folder, "result", results["result"], again)
-    for one in results.get("transfer", []):
-        _compare(folder, one["protocol"], one["result"], _again(folder, one, "multiclass")[0])
-    for one in results.get("baselines", []):
-        result, kept = _again(folder, one, config["task"])
-        _compare(folder, one["method"], one["result"], result)
-        difference = _difference(folder, one["method"], predictions, kept)
-        _compare(folder, f"difference to {one['method']}", one["difference"], difference)
-    parent = results.get("parent")
-    if parent and parent.get("difference"):
-        theirs = find_local(parent["name"], folder.parent)
+    _compare(folder, "result", results.result, again)
+    for one in results.transfer:
+        _compare(folder, one.protocol, one.result, _again(folder, one, "multiclass")[0])
+    for row in results.baselines:
+        result, kept = _again(folder, row, config["task"])
+        _compare(folder, row.method, row.result, result)
+        difference = _difference(folder, row.method, predictions, kept)
+        _compare(folder, f"difference to {row.method}", row.difference, difference)
+    parent = results.parent
+    if parent and parent.difference:
+        theirs = find_local(parent.name, folder.parent)
         if theirs is None:
             return predictions
         try:
             before = Predictions.load(file_of(theirs, "predictions.npz"))
         except ValueError as error:
-            raise EntryError(f"{entry_name(folder)}: parent {parent['name']}: {error}") from None
-        difference = _difference(folder, f"parent {parent['name']}", predictions, before)
-        _compare(folder, "parent.difference", parent["difference"], difference)
+            raise EntryError(f"{entry_name(folder)}: parent {parent.name}: {error}") from None
+        difference = _difference(folder, f"parent {parent.name}", predictions, before)
+        _compare(folder, "parent.difference", parent.difference, difference)
     return predictions
 
 
-def _again(folder: Path, one: dict[str, Any], task: str) -> tuple[dict[str, Any], Predictions]:
+def _again(folder: Path, one: Transfer | Baseline, task: str) -> tuple[Result, Predictions]:
     """The result that follows from further predictions of an entry; and these."""
     try:
-        predictions = Predictions.load(file_of(folder, one["predictions"]))
+        predictions = Predictions.load(file_of(folder, one.predictions))
         predictions.check(predictions.logits.shape[1], task)
-        return summarise(predictions, one["result"]["metric"]), predictions
-    except (ValueError, KeyError) as error:
-        raise EntryError(f"{entry_name(folder)}: {one['predictions']}: {error}") from None
+        return summarise(predictions, one.result.metric), predictions
+    except ValueError as error:
+        raise EntryError(f"{entry_name(folder)}: {one.predictions}: {error}") from None
 
 
-def _difference(folder: Path, what: str, ours: Predictions, theirs: Predictions) -> dict[str, Any]:
+def _difference(folder: Path, what: str, ours: Predictions, theirs: Predictions) -> Difference:
     try:
         return paired_difference(ours, theirs)
     except ValueError as error:
@@ -142,6 +145,8 @@ def _difference(folder: Path, what: str, ours: Predictions, theirs: Predictions)
 
 
 def _compare(folder: Path, where: str, stated: Any, computed: Any) -> None:
+    if isinstance(stated, Record):
+        stated, computed = stated.to_dict(), computed.to_dict()
     if isinstance(stated, dict) and isinstance(computed, dict):
         for key in sorted(stated.keys() | computed.keys()):
             _compare(folder, f"{where}.{key}", stated.get(key), computed.get(key))

@@ -188,4 +188,4 @@ def test_every_fold_that_an_entry_keeps_is_scored_by_weights_that_never_saw_it()
     first = [model.classifier.weight for model in parent.values()]
     assert not torch.equal(first[0], first[1])
     (fold,) = dict(exports.weights_by_fold("qcnn10_050.esc10_pruned50"))
-    assert fold == exports.read_results(exports.locate("qcnn10_050.esc10_pruned50"))["card_fold"]
+    assert fold == exports.read_results(exports.locate("qcnn10_050.esc10_pruned50")).card_fold

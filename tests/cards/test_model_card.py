@@ -1,5 +1,4 @@
 import copy
-import json
 import re
 
 import numpy as np
@@ -7,18 +6,22 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+from msgspec.structs import replace
 
 from qaudio.cards import tables
 from qaudio.cards.model_card import documents, render
 from qaudio.cards.papers import papers
 from qaudio.cards.tables import facts, index, table, with_generated
+from qaudio.compress.measured import Latency
 from qaudio.data.benchmarks.descriptions import DATASETS
 from qaudio.errors import EntryError
 from qaudio.evaluation.metrics import confused_with, scores_by_class
 from qaudio.evaluation.predictions import Predictions
+from qaudio.records import parse
 from qaudio.zoo.resolve import locate
+from qaudio.zoo.schema import Heard, HubBenchmark, Results, Teaching, Transfer
 from qaudio.zoo.store import entries, read_config, read_results
-from tests.support.entries import results_of
+from tests.support.entries import results_of, write_records
 from tests.support.predictions import made
 
 CONFIG = {
@@ -46,9 +49,16 @@ def results():
         "name": "qcnn10_050.esc10",
         "how": "pruned from",
         "kept": {"params": 0.27, "macs": 0.25},
-        "difference": {"mean": -0.0125, "interval95": [-0.031, 0.0049]},
-    }
-    return found
+        "difference": {"metric": "accuracy", "mean": -0.0125, "interval95": [-0.031, 0.0049],
+                       "runs": 3, "clips": 3},
+    }  # fmt: skip
+    return parse(found, Results)
+
+
+def write_entry(folder, results, **changes):
+    """An entry without weights below a folder."""
+    made = replace(results, **changes)
+    write_records(folder / made.entry, made, **CONFIG | {"labels": None})
 
 
 def test_metadata_is_yaml_that_says_what_the_hub_asks_for(results):
@@ -59,13 +69,13 @@ def test_metadata_is_yaml_that_says_what_the_hub_asks_for(results):
     assert found["pipeline_tag"] == "audio-classification"
     assert found["base_model"] == "qcnn10_050.esc10"
     (result,) = found["model-index"][0]["results"]
-    assert result["metrics"][0]["value"] == results["result"]["mean"]
+    assert result["metrics"][0]["value"] == results.result.mean
     assert text.startswith("\n# qcnn10_050.esc10_pruned50\n")
 
 
 def test_the_text_holds_the_facts(results):
     text = render(CONFIG, results)
-    mean = 100 * results["result"]["mean"]
+    mean = 100 * results.result.mean
     for fact in (
         f"**{mean:.1f} %**",
         "ESC-50 official 5 folds",
@@ -93,7 +103,7 @@ def test_networks_that_are_not_panns_say_so_and_where_they_start(
     derived = render(config, results)
     assert f"\n{family} (`{arch}`) for ESC-10" in derived and author in derived
     assert scratch not in derived  # it has a parent
-    alone = render(config, results | {"parent": None})
+    alone = render(config, replace(results, parent=None))
     assert scratch in alone and "trained from scratch" in alone
     assert "quaternion" not in yaml.safe_load(alone.split("---\n")[1])["tags"]
     assert author not in render(CONFIG, results)
@@ -105,11 +115,10 @@ def test_every_number_shown_changes_the_card(results):
     for path in (("result", "mean"), ("result", "std"), ("cost", "params"), ("cost", "macs"),
                  ("cost", "bytes"), ("parent", "difference", "mean"), ("parent", "kept", "macs"),
                  ("training", "wall_seconds"), ("complete_runs_scored",)):  # fmt: skip
-        changed = copy.deepcopy(results)
-        holder = changed
-        for key in path[:-1]:
-            holder = holder[key]
-        holder[path[-1]] = holder[path[-1]] * 2 + 10**10
+        changed = holder = copy.deepcopy(results)
+        for name in path[:-1]:
+            holder = getattr(holder, name)
+        setattr(holder, path[-1], getattr(holder, path[-1]) * 2 + 10**10)
         assert render(CONFIG, changed) != card, path
 
 
@@ -118,17 +127,17 @@ def test_every_number_shown_changes_the_card(results):
                   ("distilled from", False), ("fine-tuned from theirs, distilled from", False)],
 )  # fmt: skip
 def test_what_a_difference_to_a_parent_is_of(results, how, told):
-    results["parent"]["how"] = how
+    results.parent.how = how
     more = ", of what was removed and of the epochs after it" if told else ""
     assert f"interval -3.1 to +0.5{more}.\n" in render(CONFIG, results)
 
 
 def test_commands_keep_apart_from_what_is_there(results):
     text = render(CONFIG, results)
-    assert f"{results['recipe']['command']} --writer.folder again\n```" in text
+    assert f"{results.recipe.command} --writer.folder again\n```" in text
     own = "--model.source qcnn10_050.esc10_pruned50 --writer.entry qcnn10_050.my_sounds\n```"
     assert own in text
-    results["recipe"]["command"] += " --writer.folder mine"
+    results.recipe.command += " --writer.folder mine"
     assert "--writer.folder again" not in render(CONFIG, results)
 
 
@@ -136,10 +145,8 @@ def test_commands_keep_apart_from_what_is_there(results):
     "benchmark, shared", [("esc10", "source recordings"), ("ravdess", "speakers"), ("gtzan", None)]
 )
 def test_intervals_say_what_clips_share(results, tmp_path, benchmark, shared):
-    results["benchmark"] = benchmark
-    (tmp_path / "one.made").mkdir()
-    (tmp_path / "one.made" / "config.json").write_text('{"license": null}')
-    (tmp_path / "one.made" / "results.json").write_text(json.dumps(results))
+    results.benchmark = benchmark
+    write_entry(tmp_path, results)
     for text in (render(CONFIG, results), index(tmp_path)):
         said = re.findall("clips that share (.*) are not, so", text)
         assert said == ([shared] if shared else [])
@@ -147,37 +154,36 @@ def test_intervals_say_what_clips_share(results, tmp_path, benchmark, shared):
 
 
 def test_unfinished_results_are_marked_everywhere(results):
-    results["complete"] = False
+    results.complete = False
     assert "Not complete" in render(CONFIG, results)
     assert "runs so far" in table([results], "")
     assert "runs so far" in dict(facts(results))["accuracy"]
 
 
 def test_latency_is_told_as_the_model_stands_and_optimized(results):
-    measured = {"milliseconds": 12.34, "frontend_milliseconds": 2.0, "device": "a chip",
-                "method": "median of 15"}  # fmt: skip
-    results["cost"]["latency"] = measured
+    measured = results.cost.latency = Latency(12.34, 2.0, "a chip", "median of 15")
     assert "12.3 ms, of which front-end 2.0 ms (a chip; median of 15) |" in render(CONFIG, results)
-    measured["optimized_milliseconds"] = 6.54
+    measured.optimized_milliseconds = 6.54
     assert "front-end 2.0 ms; 6.5 ms by `qaudio.optimize` (a chip" in render(CONFIG, results)
     assert "| 12.3 ms, optimized 6.5 |" in table([results], "")
     assert dict(facts(results))["latency"] == "12.3 ms, optimized 6.5 (a chip)"
 
 
 def test_an_unknown_benchmark_and_no_licence_are_said_in_words(results):
-    text = render(CONFIG | {"license": None}, results | {"benchmark": "my_sounds", "parent": None})
+    made = replace(results, benchmark="my_sounds", parent=None)
+    text = render(CONFIG | {"license": None}, made)
     assert "Weights: not stated" in text
     assert "license:" not in text.split("---\n")[1]
 
 
 def test_another_licence_of_the_parent_is_said(results):
-    results["parent"] |= {"name": "theirs", "license": "cc-by-nc-sa-4.0"}
+    results.parent = replace(results.parent, name="theirs", license="cc-by-nc-sa-4.0")
     for own in (None, "mit"):
         text = render(CONFIG | {"license": own}, results)
         assert "They come from those of `theirs` (cc-by-nc-sa-4.0), whose terms hold" in text
     assert "whose terms hold" not in render(CONFIG | {"license": "cc-by-nc-sa-4.0"}, results)
     assert dict(facts(results))["parent"].endswith("theirs (cc-by-nc-sa-4.0)")
-    del results["parent"]["license"]  # of an entry that was made before it was recorded
+    results.parent.license = None  # of an entry that was made before it was recorded
     assert "whose terms hold" not in render(CONFIG | {"license": None}, results)
 
 
@@ -192,12 +198,7 @@ def test_generated_text_is_replaced_between_its_markers():
 
 def test_each_protocol_has_a_table_of_its_own(results, tmp_path):
     for name, protocol in (("a.made", "one"), ("b.made", "two"), ("c.made", "one")):
-        (tmp_path / name).mkdir()
-        for file, data in (
-            ("config.json", {"license": None}),
-            ("results.json", results | {"entry": name, "protocol": protocol}),
-        ):
-            (tmp_path / name / file).write_text(json.dumps(data))
+        write_entry(tmp_path, results, entry=name, protocol=protocol)
     first, second = index(tmp_path).split(": two\n")
     assert "a.made" in first and "c.made" in first and "b.made" not in first
     assert "b.made" in second
@@ -240,7 +241,7 @@ def test_many_classes_are_folded_away(results):
 def test_several_classes_a_clip_have_average_precisions(results):
     label = np.eye(3, dtype=int)[np.arange(12) % 3]
     several = Predictions.of_run(1, 0, [str(n) for n in range(12)], label, label * 2.0 - 1)
-    results["result"]["metric"] = "mAP"
+    results.result.metric = "mAP"
     text = render(CONFIG | {"labels": ["dog", "rain", "saw"]}, results, several)
     assert "| class | clips | AP |" in text
     assert "| rain | 4 | 100.0 % |" in text
@@ -264,10 +265,10 @@ def check_card(text):
 
 
 def test_the_hubs_library_reads_the_card_and_gives_it_back(results):
-    results["parent"]["name"] = "hf-hub:your-name/parent@" + "0" * 40
+    results.parent.name = "hf-hub:your-name/parent@" + "0" * 40
     config = CONFIG | {"labels": ["dog", "rain", "saw"]}
     data, (found,) = check_card(render(config, results, predictions_of(results)))
-    assert (found.metric_type, found.metric_value) == ("accuracy", results["result"]["mean"])
+    assert (found.metric_type, found.metric_value) == ("accuracy", results.result.mean)
     assert (found.dataset_name, found.dataset_type) == ("ESC-10", "ashraq/esc50")
     assert found.task_type == data.pipeline_tag == "audio-classification"
     assert data.base_model == "your-name/parent"
@@ -281,7 +282,7 @@ def test_shipped_cards_read_on_the_hub(name):
     text = (entries()[name] / "README.md").read_text(encoding="utf-8")
     data, (found,) = check_card(text)
     assert data.license in HUB_LICENCES
-    assert found.metric_value == read_results(locate(name))["result"]["mean"]
+    assert found.metric_value == read_results(locate(name)).result.mean
     for heading in ("Model details", "What it is for", "Use", "Results", "Size and cost",
                     "Limits and biases", "Licence", "Citation"):  # fmt: skip
         assert f"\n## {heading}\n" in text
@@ -296,11 +297,11 @@ def test_scores_for_a_leaderboard_only_where_the_recipe_names_one(results):
     from huggingface_hub._eval_results import parse_eval_result_entries
 
     assert list(documents(CONFIG, results, None)) == ["README.md"]
-    results["hub_benchmark"] = {"dataset_id": "your-name/sounds", "task_id": "default"}
+    results.hub_benchmark = HubBenchmark("your-name/sounds", "default")
     made = documents(CONFIG, results, None)
     (entry,) = parse_eval_result_entries(yaml.safe_load(made[".eval_results/esc10.yaml"]))
     assert (entry.dataset_id, entry.task_id) == ("your-name/sounds", "default")
-    assert entry.value == results["result"]["mean"]
+    assert entry.value == results.result.mean
 
 
 @pytest.mark.parametrize("benchmark", DATASETS)
@@ -318,32 +319,22 @@ def test_every_benchmark_says_what_its_data_is_fit_for(benchmark):
 
 
 def test_the_index_has_every_column(results, tmp_path):
-    folder = tmp_path / "one.esc10"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"license": "cc-by-3.0"}')
-    (folder / "results.json").write_text(json.dumps(results))
+    write_entry(tmp_path, results)
     text = index(tmp_path)
     assert "## ESC-10: ESC-50 official 5 folds" in text
     head, line, row = re.findall(r"^\|.*\|$", text, re.M)
     assert head.count("|") == line.count("|") == row.count("|") == 10
     assert "zoo/qcnn10_050.esc10_pruned50/README.md" in row
-    assert row.endswith(f"| {results['cost']['bytes']:,} | cc-by-3.0 |")
+    assert row.endswith(f"| {results.cost.bytes:,} | cc-by-3.0 |")
 
 
 def test_index_lists_transferred_scores_by_protocol(results, tmp_path):
     for name, mean in (("a.made", 0.7), ("b.made", 0.8)):
-        (tmp_path / name).mkdir()
         probed = [
-            {
-                "protocol": protocol,
-                "result": results["result"] | {"mean": mean, "metric": "accuracy"},
-            }
+            Transfer("made", "made", protocol, replace(results.result, mean=mean), "a.npz")
             for protocol in ("five folds; linear probe", "five folds; zero-shot by label map")
         ]
-        (tmp_path / name / "config.json").write_text('{"license": null}')
-        (tmp_path / name / "results.json").write_text(
-            json.dumps(results | {"entry": name, "transfer": probed})
-        )
+        write_entry(tmp_path, results, entry=name, transfer=probed)
     text = index(tmp_path).partition("## Carried over")[2]
     first, second = text.split("five folds; zero-shot by label map:")
     for part in (first, second):
@@ -353,9 +344,9 @@ def test_index_lists_transferred_scores_by_protocol(results, tmp_path):
 
 def test_picks_say_what_a_taught_net_was_scored_against(results, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "PICKS", {"a.made": "one thing", "b.made": "another", "c": "none"})
-    for name, more in (("a.made", {}), ("b.made", {"teaching": {}})):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "results.json").write_text(json.dumps(results | {"entry": name} | more))
+    heard = Heard(sources={}, hours=1.0, held_out=[], overlap_check=None)
+    for name, taught in (("a.made", None), ("b.made", Teaching("teacher", 0.1, 5, heard))):
+        write_entry(tmp_path, results, entry=name, teaching=taught)
     head, _, first, second = tables.picks(tmp_path).splitlines()
     assert head.startswith("| for | entry | score |")
     assert first.startswith("| one thing | [a.made](zoo/a.made/README.md) |")

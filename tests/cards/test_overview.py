@@ -1,9 +1,10 @@
-import json
-
 import pytest
 
 from qaudio.cards import overview
+from qaudio.compress.measured import Latency
 from qaudio.quaternion.algebra import real_matrix
+from tests.support.entries import results_of, write_records
+from tests.support.predictions import made
 
 
 @pytest.fixture
@@ -12,14 +13,11 @@ def folder(tmp_path):
         ("qcnn10_050.esc10_pruned50", "qcnn10_050", 0.91, 3.9),
         ("cnn10_050.esc10", "cnn10_050", 0.852, 11.1),
     ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps({"architecture": arch}))
-        results = {
-            "entry": name, "benchmark": "esc10", "protocol": overview.PROTOCOL,
-            "result": {"mean": score},
-            "cost": {"latency": {"milliseconds": 20.0, "optimized_milliseconds": time}},
-        }  # fmt: skip
-        (tmp_path / name / "results.json").write_text(json.dumps(results))
+        results = results_of(made(), name)
+        results |= {"benchmark": "esc10", "protocol": overview.PROTOCOL}
+        results["result"]["mean"] = score
+        results["cost"]["latency"] = Latency(20.0, 2.0, "a chip", "made", time).to_dict()
+        write_records(tmp_path / name, results, architecture=arch)
     return tmp_path
 
 

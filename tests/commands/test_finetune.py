@@ -66,9 +66,9 @@ def test_finetune_makes_an_entry_and_sets_it_beside_its_baselines(tones, finetun
     results, predictions = read_results(folder), Predictions.load(folder / "predictions.npz")
     groups = {clip.split("/")[1].split("_")[0] for clip in predictions.clip}
     assert f"groups {', '.join(sorted(groups))}" in out
-    assert [row["method"] for row in results["baselines"]] == ["linear probe", "log-mel statistics"]
-    assert results["baselines"][1]["result"]["mean"] == 1.0  # of tones
-    for row in results["baselines"]:
+    assert [row.method for row in results.baselines] == ["linear probe", "log-mel statistics"]
+    assert results.baselines[1].result.mean == 1.0  # of tones
+    for row in results.baselines:
         kept = Predictions.load(folder / row["predictions"])
         assert (kept.clip == predictions.clip).all() and (kept.label == predictions.label).all()
         assert f"{100 * row['result']['mean']:.1f} %" in out
@@ -91,7 +91,7 @@ def test_finetune_tampered_baselines_do_not_verify(tones, finetune, tmp_path):
     assert finetune(tones)[0] == 0
     folder = tmp_path / "models" / "qcnn6_006.tones_ft"
     results = read_results(folder)
-    results["baselines"][0]["difference"]["mean"] += 0.125
+    results.baselines[0].difference.mean += 0.125
     (folder / "results.json").write_text(json.dumps(results))
     rehash(folder, "results.json")
     with pytest.raises(qaudio.errors.EntryError, match=r"difference to linear probe\.mean says"):

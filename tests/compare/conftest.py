@@ -5,8 +5,8 @@ import json
 import pytest
 
 from qaudio.compare.gather import gather
-from qaudio.evaluation.bootstrap import summarise
-from tests.support.comparison import HOSTILE, LABELS, made
+from tests.support.comparison import HOSTILE, HOSTILE_NAME, LABELS, made
+from tests.support.entries import results_of
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def write_entry(tmp_path):
         (path / "config.json").write_text(json.dumps(config))
         if predictions is None:
             return path
-        measured = {"milliseconds": latency, "device": device} if latency else None
-        if optimized:
-            measured["optimized_milliseconds"] = optimized
-        results = {
-            "entry": name, "benchmark": benchmark, "protocol": protocol, "complete": True,
-            "result": summarise(predictions, "accuracy"), "parent": parent,
+        measured = None
+        if latency:
+            measured = {"milliseconds": latency, "frontend_milliseconds": 1.0, "device": device,
+                        "method": "made", "optimized_milliseconds": optimized}  # fmt: skip
+        results = results_of(predictions, name) | {
+            "benchmark": benchmark, "protocol": protocol, "parent": parent,
             "cost": {"params": params, "macs": macs, "bytes": 4 * params, "seconds": seconds,
                      "latency": measured},
         }  # fmt: skip
@@ -74,9 +74,9 @@ def hostile(write_entry):
     """Folders of two entries whose every text attacks."""
     labels = [HOSTILE, *LABELS[1:]]
     return [
-        write_entry(f"{n}{HOSTILE}", made(n), folder=f"hostile{n}", benchmark=HOSTILE,
+        write_entry(f"{n}{HOSTILE}", made(n), folder=f"hostile{n}", benchmark=HOSTILE_NAME,
                     protocol=HOSTILE, labels=labels, license=HOSTILE, device=HOSTILE,
-                    parent={"how": HOSTILE, "name": HOSTILE})
+                    parent={"how": HOSTILE, "name": HOSTILE_NAME})
         for n in (1, 2)
     ]  # fmt: skip
 

@@ -53,8 +53,8 @@ def test_the_cells_are_the_results(comparison):
             assert to_best == []
             continue
         found = paired_difference(member.predictions, best.predictions)
-        low, high = (f"{100 * bound:+.1f}" for bound in found["interval95"])
-        assert to_best == [f"{100 * found['mean']:+.1f} ({low} to {high})"]
+        low, high = (f"{100 * bound:+.1f}" for bound in found.interval95)
+        assert to_best == [f"{100 * found.mean:+.1f} ({low} to {high})"]
 
 
 def test_tables_are_aligned_and_fit_a_terminal(write_entry):
@@ -121,9 +121,9 @@ def test_csv_holds_every_field_of_every_member(comparison):
         else:
             found = paired_difference(member.predictions, best.predictions)
             assert row["best"] == best.name
-            assert float(row["difference"]) == found["mean"]
-            bounds = [float(row["difference_low"]), float(row["difference_high"])]
-            assert bounds == found["interval95"]
+            assert float(row["difference"]) == found.mean
+            bounds = (float(row["difference_low"]), float(row["difference_high"]))
+            assert bounds == found.interval95
 
 
 @pytest.mark.parametrize("name", ["=1+2", "+1", "-1", "@SUM(A1)"])
@@ -141,7 +141,7 @@ def test_the_document_is_json_with_pairs_and_classes(comparison):
     members = {member.name: member for member in comparison.groups[1].members}
     for pair in group["paired_differences"]:
         one, less = members[pair["of"]], members[pair["less"]]
-        expected = paired_difference(one.predictions, less.predictions)
+        expected = paired_difference(one.predictions, less.predictions).to_dict()
         assert {key: pair[key] for key in expected} == expected
     for entry in group["entries"]:
         assert [row["label"] for row in entry["by_class"]] == LABELS

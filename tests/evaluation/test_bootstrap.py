@@ -15,12 +15,12 @@ def test_summary_is_the_mean_over_folds_of_the_mean_over_seeds():
     one = made(folds=(1, 2, 3), seeds=(0, 1))
     result = summarise(one, "accuracy")
     by_fold = [np.mean([accuracy(one.run(s, f)) for s in (0, 1)]) for f in (1, 2, 3)]
-    assert result["mean"] == pytest.approx(np.mean(by_fold), abs=1e-6)
-    assert result["std"] == pytest.approx(np.std(by_fold, ddof=1), abs=1e-6)
-    assert list(result["folds"]) == ["1", "2", "3"]
-    assert result["clips"] == 60
-    low, high = result["interval95"]
-    assert low < result["mean"] < high
+    assert result.mean == pytest.approx(np.mean(by_fold), abs=1e-6)
+    assert result.std == pytest.approx(np.std(by_fold, ddof=1), abs=1e-6)
+    assert list(result.folds) == ["1", "2", "3"]
+    assert result.clips == 60
+    low, high = result.interval95
+    assert low < result.mean < high
 
 
 def test_the_interval_is_of_the_mean_over_folds():
@@ -32,8 +32,8 @@ def test_the_interval_is_of_the_mean_over_folds():
     large = Predictions.of_run(1, 0, names[:100], label[:100], logits[:100])
     small = Predictions.of_run(2, 0, names[100:], label[100:], logits[100:])
     result = summarise(large.merged(small), "accuracy")
-    assert result["mean"] == 0.5
-    low, high = result["interval95"]
+    assert result.mean == 0.5
+    low, high = result.interval95
     assert low < 0.5 < high
 
 
@@ -44,10 +44,10 @@ def test_a_paired_difference_is_that_of_the_two_scores():
         made(3, (3,), (0, 1, 2), clips=10, skill=3.0)
     )
     found = paired_difference(one, other)
-    expected = summarise(one, "accuracy")["mean"] - summarise(other, "accuracy")["mean"]
-    assert found["mean"] == pytest.approx(expected, abs=2e-6)
-    assert found["runs"] == 6 and found["clips"] == 90
-    assert found["interval95"][0] < found["mean"] < found["interval95"][1]
+    expected = summarise(one, "accuracy").mean - summarise(other, "accuracy").mean
+    assert found.mean == pytest.approx(expected, abs=2e-6)
+    assert found.runs == 6 and found.clips == 90
+    assert found.interval95[0] < found.mean < found.interval95[1]
 
 
 def test_a_paired_difference_weighs_folds_alike():
@@ -64,8 +64,8 @@ def test_a_paired_difference_weighs_folds_alike():
         right(1, 40, 0.8).merged(right(2, 10, 1.0)),
     )
     found = paired_difference(after, before)
-    assert found["mean"] == pytest.approx((-0.1 + 0.5) / 2)
-    assert found["interval95"][0] < 0.2 < found["interval95"][1]
+    assert found.mean == pytest.approx((-0.1 + 0.5) / 2)
+    assert found.interval95[0] < 0.2 < found.interval95[1]
 
 
 def test_seeds_of_other_scale_change_no_interval_of_ranks():
@@ -75,20 +75,20 @@ def test_seeds_of_other_scale_change_no_interval_of_ranks():
     one = Predictions.of_run(1, 0, names, label, logits)
     both = one.merged(Predictions.of_run(1, 1, names, label, 8 * logits - 5))
     alone, found = summarise(one, "mAP"), summarise(both, "mAP")
-    assert found["mean"] == pytest.approx(alone["mean"], abs=1e-3)
-    assert found["interval95"] == pytest.approx(alone["interval95"], abs=1e-2)
-    assert found["interval95"][0] < found["mean"] < found["interval95"][1]
+    assert found.mean == pytest.approx(alone.mean, abs=1e-3)
+    assert found.interval95 == pytest.approx(alone.interval95, abs=1e-2)
+    assert found.interval95[0] < found.mean < found.interval95[1]
 
 
 def test_the_interval_of_map_is_the_spread_of_other_draws():
     found = tagged()
-    low, high = summarise(found, "mAP")["interval95"]
+    low, high = summarise(found, "mAP").interval95
     rng, drawn = np.random.default_rng(1), []
     for _ in range(300):
         rows = rng.integers(300, size=300)
         drawn.append(average_precision_score(found.label[rows], found.logits[rows]))
     assert (high - low) / (2 * 1.96 * np.std(drawn)) == pytest.approx(1, abs=0.25)
-    assert low < summarise(found, "mAP")["mean"] < high
+    assert low < summarise(found, "mAP").mean < high
 
 
 def test_the_interval_of_map_holds_it_where_positives_are_few():
@@ -98,8 +98,8 @@ def test_the_interval_of_map_holds_it_where_positives_are_few():
     logits = label + rng.normal(0, 1, label.shape)
     found = Predictions.of_run(1, 0, [f"{n:04}" for n in range(600)], label, logits)
     result = summarise(found, "mAP")
-    low, high = result["interval95"]
-    assert low + 0.01 < result["mean"] < high - 0.01
+    low, high = result.interval95
+    assert low + 0.01 < result.mean < high - 0.01
     drawn = []
     for _ in range(40):
         rows = rng.integers(600, size=600)
@@ -113,19 +113,19 @@ def test_the_paired_difference_of_map():
     other.logits += np.random.default_rng(1).normal(0, 2, other.logits.shape).astype(np.float16)
     found = paired_difference(one, other)
     expected = mean_average_precision(one) - mean_average_precision(other)
-    assert found["metric"] == "mAP" and found["mean"] == pytest.approx(expected, abs=1e-6)
-    low, high = found["interval95"]
-    assert 0 < low < found["mean"] < high
+    assert found.metric == "mAP" and found.mean == pytest.approx(expected, abs=1e-6)
+    low, high = found.interval95
+    assert 0 < low < found.mean < high
     back = paired_difference(other, one)
-    assert back["interval95"] == pytest.approx([-high, -low], abs=0.02)
-    apart = [np.diff(summarise(part, "mAP")["interval95"])[0] for part in (one, other)]
+    assert back.interval95 == pytest.approx([-high, -low], abs=0.02)
+    apart = [np.diff(summarise(part, "mAP").interval95)[0] for part in (one, other)]
     assert high - low < np.hypot(*apart)  # the same clips are drawn for both
     same = paired_difference(one, one)
-    assert same["mean"] == 0 and same["interval95"][1] == -same["interval95"][0] > 0
+    assert same.mean == 0 and same.interval95[1] == -same.interval95[0] > 0
     grouped = paired_difference(one, other, shared=r"^..")
-    assert grouped["groups"] == 3 and grouped["mean"] == found["mean"]
-    assert grouped["interval95"] != found["interval95"]
-    assert paired_difference(one, other, shared=".*")["interval95"] == found["interval95"]
+    assert grouped.groups == 3 and grouped.mean == found.mean
+    assert grouped.interval95 != found.interval95
+    assert paired_difference(one, other, shared=".*").interval95 == found.interval95
     with pytest.raises(ValueError, match="other metrics"):
         paired_difference(one, made(folds=(1,)))
     fewer = Predictions(**vars(one) | {"label": one.label[:, 1:], "logits": one.logits[:, 1:]})
@@ -145,11 +145,11 @@ def test_clips_are_drawn_once_for_an_entry_not_for_every_pair(monkeypatch):
     assert len(drawn) == 3
     assert found[1] == paired_difference(*entries[:2])
     grouped = paired_difference(*entries[:2], shared=r"^..")
-    assert len(drawn) == 5 and grouped["interval95"] != found[1]["interval95"]
+    assert len(drawn) == 5 and grouped.interval95 != found[1].interval95
 
 
 def test_one_fold_has_no_spread():
-    assert summarise(made(folds=(1,)), "accuracy")["std"] is None
+    assert summarise(made(folds=(1,)), "accuracy").std is None
 
 
 def test_interval_narrows_with_the_number_of_clips_and_covers_the_mean():
@@ -175,12 +175,12 @@ def test_clips_of_a_group_are_drawn_together():
 def test_a_paired_difference_over_groups():
     one, other = made(0, folds=(1, 2), clips=40), made(2, folds=(1, 2), clips=40, skill=1.0)
     found = paired_difference(one, other, shared=r"\d$")
-    assert found["groups"] == 10 and found["clips"] == 80
+    assert found.groups == 10 and found.clips == 80
     plain = paired_difference(one, other)
-    assert found["mean"] == plain["mean"] and found["interval95"] != plain["interval95"]
+    assert found.mean == plain.mean and found.interval95 != plain.interval95
     alone = paired_difference(one, other, shared=".*")  # of each clip its own id
-    assert alone["interval95"] == plain["interval95"] and alone["groups"] == 80
-    assert "groups" not in plain
+    assert alone.interval95 == plain.interval95 and alone.groups == 80
+    assert plain.groups is None
     with pytest.raises(ValueError, match="no 'actor' in the id of clip '1-0'"):
         paired_difference(one, other, shared="actor")
 
@@ -205,19 +205,19 @@ def wilson(share: float, count: int) -> list[float]:
 def test_four_right_of_four_are_no_certainty():
     one = Predictions.of_run(1, 0, list("abcd"), np.arange(4), np.eye(4))
     result = summarise(one, "accuracy")
-    assert result["mean"] == 1 and result["interval95"] == pytest.approx([0.5101, 1], abs=1e-4)
+    assert result.mean == 1 and result.interval95 == pytest.approx([0.5101, 1], abs=1e-4)
 
 
 def test_paired_difference():
     parent, child = made(seed=0), made(seed=0)
     same = paired_difference(child, parent)
-    assert same["mean"] == 0.0 and same["interval95"][1] == -same["interval95"][0] > 0
+    assert same.mean == 0.0 and same.interval95[1] == -same.interval95[0] > 0
     wrong = (child.logits.argmax(-1) == child.label) & (child.clip == "1-0")
     child.logits[wrong] = -child.logits[wrong]
     right_before = parent.logits.argmax(-1) == parent.label
     right_now = child.logits.argmax(-1) == child.label
     found = paired_difference(child, parent)
-    assert found["mean"] == pytest.approx(right_now.mean() - right_before.mean(), abs=1e-6)
+    assert found.mean == pytest.approx(right_now.mean() - right_before.mean(), abs=1e-6)
 
 
 def test_seeds_of_which_none_is_shared_are_compared_clip_by_clip():
@@ -226,16 +226,16 @@ def test_seeds_of_which_none_is_shared_are_compared_clip_by_clip():
     found = paired_difference(child, parent)
     correct = (child.logits.argmax(-1) == child.label).reshape(2, -1)  # (seeds, clips)
     delta = correct.mean(0) - (parent.logits.argmax(-1) == parent.label)
-    assert found["mean"] == pytest.approx(delta.mean(), abs=1e-6)
-    assert found["interval95"] == bootstrap_interval(delta)
-    assert found["runs"] == len(child.runs())
+    assert found.mean == pytest.approx(delta.mean(), abs=1e-6)
+    assert found.interval95 == bootstrap_interval(delta)
+    assert found.runs == len(child.runs())
 
 
 def test_paired_difference_uses_shared_folds_only_and_refuses_other_clips():
     parent, child = made(folds=(1, 2)), made(folds=(2, 3))
     found = paired_difference(child, parent)
-    assert found["runs"] == 1
-    assert found["mean"] == paired_difference(child.run(0, 2), parent.run(0, 2))["mean"]
+    assert found.runs == 1
+    assert found.mean == paired_difference(child.run(0, 2), parent.run(0, 2)).mean
     with pytest.raises(ValueError, match="share no"):
         paired_difference(made(folds=(3,)), made(folds=(1,)))
     with pytest.raises(ValueError, match="other clips"):

@@ -53,7 +53,7 @@ def test_each_network_ranks_for_itself():
     found = scores_by_class(both, "mAP")
     assert found[:2] == pytest.approx(np.mean(each, 0), abs=1e-6)
     assert found[2] == pytest.approx(average_precision_score(one.label[:, 2], one.logits[:, 2]))
-    assert summarise(both, "mAP")["mean"] == pytest.approx(
+    assert summarise(both, "mAP").mean == pytest.approx(
         (mean_average_precision(one) + mean_average_precision(other)) / 2, abs=1e-6
     )
 

@@ -40,5 +40,5 @@ def test_average_precision_of_each_class_is_scikit_learns():
             values.append(average_precision_score(scored.label[:, c], scored.logits[:, c]))
             assert abs(row["average_precision"] - values[-1]) < 1e-6
     result = summarise(scored, "mAP")
-    assert abs(result["mean"] - np.mean(values)) < 1e-6
-    assert result["classes"] == 4
+    assert abs(result.mean - np.mean(values)) < 1e-6
+    assert result.classes == 4

@@ -31,7 +31,7 @@ def test_tables_follow_from_results_and_predictions(study, zoo, answered):
     assert rows["later"][1] == "not run"
     assert rows["whole"][1].startswith("55.6 %")
     assert rows["small"][1].startswith("88.9 %")
-    low, high = paired_difference(answered(8), answered(5))["interval95"]
+    low, high = paired_difference(answered(8), answered(5)).interval95
     expected = f"+33.3 ({100 * low:+.1f} to {100 * high:+.1f}) to `whole` |"
     assert rows["small"][-1] == expected
     assert ("Undecided" in made) == (low <= 0 <= high)
@@ -88,7 +88,7 @@ def test_what_is_undecided_is_said(study, zoo, answered):
 def test_targets_are_said_to_be_met_or_missed(study, zoo, answered):
     for least, said in ((0, "met"), (33.3, "met"), (33.4, "missed"), (90, "missed")):
         study.cells["small"].targets["whole"] = least
-        low, high = paired_difference(answered(8), answered(5))["interval95"]
+        low, high = paired_difference(answered(8), answered(5)).interval95
         sure = "" if low >= least / 100 or high < least / 100 else ", undecided at 95 %"
         line = f"Targets: `small` at least {least:+.1f} points to `whole`: {said}{sure}.\n"
         assert line in tables_of(study, zoo) + "\n"
@@ -110,7 +110,7 @@ def test_cells_of_other_seeds_are_compared_and_of_other_folds_are_not(study, zoo
         found = dataclasses.replace(answered(8), **{k: np.full(9, v) for k, v in change.items()})
         found.save(cell / "predictions.npz")
         pair = Findings(study, zoo).difference(*pair_of)
-        assert (pair and round(pair["mean"], 4)) == (mean and round(mean, 4))
+        assert (pair and round(pair.mean, 4)) == (mean and round(mean, 4))
 
 
 def test_a_score_over_several_seeds_says_how_far_they_lie_apart(study, zoo, answered):

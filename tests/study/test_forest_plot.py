@@ -3,6 +3,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
+from qaudio.evaluation.result import Difference
 from qaudio.study import forest_plot
 from qaudio.study.grid import Cell
 
@@ -29,8 +30,8 @@ class Made:
         found = self.differences.get((benchmark, cell))
         if found is None:
             return None
-        mean, *interval = (value / 100 for value in found)
-        return {"mean": mean, "interval95": interval}
+        mean, low, high = (value / 100 for value in found)
+        return Difference("accuracy", mean, (low, high), runs=1, clips=9)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from qaudio.evaluation.predictions import Predictions
 
 LABELS = ["dog", "rain", "clock_tick", "siren"]
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>\"'$x_{$&"
+HOSTILE_NAME = HOSTILE.replace("/", "")  # where no slash may be
 
 
 def made(seed=0, skill=2.0, folds=(1, 2), clips=24, prefix="clip") -> Predictions:

@@ -151,7 +151,7 @@ def trained(folder: Path) -> dict:
             "logits": hashlib.sha256(
                 Predictions.load(path.parent / "predictions.npz").logits.tobytes()
             ).hexdigest(),
-            "result": stored["result"],
+            "result": stored.result.to_dict(),
         }
     return facts
 

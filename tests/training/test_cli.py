@@ -353,7 +353,7 @@ def test_train_refuses_a_name_that_no_entry_can_have(recipe, tmp_path, capsys, n
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"license": "cc\t0"}, "'license' has the wrong type"),
+        ({"license": "cc\t0"}, "license: expected text of one line"),
         ({"hub_dataset": "a\nb", "hub_task": "c"}, "'hub_benchmark.dataset_id' has the wrong"),
     ],
 )

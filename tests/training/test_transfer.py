@@ -66,7 +66,7 @@ def test_zero_shot_takes_the_taggers_own_classes(tagger, esc50_tree) -> None:
     accuracy = np.mean([
         (expected == embedded.label)[embedded.fold == fold].mean() for fold in range(1, 6)
     ])  # fmt: skip
-    assert found.result["mean"] == pytest.approx(accuracy, abs=1e-6)
+    assert found.result.mean == pytest.approx(accuracy, abs=1e-6)
 
 
 def test_zero_shot_needs_a_tagger_and_a_label_map(tagger, esc50_tree) -> None:

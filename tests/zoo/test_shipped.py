@@ -31,16 +31,16 @@ def test_every_result_is_complete_and_names_its_sources(name):
     assert config["license"]
     assert config["eval_seconds"]
     assert config["card_format"] == FORMAT  # so that `verify` makes the card anew
-    assert results["complete"]
-    assert results["entry"] == name
-    assert results["recipe"]["commit"]
-    assert results["git_commit"]
-    if results["parent"]:
-        parent = results["parent"]["name"]
+    assert results.complete
+    assert results.entry == name
+    assert results.recipe.commit
+    assert results.git_commit
+    if results.parent:
+        parent = results.parent.name
         assert parent in {**entries(), **hosted()}
         # A parent of another protocol was not scored on the same clips.
-        if parent in entries() and read_results(locate(parent))["protocol"] == results["protocol"]:
-            assert results["parent"]["difference"]["runs"] == len(results["result"]["runs"])
+        if parent in entries() and read_results(locate(parent)).protocol == results.protocol:
+            assert results.parent.difference.runs == len(results.result.runs)
 
 
 def test_generated_documents_follow_from_the_results():
@@ -77,8 +77,8 @@ def test_the_default_entry_is_a_quaternion_tagger_of_audiosets_classes():
     config, results = (read(locate(DEFAULT_ENTRY)) for read in (read_config, read_results))
     assert is_quaternion(config) and config["task"] == "multilabel"
     assert len(config["labels"]) == 527
-    assert results["teaching"]["heard"]["overlap_check"]
-    licences = [row["licence"] for row in results["teaching"]["heard"]["sources"].values()]
+    assert results.teaching.heard.overlap_check
+    licences = [row.licence for row in results.teaching.heard.sources.values()]
     assert all(licences) and not any("NC" in licence.split(";")[0] for licence in licences)
 
 

@@ -106,7 +106,7 @@ def weights_by_fold(name: str) -> Iterator[tuple[int, AudioModel]]:
     assert results is not None, f"{name} has no results"
     kept = {fold: fold_file(fold, 0) for fold in range(1, 6)}
     kept = {fold: file for fold, file in kept.items() if (folder / file).is_file()}
-    for fold, file in (kept or {results["card_fold"]: "model.safetensors"}).items():
+    for fold, file in (kept or {results.card_fold: "model.safetensors"}).items():
         yield fold, load_weights(folder, file).eval()
 
 

@@ -52,7 +52,7 @@ def made_entry(folder: Path) -> Path:
     template = json.loads((Path(__file__).parents[2] / "zoo/schema1/results.json").read_text())
     predictions, model = made(), made_model()
     results = template | {
-        "entry": NAME, "complete": True, "result": summarise(predictions, "accuracy"),
+        "entry": NAME, "complete": True, "result": summarise(predictions, "accuracy").to_dict(),
     }  # fmt: skip
     return qaudio.save(
         model, folder / NAME, results=results, predictions=predictions, recipe="model: {}\n",

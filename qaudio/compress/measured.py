@@ -1,0 +1,49 @@
+"""Records of what a network costs; `qaudio.compress.cost` measures it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from qaudio.records import Number, Positive, Record, Text
+
+Whole = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+
+
+class Latency(Record):
+    """Median time of one clip, waveform to logits, batch 1, float32.
+
+    Attributes:
+        milliseconds: front-end and network.
+        frontend_milliseconds: the front-end alone.
+        device: processor and number of threads.
+        method: how it was measured.
+        optimized_milliseconds: front-end and network as `qaudio.optimize` gives them, where that
+            was measured.
+    """
+
+    milliseconds: Positive
+    frontend_milliseconds: Number
+    device: Text
+    method: Text
+    optimized_milliseconds: Positive | None = None
+
+
+class Cost(Record):
+    """Cost of one clip.
+
+    Attributes:
+        params: parameters, frozen or not.
+        macs: products of the network's convolutions, linear layers and attention, from the
+            front-end's output on; norms are not counted.
+        bytes: of parameters and buffers, as stored.
+        seconds: length of the clip.
+        latency: None where it was not measured.
+    """
+
+    params: Whole
+    macs: Whole
+    bytes: Whole
+    seconds: Positive
+    latency: Latency | None
