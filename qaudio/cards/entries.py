@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from qaudio.cards import files as card_files
-from qaudio.cards.model_card import FORMAT
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.result import Result
 from qaudio.models.base import AudioModel
 from qaudio.paths import locked, replace_folder
+from qaudio.records import parse
 from qaudio.zoo import hub, io
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.schema import Results, Transfer
@@ -67,18 +68,29 @@ def save(
         EntryError: when the folder holds something else, or the entry could not be read again,
             such as with labels that are not as many as the classes.
     """
-    return io.save(
-        model, folder, results=results, predictions=predictions, recipe=recipe, license=license,
-        folds=folds, extra=extra, weights=weights, write_card=card_files.write,
+    extra = dict(extra or {})
+    if predictions is not None:
+        extra["predictions.npz"] = predictions
+    if recipe is not None:
+        extra["recipe.yaml"] = recipe
+    write_card = None
+    if results is not None:
+        found = parse(results, Results) if isinstance(results, dict) else results
+        extra["results.json"] = to_json(found)
+        if weights:
+            write_card = partial(card_files.write, results=found, predictions=predictions)
+    return io.write_entry(
+        model, folder, license=license, folds=folds, extra=extra, weights=weights,
+        write_card=write_card,
     )  # fmt: skip
 
 
 def verify(source: str | Path) -> list[str]:
     """Check an entry from end to end.
 
-    File hashes; strict load; the probe's logits; every score of results.json computed anew from
-    predictions.npz, and the difference to the parent where that is at hand; the card made anew
-    and compared byte for byte.
+    File hashes; strict load; the probe's logits; every score of results.json computed again from
+    predictions.npz, and the difference to the parent where that is on this machine; the front
+    matter of the card, and every number that it shows, compared with what the results give.
 
     Returns:
         What was checked, a line each.
@@ -127,7 +139,7 @@ def push(
 
 
 def renew_card(source: str | Path) -> bool:
-    """Write an entry's card anew, from its config, results and predictions; nothing else changes.
+    """Write an entry's card again, from its config, results and predictions; nothing else changes.
 
     Returns:
         Whether anything was written.
@@ -138,25 +150,15 @@ def renew_card(source: str | Path) -> bool:
     """
     folder = locate(source)
     with locked(folder):  # a run that is recorded meanwhile must not be lost
-        return _renew_card(folder)
-
-
-def _renew_card(folder: Path) -> bool:
-    config, results = read_config(folder), read_results(folder)
-    if results is None or "model.safetensors" not in config["files"]:
-        return False
-    for name in ("results.json", "predictions.npz"):
-        check_hash(folder, config, name)
-    predictions = check_results(folder, config, results)
-    try:
-        for name in card_files.names(config):
-            check_hash(folder, config, name)
-        if config.get("card_format") == FORMAT:
-            card_files.check(folder, config, results, predictions)
+        config, results = read_config(folder), read_results(folder)
+        if results is None or "model.safetensors" not in config["files"]:
             return False
-    except EntryError:
-        pass  # not the card that it should be: that is what this is for
-    _rewrite(folder, config, results, predictions)
+        for name in ("results.json", "predictions.npz"):
+            check_hash(folder, config, name)
+        predictions = check_results(folder, config, results)
+        if card_files.is_current(folder, config, results, predictions):
+            return False
+        _rewrite(folder, config, results, predictions)
     return True
 
 
@@ -210,6 +212,7 @@ def _rewrite(
     refuse_other(folder)
     more = more or {}
     fresh = {*card_files.names(config), "results.json", *more}
+    picture = card_files.sound_picture(folder, config, predictions)
     keep = [name for name in config["files"] if name not in fresh]
 
     def write(new: Path) -> None:
@@ -223,7 +226,7 @@ def _rewrite(
             one.save(new / name)
         renewed = {key: value for key, value in config.items() if key != "files"}
         written = [
-            *card_files.write(new, renewed, results, predictions), "results.json", *more
+            *card_files.write(new, renewed, results, predictions, picture), "results.json", *more
         ]  # fmt: skip
         files = {name: config["files"][name] for name in keep}
         files |= {name: file_hash(new / name) for name in written}

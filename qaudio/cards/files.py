@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import shutil
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from qaudio.cards import confusion, model_card
-from qaudio.cards.tables import percent
+from qaudio.cards.tables import figures, percent
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
 from qaudio.zoo.schema import Results
-from qaudio.zoo.store import entry_name, read_text
+from qaudio.zoo.store import check_hash, entry_name, read_text
 
 
 def write(
-    folder: Path, config: dict[str, Any], results: Results, predictions: Predictions | None
+    folder: Path,
+    config: dict[str, Any],
+    results: Results,
+    predictions: Predictions | None,
+    picture: Path | None = None,
 ) -> list[str]:
-    """Write card and picture, and their format into `config`; the names of the files."""
+    """Write card and picture, and their format into `config`.
+
+    Args:
+        folder: of the entry.
+        config: of the entry.
+        results: that the card shows.
+        predictions: that they follow from.
+        picture: an earlier one that still holds; None: it is drawn.
+
+    Returns:
+        The names of the files.
+    """
     config["card_format"] = model_card.FORMAT
     made = model_card.documents(config, results, predictions)
     for name, text in made.items():
@@ -24,7 +43,10 @@ def write(
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     if predictions is None or not confusion.pictured(config, results):
         return list(made)
-    confusion.draw(predictions, config["labels"], folder / confusion.FILE)
+    if picture is None:
+        confusion.draw(predictions, config["labels"], folder / confusion.FILE)
+    else:
+        shutil.copyfile(picture, folder / confusion.FILE)
     return [*made, confusion.FILE]
 
 
@@ -37,29 +59,84 @@ def names(config: dict[str, Any]) -> list[str]:
 
 
 def check(folder: Path, config: dict[str, Any], results: Results, predictions: Predictions) -> str:
-    """Make card and picture anew and compare; what was checked. Raises EntryError."""
+    """Compare metadata and numbers of card and picture with what the results give.
+
+    Returns:
+        What was checked.
+
+    Raises:
+        EntryError: names the file and the first thing that differs.
+    """
     if config.get("card_format") != model_card.FORMAT:
         return _check_other(folder, results)
-    plain = {key: value for key, value in config.items() if key != "files"}
-    made = model_card.documents(plain, results, predictions)
-    picture = [confusion.FILE] if confusion.pictured(config, results) else []
-    if sorted(names(config)) != sorted([*made, *picture]):
+    made, shown = _made(config, results, predictions)
+    if sorted(names(config)) != sorted(shown):
         raise EntryError(
             f"{entry_name(folder)}: files of the card are {', '.join(names(config))}, not "
-            f"{', '.join([*made, *picture])}"
+            f"{', '.join(shown)}"
         )
     for name, text in made.items():
-        if read_text(folder, name) != text:
-            raise EntryError(f"{entry_name(folder)}: {name} is not the card that its results give")
-    if picture:
+        stored = read_text(folder, name)
+        if _metadata(stored) != _metadata(text):
+            raise EntryError(f"{entry_name(folder)}: {name}: its metadata is not of its results")
+        for ours, given in zip_longest(figures(stored), figures(text), fillvalue="no number"):
+            if ours != given:
+                raise EntryError(
+                    f"{entry_name(folder)}: {name} shows {ours} where its results give {given}"
+                )
+    if confusion.FILE in shown:
         confusion.check(folder / confusion.FILE, predictions, config["labels"])
-    return f"{', '.join([*made, *picture])}: the card of these results"
+    return f"{', '.join(shown)}: numbers and metadata are those of the results"
+
+
+def is_current(
+    folder: Path, config: dict[str, Any], results: Results, predictions: Predictions
+) -> bool:
+    """Whether card and picture are, word by word, those that would be written now."""
+    made, shown = _made(config, results, predictions)
+    try:
+        for name in shown:
+            check_hash(folder, config, name)
+        if confusion.FILE in shown:
+            confusion.check(folder / confusion.FILE, predictions, config["labels"])
+        same = all(read_text(folder, name) == text for name, text in made.items())
+    except EntryError:
+        return False
+    known = config.get("card_format") == model_card.FORMAT
+    return known and same and sorted(names(config)) == sorted(shown)
+
+
+def _made(
+    config: dict[str, Any], results: Results, predictions: Predictions
+) -> tuple[dict[str, str], list[str]]:
+    """The texts, and the names of them and of the picture if there is one."""
+    made = model_card.documents(config, results, predictions)
+    return made, [*made, confusion.FILE] if confusion.pictured(config, results) else list(made)
+
+
+def sound_picture(folder: Path, config: dict[str, Any], predictions: Predictions) -> Path | None:
+    """The entry's picture, if it shows what these predictions give."""
+    try:
+        path = check_hash(folder, config, confusion.FILE)
+        confusion.check(path, predictions, config["labels"])
+    except EntryError:
+        return None
+    return path
+
+
+def _metadata(text: str) -> Any:
+    """The front matter of a card; of another file, all of it."""
+    parts = text.split("---\n", 2)
+    try:
+        return yaml.safe_load(parts[1] if len(parts) == 3 else text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return f"not readable: {error}"
 
 
 def _check_other(folder: Path, results: Results) -> str:
-    """Of a card that another qaudio made, its score: this qaudio words cards otherwise."""
+    """Of a card that another qaudio made, its score: it may show other numbers."""
     card = read_text(folder, "README.md")
     mean = results.result.mean
     if f"value: {mean}\n" not in card or f"**{percent(mean)}**" not in card:
         raise EntryError(f"{entry_name(folder)}: README.md is not the card of score {mean}")
-    return "README.md is a card as another version words it, of this score"
+    return "README.md is a card of another version, of this score"

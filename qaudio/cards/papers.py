@@ -66,6 +66,12 @@ KINDS = {
 }
 
 
+def kind_of(architecture: str) -> dict[str, str]:
+    """Name, citation and remark of networks that are not PANNs'; {} of those."""
+    found = (kind for prefix, kind in KINDS.items() if architecture.startswith(prefix))
+    return next(found, {})
+
+
 def papers(config: Mapping[str, Any], benchmark: str) -> list[str]:
     """BibTeX of what a network and its data come from."""
     architecture = config["architecture"]
@@ -73,6 +79,5 @@ def papers(config: Mapping[str, Any], benchmark: str) -> list[str]:
     found = [COMPRESSING, QPANN] if quaternion else []
     if family in FAMILIES or (quaternion and family.removeprefix("q") in FAMILIES):
         found.append(PANNS)
-    found += [kind["citation"] for prefix, kind in KINDS.items() if architecture.startswith(prefix)]
-    citation = about(benchmark).get("citation")
-    return [*found, citation] if citation else found
+    others = kind_of(architecture).get("citation"), about(benchmark).get("citation")
+    return found + [one for one in others if one]

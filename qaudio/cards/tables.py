@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from qaudio.compress.measured import Latency
@@ -21,6 +22,11 @@ PICKS = {
 }
 
 
+def figures(text: str) -> list[str]:
+    """Every number that a text shows, in order, with its sign and percent."""
+    return re.findall(r"[+−-]?\d+(?:[.,]\d+)*(?: ?%)?", text)
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
@@ -33,6 +39,10 @@ def difference_text(difference: Difference) -> str:
     """A paired difference in points, with its interval."""
     low, high = difference.interval95
     return f"{points(difference.mean)} ({points(low)} to {points(high)})"
+
+
+def giga(macs: float) -> str:
+    return f"{macs / 1e9:.3f} G"
 
 
 def interval(bounds: tuple[float, float]) -> str:
@@ -81,7 +91,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("95 % interval", f"{interval(result.interval95)}, over {result.clips} clips"),
         ("protocol", f"{results.protocol}, seeds {', '.join(map(str, results.seeds))}"),
         ("parameters", f"{cost.params:,} ({cost.bytes / 1e6:.2f} MB)"),
-        ("MACs", f"{cost.macs / 1e9:.3f} G for {cost.seconds:g} s"),
+        ("MACs", f"{giga(cost.macs)} for {cost.seconds:g} s"),
     ]
     if cost.latency:
         rows.append(("latency", f"{_milliseconds(cost.latency)} ({cost.latency.device})"))
@@ -116,7 +126,7 @@ def table(results: list[Results], link: str, licences: list[str] | None = None) 
             score(one),
             interval(one.result.interval95),
             f"{cost.params:,}",
-            f"{cost.macs / 1e9:.3f} G",
+            giga(cost.macs),
             _milliseconds(cost.latency) if cost.latency else "",
             difference,
         ]
@@ -189,7 +199,7 @@ def picks(folder: Path | None = None) -> str:
         metric = f"{one.result.metric} of its teacher's tags" if one.teaching else one.result.metric
         rows.append(
             f"| {use} | [{name}](zoo/{name}/README.md) | {score(one)} {metric} | "
-            f"{one.cost.params:,} | {one.cost.macs / 1e9:.3f} G |"
+            f"{one.cost.params:,} | {giga(one.cost.macs)} |"
         )
     return "\n".join(rows)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from qaudio.errors import EntryError, InputError
 from qaudio.models.base import check_weights
 from qaudio.models.registry import create_model
-from qaudio.zoo.io import save
+from qaudio.zoo.io import write_entry
 from qaudio.zoo.schema import IMPORTERS, Source
 from qaudio.zoo.store import file_hash, to_json
 
@@ -73,7 +73,9 @@ def import_published(
         file=path.name, size=path.stat().st_size, sha256=file_hash(path), importer=importer,
         trained_on=[TRAINED_ON], held_out=HELD_OUT, url=url, citation=citation,
     )  # fmt: skip
-    return save(model.eval(), folder, license=license, extra={"source.json": to_json(source)})
+    return write_entry(
+        model.eval(), folder, license=license, extra={"source.json": to_json(source)}
+    )
 
 
 def read_checkpoint(path: str | Path, wrapped: bool = True) -> dict[str, Tensor]:

@@ -17,8 +17,7 @@ from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel, check_model, check_weights, evaluating
 from qaudio.models.registry import from_config, tensors_of
 from qaudio.paths import locked, replace_folder
-from qaudio.records import parse
-from qaudio.zoo.schema import SCHEMA_VERSION, Results, check_config
+from qaudio.zoo.schema import SCHEMA_VERSION, check_config
 from qaudio.zoo.store import (
     NOT_OURS,
     check_hash,
@@ -77,26 +76,24 @@ def _check_tensors(path: Path, expected: dict[str, torch.Tensor], where: str) ->
             )
 
 
-def save(
+def write_entry(
     model: AudioModel,
     folder: str | Path,
     *,
-    results: Results | dict[str, Any] | None = None,
-    predictions: Predictions | None = None,
-    recipe: str | None = None,
     license: str | None = None,
-    folds: dict[str, dict[str, torch.Tensor]] | None = None,
+    folds: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
     extra: Mapping[str, str | Predictions] | None = None,
     weights: bool = True,
-    write_card: Callable[..., Any] | None = None,
+    write_card: Callable[[Path, dict[str, Any]], object] | None = None,
 ) -> Path:
-    """Write an entry: all of it, or nothing; `qaudio.save` is this with a card.
+    """Write an entry: all of it, or nothing.
 
     Args:
-        model: its weights become model.safetensors.
+        model: its weights become model.safetensors, its config config.json.
         folder: as in `qaudio.save`, and so are the others.
-        write_card: called with the new folder, config, results and predictions where the entry has
-            weights and results; it writes what follows from them and notes its format in config.
+        extra: every other file, by name.
+        write_card: called with the new folder and the config, once the other files are there; it
+            writes what follows from them and notes its format in the config.
 
     Raises:
         EntryError: when the folder holds something else, the weights are NaN or infinite, or the
@@ -104,7 +101,6 @@ def save(
         TypeError: for something else than a model, or weights that are computed from others.
     """
     folder = Path(folder)
-    results = parse(results, Results) if isinstance(results, dict) else results
     refuse_other(folder)
     check_model(model, changed=True)
     try:
@@ -114,7 +110,7 @@ def save(
         raise EntryError(f"{folder}: not saved: {error}") from None
 
     def write(new: Path) -> None:
-        states = {"model.safetensors": model.state_dict()} | (folds or {}) if weights else {}
+        states = {"model.safetensors": model.state_dict(), **(folds or {})} if weights else {}
         for name, state in states.items():
             (new / name).parent.mkdir(exist_ok=True)
             plain = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
@@ -132,20 +128,14 @@ def save(
             **model.config,
             "license": license,
         }
-        if predictions is not None:
-            predictions.save(new / "predictions.npz")
         for name, one in (extra or {}).items():
             (new / name).parent.mkdir(exist_ok=True)
             if isinstance(one, Predictions):
                 one.save(new / name)
             else:
                 (new / name).write_text(one, encoding="utf-8", newline="\n")
-        if recipe is not None:
-            (new / "recipe.yaml").write_text(recipe, encoding="utf-8", newline="\n")
-        if results is not None:
-            (new / "results.json").write_text(to_json(results), encoding="utf-8", newline="\n")
-            if weights and write_card is not None:
-                write_card(new, config, results, predictions)
+        if write_card is not None:
+            write_card(new, config)
         names = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
         config["files"] = {name: file_hash(new / name) for name in names}
         try:

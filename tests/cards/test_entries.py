@@ -33,13 +33,53 @@ def test_verify_passes_and_says_what_it_checked(entry):
         assert what in text
 
 
-def test_a_forged_digit_of_the_card_is_found(entry):
+def forge(entry, old, new, name="README.md"):
+    text = (entry / name).read_text()
+    assert old in text
+    (entry / name).write_text(text.replace(old, new, 1))
+    rehash(entry, name)
+
+
+def test_verify_finds_a_forged_number_of_the_card(entry):
     card = (entry / "README.md").read_text()
-    digit = next(c for c in card.split("Accuracy **")[1] if c.isdigit())
-    (entry / "README.md").write_text(card.replace(f"Accuracy **{digit}", "Accuracy **9", 1) + " ")
-    rehash(entry, "README.md")
-    with pytest.raises(EntryError, match="not the card"):
+    for shown in re.findall(r"\d+\.\d %", card.split("---\n", 2)[2]):
+        forge(entry, shown, "99.9 %")
+        with pytest.raises(EntryError, match=f"README.md shows 99.9 % where .* give {shown}"):
+            qaudio.verify(entry)
+        (entry / "README.md").write_text(card)
+
+
+def test_verify_finds_a_number_that_was_added_or_moved(entry):
+    card = (entry / "README.md").read_text()
+    first, second = re.findall(r"(?m)^\| [12] \| .*$", card)
+    moved = card.replace(first, "").replace(second, f"{second}\n{first}")
+    for forged in (card + "Best of 7.\n", moved):
+        (entry / "README.md").write_text(forged)
+        rehash(entry, "README.md")
+        with pytest.raises(EntryError, match=r"README\.md shows .* where its results give"):
+            qaudio.verify(entry)
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("cc-by-4.0", "mit"),
+        ("value: ", "value: 1"),
+        ("- audio\n", "- &a audio\n- *b\n"),
+        ("license", "- license"),
+    ],
+)
+def test_verify_finds_forged_metadata_of_the_card(entry, old, new):
+    forge(entry, old, new)
+    with pytest.raises(EntryError, match=r"README\.md: its metadata is not of its results"):
         qaudio.verify(entry)
+
+
+def test_verify_lets_the_wording_of_a_card_be(entry):
+    forge(entry, "## Limits and biases", "## What it cannot do")
+    qaudio.verify(entry)
+    assert renew_card(entry)
+    assert "## Limits and biases" in (entry / "README.md").read_text()
 
 
 @pytest.mark.parametrize("path", ["cost.params", "training.wall_seconds", "card_fold"])
@@ -51,7 +91,7 @@ def test_a_forged_fact_that_predictions_do_not_hold_is_found_by_the_card(entry, 
     holder[path.split(".")[-1]] *= 1000
     (entry / "results.json").write_text(to_json(results))
     rehash(entry, "results.json")
-    with pytest.raises(EntryError, match="not the card"):
+    with pytest.raises(EntryError, match=r"README\.md shows"):
         qaudio.verify(entry)
 
 
@@ -118,15 +158,14 @@ def test_a_leaderboards_score_is_a_file_that_verify_makes_anew(entry, tmp_path):
     )  # fmt: skip
     name = ".eval_results/made.yaml"
     assert name in " ".join(qaudio.verify(other))
-    (other / name).write_text((other / name).read_text().replace("value: 0", "value: 1"))
-    rehash(other, name)
-    with pytest.raises(EntryError, match="not the card"):
+    forge(other, "value: 0", "value: 1", name)
+    with pytest.raises(EntryError, match="its metadata is not of its results"):
         qaudio.verify(other)
 
 
 def test_the_card_of_schema_1_still_verifies(tmp_path):
     entry = shutil.copytree(Path(__file__).parents[1] / "zoo" / "schema1", tmp_path / "schema1")
-    assert "as another version words it" in qaudio.verify(entry)[-1]
+    assert "a card of another version" in qaudio.verify(entry)[-1]
     card = (entry / "README.md").read_text()
     for forged in (card.replace("value: 0.833333", "value: 0.933333"),
                    card.replace("**83.3 %**", "**93.3 %**")):  # fmt: skip
@@ -136,7 +175,7 @@ def test_the_card_of_schema_1_still_verifies(tmp_path):
         with pytest.raises(EntryError, match="not the card of score"):
             qaudio.verify(entry)
     assert renew_card(entry)
-    assert "the card of these results" in qaudio.verify(entry)[-1]
+    assert "numbers and metadata are those of the results" in qaudio.verify(entry)[-1]
 
 
 @pytest.mark.parametrize("benchmark", ["../../outside", "/tmp/outside"])
