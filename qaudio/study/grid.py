@@ -7,21 +7,21 @@ or, where nothing is changed, the entry that the recipe names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import field
 
 from qaudio.errors import EntryError
+from qaudio.records import Name, Number, Record, Text, parse
 from qaudio.zoo.schema import Results
 from qaudio.zoo.store import read_results, zoo_folder
 
 FOLDER = "study"  # of the zoo, for results without weights
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(Record, forbid_unknown_fields=True):
     """One network of the grid.
 
     Attributes:
@@ -35,17 +35,16 @@ class Cell:
         seeds: None: the study's.
     """
 
-    name: str
-    what: str
-    recipe: str
-    changes: dict[str, Any]
-    against: tuple[str, ...]
-    targets: dict[str, float]
+    name: Text
+    what: Text
+    recipe: Text
+    changes: dict[str, Any] = field(name="set", default_factory=dict)
+    against: tuple[Text, ...] = ()
+    targets: dict[Text, Number] = field(default_factory=dict)
     seeds: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(Record, forbid_unknown_fields=True):
     """Whether one cell scores above another.
 
     Attributes:
@@ -54,13 +53,39 @@ class Question:
         than: the other cell.
     """
 
-    ask: str
-    cell: str
-    than: str
+    ask: Text
+    cell: Text
+    than: Text
+
+
+class Table(Record, forbid_unknown_fields=True):
+    """Cells that are shown together."""
+
+    title: Text
+    cells: list[Text]
+
+
+class StudyFile(Record, kw_only=True):
+    """A study's YAML file; cells by name, each as `Cell` has them."""
+
+    benchmarks: list[Name]
+    seeds: tuple[int, ...]
+    cells: dict[Text, dict[str, Any]]
+    questions: list[Question] = field(default_factory=list)
+    reference: Text
+    tables: list[Table]
 
 
 class Study:
     """A grid of cells, what is asked of them, and which of them make a table.
+
+    Attributes:
+        benchmarks: that the cells are trained on.
+        seeds: of every cell that has none of its own.
+        cells: by name.
+        questions: about them.
+        reference: the cell that the picture is drawn to.
+        tables: title and cells of each.
 
     Args:
         path: the YAML file, in the folder of recipes.
@@ -73,26 +98,13 @@ class Study:
     def __init__(self, path: str | Path):
         self.path, self.recipes = Path(path), Path(path).parent
         try:
-            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            self.benchmarks: list[str] = document["benchmarks"]
-            self.seeds: tuple[int, ...] = tuple(document["seeds"])
-            self.cells = {
-                name: Cell(
-                    name, one["what"], one["recipe"], one.get("set", {}),
-                    tuple(one.get("against", ())), one.get("targets", {}),
-                    tuple(one["seeds"]) if one.get("seeds") is not None else None,
-                )
-                for name, one in document["cells"].items()
-            }  # fmt: skip
-            self.questions = [Question(**one) for one in document.get("questions", ())]
-            self.reference: str = document["reference"]  # the cell that the picture is drawn to
-            self.tables: list[tuple[str, list[str]]] = [
-                (one["title"], one["cells"]) for one in document["tables"]
-            ]
-        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-            raise EntryError(f"{path}: not readable as a study ({error!r})") from None
-        for name, one in document["cells"].items():
-            self._check_cell(name, one)
+            file = parse(yaml.safe_load(self.path.read_text(encoding="utf-8")), StudyFile)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise EntryError(f"{path}: not readable as a study ({error})") from None
+        self.benchmarks, self.seeds, self.questions = file.benchmarks, file.seeds, file.questions
+        self.reference = file.reference
+        self.tables = [(table.title, table.cells) for table in file.tables]
+        self.cells = {name: self._cell(name, given) for name, given in file.cells.items()}
         named = {name for cell in self.cells.values() for name in (*cell.against, *cell.targets)}
         named |= {name for one in self.questions for name in (one.cell, one.than)}
         named |= {name for _, names in self.tables for name in names} | {self.reference}
@@ -101,12 +113,13 @@ class Study:
                 f"{path}: no such cells: {', '.join(sorted(named - self.cells.keys()))}"
             )
 
-    def _check_cell(self, name: str, given: dict[str, Any]) -> None:
+    def _cell(self, name: str, given: dict[str, Any]) -> Cell:
         """Raise EntryError for what a cell is given that would be overlooked."""
-        known = {"what", "recipe", "set", "against", "targets", "seeds"}
-        faults = [f"unknown {key!r}" for key in sorted(given.keys() - known)]
-        cell = self.cells[name]
-        faults += [
+        try:
+            cell = parse({"name": name, **given}, Cell)
+        except ValueError as error:
+            raise EntryError(f"{self.path}: cell {name!r}: {error}") from None
+        faults = [
             f"a target to {other!r}, which is not in its `against`"
             for other in cell.targets if other not in cell.against
         ]  # fmt: skip
@@ -115,6 +128,7 @@ class Study:
             faults += [f"no {setting} for {benchmark}" for benchmark in sorted(lacking)]
         if faults:
             raise EntryError(f"{self.path}: cell {name!r}: {'; '.join(faults)}")
+        return cell
 
     def entry(self, cell: Cell, benchmark: str) -> str:
         """Where the cell's results lie, below the zoo's folder."""

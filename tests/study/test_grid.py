@@ -54,7 +54,7 @@ def test_faults_of_a_study_are_named(study, tmp_path):
         with pytest.raises(EntryError, match="no such cells: never"):
             Study(path)
     for old, new, told in (
-        ("against:", "agianst:", "unknown 'agianst'"),
+        ("against:", "agianst:", "unknown field agianst"),
         ("    - later\n", "    - later\n    targets: {small: 1}\n", "a target to 'small'"),
         ("        other: 0.5", "", "no model.target_macs for other"),
     ):
@@ -63,7 +63,7 @@ def test_faults_of_a_study_are_named(study, tmp_path):
         path.write_text(both.replace(old, new, 1))
         with pytest.raises(EntryError, match=told):
             Study(path)
-    for fault in ("questions: [{ask: x}]\n" + text, "[]", "cells: {a: {}}", "{"):
+    for fault in ("questions: [{ask: x}]\n" + text, "[]", "cells: {a: {}}", "{", "- 1"):
         path.write_text(fault)
         with pytest.raises(EntryError, match="not readable as a study"):
             Study(path)
