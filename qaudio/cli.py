@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 failed with one clear line, 2 wrong usage, 130 interrupted
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import logging
 import os
@@ -15,25 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from qaudio import __version__
-from qaudio.commands import (
-    compare,
-    embed,
-    explain,
-    export,
-    finetune,
-    import_,
-    info,
-    list_,
-    pack,
-    predict,
-    probe,
-    prune,
-    pull,
-    push,
-    study,
-    training,
-    verify,
-)
+from qaudio.commands import training
 from qaudio.commands.common import (
     REPORT,
     Commands,
@@ -42,6 +25,15 @@ from qaudio.commands.common import (
     print_error,
     warning_line,
 )
+
+# Files of qaudio/commands/ by command, in the order of the help; only the one named is loaded.
+COMMANDS = {
+    "list": "list_", "info": "info", "predict": "predict", "embed": "embed", "explain": "explain",
+    "probe": "probe", "compare": "compare", "verify": "verify", "prune": "prune",
+    "import": "import_", "export": "export", "push": "push", "pull": "pull",
+    "finetune": "finetune", **dict.fromkeys(training.TRAINING, "training"), "study": "study",
+    "pack": "pack",
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         debug = "--debug" in arguments  # LightningCLI knows no such option
         arguments = [argument for argument in arguments if argument != "--debug"]
         return _guarded(lambda: training.run(arguments[0], arguments[1:]), debug)
-    parser = _parser()
+    parser = _parser(arguments[0] if arguments else "")
     options, others = parser.parse_known_args(arguments)
     if others and not hasattr(options, "overrides"):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
@@ -102,7 +94,8 @@ def _guarded(run: Callable[[], int], debug: bool = False) -> int:
         return print_error(error)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str = "") -> argparse.ArgumentParser:
+    """Of one command, or of all where none is named."""
     parser = argparse.ArgumentParser(
         prog="qaudio",
         description="A model zoo of quaternion CNNs for audio classification.",
@@ -111,11 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"qaudio {__version__}")
     add_debug(parser)
     commands = Commands(parser)
-    for module in (
-        list_, info, predict, embed, explain, probe, compare, verify, prune, import_, export,
-        push, pull, finetune, training, study, pack,
-    ):  # fmt: skip
-        module.register(commands)
+    files = [COMMANDS[command]] if command in COMMANDS else dict.fromkeys(COMMANDS.values())
+    for file in files:
+        importlib.import_module(f"qaudio.commands.{file}").register(commands)
     return parser
 
 

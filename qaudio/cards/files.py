@@ -76,10 +76,11 @@ def check(folder: Path, config: dict[str, Any], results: Results, predictions: P
             f"{', '.join(shown)}"
         )
     for name, text in made.items():
-        stored = read_text(folder, name)
-        if _metadata(stored) != _metadata(text):
+        metadata, body = _parts(read_text(folder, name))
+        expected, written = _parts(text)
+        if metadata != expected:
             raise EntryError(f"{entry_name(folder)}: {name}: its metadata is not of its results")
-        for ours, given in zip_longest(figures(stored), figures(text), fillvalue="no number"):
+        for ours, given in zip_longest(figures(body), figures(written), fillvalue="no number"):
             if ours != given:
                 raise EntryError(
                     f"{entry_name(folder)}: {name} shows {ours} where its results give {given}"
@@ -124,13 +125,13 @@ def sound_picture(folder: Path, config: dict[str, Any], predictions: Predictions
     return path
 
 
-def _metadata(text: str) -> Any:
-    """The front matter of a card; of another file, all of it."""
-    parts = text.split("---\n", 2)
+def _parts(text: str) -> tuple[Any, str]:
+    """The front matter of a card and what follows it; of another file all of it is the former."""
+    _, front, body = text.split("---\n", 2) if text.count("---\n") >= 2 else ("", text, "")
     try:
-        return yaml.safe_load(parts[1] if len(parts) == 3 else text)
+        return yaml.safe_load(front), body
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        return f"not readable: {error}"
+        return f"not readable: {error}", body
 
 
 def _check_other(folder: Path, results: Results) -> str:
