@@ -10,7 +10,7 @@ import yaml
 import qaudio
 from qaudio.cli import main
 from qaudio.evaluation.predictions import Predictions
-from qaudio.zoo.store import read_results
+from qaudio.zoo.store import read_results, to_json
 from tests.support.networks import FRONTEND, small_model
 
 CLASSES = {"high": 2500, "low": 300, "middle": 900}
@@ -69,10 +69,10 @@ def test_finetune_makes_an_entry_and_sets_it_beside_its_baselines(tones, finetun
     assert [row.method for row in results.baselines] == ["linear probe", "log-mel statistics"]
     assert results.baselines[1].result.mean == 1.0  # of tones
     for row in results.baselines:
-        kept = Predictions.load(folder / row["predictions"])
+        kept = Predictions.load(folder / row.predictions)
         assert (kept.clip == predictions.clip).all() and (kept.label == predictions.label).all()
-        assert f"{100 * row['result']['mean']:.1f} %" in out
-        assert f"| {row['method']} |" in (folder / "README.md").read_text()
+        assert f"{100 * row.result.mean:.1f} %" in out
+        assert f"| {row.method} |" in (folder / "README.md").read_text()
     for line in (f"qaudio predict --model {folder} your_file.wav", f"qaudio prune {folder}",
                  f"qaudio export {folder}"):  # fmt: skip
         assert line in out
@@ -92,7 +92,7 @@ def test_finetune_tampered_baselines_do_not_verify(tones, finetune, tmp_path):
     folder = tmp_path / "models" / "qcnn6_006.tones_ft"
     results = read_results(folder)
     results.baselines[0].difference.mean += 0.125
-    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "results.json").write_text(to_json(results))
     rehash(folder, "results.json")
     with pytest.raises(qaudio.errors.EntryError, match=r"difference to linear probe\.mean says"):
         qaudio.verify(folder)

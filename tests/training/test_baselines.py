@@ -13,9 +13,12 @@ import qaudio
 from qaudio.cli import main
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.probe import linear_probe
+from qaudio.evaluation.result import Difference
 from qaudio.evaluation.statistics import log_mel_statistics
 from qaudio.training.baselines import STATISTICS, baselines, verdict
 from qaudio.training.leakage import LeakError
+from qaudio.zoo.schema import Baseline
+from qaudio.zoo.store import read_results
 from tests.support.networks import FRONTEND, small_model
 
 SOURCE = json.dumps({"trained_on": ["made"]})
@@ -136,12 +139,12 @@ def test_crossval_keeps_the_baselines_of_every_fold_and_tells_the_groups(run, ca
     ]
     assert sorted(", ".join(held).split(", ")) == ["a", "b", "c", "d"]
     qaudio.verify(entry)
-    results = json.loads((entry / "results.json").read_text())
-    assert [row["method"] for row in results["baselines"]] == ["linear probe", STATISTICS]
-    for row in results["baselines"]:
-        assert row["result"]["folds"].keys() == {"1", "2"} and row["difference"]["clips"] == 16
+    results = read_results(entry)
+    assert [row.method for row in results.baselines] == ["linear probe", STATISTICS]
+    for row in results.baselines:
+        assert row.result.folds.keys() == {"1", "2"} and row.difference.clips == 16
         assert verdict(row) in out
-        kept = Predictions.load(entry / row["predictions"])
+        kept = Predictions.load(entry / row.predictions)
         assert kept.runs() == [(0, 1), (0, 2)]
 
 
@@ -158,6 +161,7 @@ def test_training_from_scratch_has_no_baselines(run, capsys):
     [([0.01, 0.2], "better"), ([-0.2, -0.01], "worse"), ([-0.1, 0.1], "too close for 9 clips")],
 )
 def test_verdict_says_no_more_than_the_interval(interval, says):
-    row = {"method": "probe", "difference": {"mean": 0.0, "interval95": interval, "clips": 9}}
+    difference = Difference("accuracy", 0.0, interval, runs=1, clips=9)
+    row = Baseline("probe", None, difference, "probe.npz")
     assert verdict(row).startswith("against the probe: +0.0 points (")
     assert says in verdict(row)

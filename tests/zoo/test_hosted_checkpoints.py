@@ -206,13 +206,13 @@ def test_offline_one_line_says_what_to_fetch_and_the_command_then_works(
     assert cli.main(["predict", str(write_sound("a.wav")), "--model", entry]) == 1
     out, err = capsys.readouterr()
     (line,) = err.splitlines()
-    assert out == "" and line.startswith(f"qaudio: {facts['file']} cannot be downloaded (no conn")
+    assert out == "" and line.startswith(f"qaudio: {facts.file} cannot be downloaded (no conn")
     with pytest.raises(EntryError) as caught:
         qaudio.load(entry)
     assert line == f"qaudio: {caught.value}"
     by_hand = re.search(r": fetch (\S+) by hand, save it as (.+), then `qaudio (.+)` works$", line)
     url, place, command = by_hand.groups()
-    assert url == facts["url"]
+    assert url == facts.url
     golden.published_file(name, Path(place))
     assert cli.main(shlex.split(command)) == 0
     assert_golden(qaudio.load(entry), name)
