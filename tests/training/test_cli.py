@@ -354,7 +354,10 @@ def test_train_refuses_a_name_that_no_entry_can_have(recipe, tmp_path, capsys, n
     ("settings", "said"),
     [
         ({"license": "cc\t0"}, "license: expected text of one line"),
-        ({"hub_dataset": "a\nb", "hub_task": "c"}, "'hub_benchmark.dataset_id' has the wrong"),
+        (
+            {"hub_dataset": "a\nb", "hub_task": "c"},
+            "hub_benchmark.dataset_id: expected text of one line",
+        ),
     ],
 )
 def test_train_refuses_before_the_first_step_what_could_not_be_read(
