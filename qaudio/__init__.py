@@ -30,7 +30,7 @@ _HOMES = {
     "export_onnx": "qaudio.deploy.onnx.export",
     "OnnxModel": "qaudio.deploy.onnx.runtime",
     "AudioModel": "qaudio.models.base",
-    "FrontendConfig": "qaudio.frontend",
+    "FrontendConfig": "qaudio.frontend_settings",
     "QConv2d": "qaudio.quaternion.layers",
     "QLinear": "qaudio.quaternion.layers",
     "AudioDataModule": "qaudio.data.datamodule",
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from qaudio.deploy.onnx.export import export_onnx
     from qaudio.deploy.onnx.runtime import OnnxModel
     from qaudio.deploy.optimize import optimize
-    from qaudio.frontend import FrontendConfig
+    from qaudio.frontend_settings import FrontendConfig
     from qaudio.inference.files import embed_files, predict_files
     from qaudio.models.base import AudioModel
     from qaudio.models.registry import create_model, register

@@ -14,6 +14,7 @@ import pytest
 import qaudio
 from qaudio.cli import _parser, main
 from qaudio.commands.training import TRAINING
+from qaudio.models import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTRIBUTING = ".github/CONTRIBUTING.md"
@@ -96,7 +97,8 @@ def mine(tmp_path, monkeypatch):
     lines = [*contributing("architecture"), *contributing("benchmark")]
     (tmp_path / "mine.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("qaudio.models.registry._registered", {})
+    known = {one.name: one for one in registry.registered()}
+    monkeypatch.setattr(registry, "_registered", known)
     yield importlib.import_module("mine")
     del sys.modules["mine"]
 

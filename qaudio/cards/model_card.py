@@ -11,13 +11,12 @@ import yaml
 
 from qaudio.cards.confusion import FILE as PICTURE
 from qaudio.cards.confusion import pictured
-from qaudio.cards.papers import kind_of, papers
 from qaudio.cards.tables import dependence, difference_text, giga, interval, percent, points, spread
 from qaudio.data.benchmarks.descriptions import about
 from qaudio.evaluation.metrics import confused_with, scores_by_class
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.result import Metric
-from qaudio.models.registry import is_quaternion
+from qaudio.models.registry import card_of, is_quaternion
 from qaudio.text import markdown
 from qaudio.zoo.schema import HUB_PREFIX, HubBenchmark, Results
 
@@ -46,7 +45,7 @@ def render(config: dict[str, Any], results: Results, predictions: Predictions | 
         results: of results.json.
         predictions: what they were computed from; without them the card has no table of classes.
     """
-    kind, seconds = kind_of(config["architecture"]), results.training.wall_seconds
+    kind, seconds = card_of(config), results.training.wall_seconds
     classes: list[list[str]] = []
     if predictions is not None:
         classes = _classes(config["labels"], predictions, results.result.metric)
@@ -55,8 +54,8 @@ def render(config: dict[str, Any], results: Results, predictions: Predictions | 
         results=results,
         benchmark=about(results.benchmark),
         metadata=_metadata(config, results),
-        family=kind.get("name") or ("quaternion CNN" if is_quaternion(config) else "CNN"),
-        scratch=kind.get("scratch"),
+        family=kind.title,
+        scratch=kind.scratch,
         shared=dependence(results.benchmark),
         classes=classes,
         classes_folded=config["num_classes"] > FOLDED,
@@ -82,6 +81,12 @@ def _template() -> Template:
         "difference": difference_text, "markdown": markdown, "giga": giga, "commas": "{:,}".format,
     }  # fmt: skip
     return environment.get_template("model_card.md.jinja")
+
+
+def papers(config: dict[str, Any], benchmark: str) -> list[str]:
+    """BibTeX of what a network and its data come from."""
+    citation = about(benchmark).get("citation")
+    return [*card_of(config).papers, *([citation] if citation else [])]
 
 
 def _metadata(config: dict[str, Any], results: Results) -> str:

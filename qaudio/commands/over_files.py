@@ -71,7 +71,7 @@ def fingerprint(source: str, model: Any) -> str:
     if source.endswith(".onnx"):
         digest.update(Path(source).read_bytes())
     else:
-        digest.update(json.dumps(model.config, sort_keys=True).encode())
+        digest.update(json.dumps(model.config.to_dict(), sort_keys=True).encode())
         for name, tensor in model.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.cpu().double().numpy().tobytes())  # numpy lacks bfloat16

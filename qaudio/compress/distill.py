@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from qaudio.models.base import Task
+from qaudio.models.config import Task
 
 # Of the losses that compare logits; "features" compares embeddings.
 LOSSES = ("kl_logits", "published", "bce", "features")

@@ -6,6 +6,7 @@ the next one may have, and nothing is settled by a single one.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import median
 
 import torch
@@ -52,7 +53,7 @@ class LatencyMeter:
 
 def of_widths(model: AudioModel, widths: Widths) -> AudioModel:
     """An untrained network like another but for its widths: its device, dtype, memory format."""
-    fresh = from_config({**model.config, "widths": widths}).to(model.classifier.weight)
+    fresh = from_config(replace(model.config, widths=widths)).to(model.classifier.weight)
     kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4]
     if all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels):
         fresh = fresh.to(memory_format=torch.channels_last)

@@ -17,13 +17,21 @@ from qaudio.quaternion.layers import QConv2d, QLinear
 
 @dataclass(frozen=True)
 class Unit:
-    """A convolution and what may be fused with it."""
+    """A convolution and what may be fused with it.
+
+    Attributes:
+        name, norm_name: of the convolution and the BatchNorm after it.
+        layer, norm: these themselves.
+        ends: relu, pool and shortcut, as `Stage` takes them.
+        beside: it takes what another takes too, not what the one before it gives.
+    """
 
     name: str
     layer: nn.Conv2d | QConv2d
     norm_name: str | None
     norm: nn.BatchNorm2d | None
-    ends: dict[str, Any] = field(default_factory=dict)  # relu, pool, shortcut, as Stage takes them
+    ends: dict[str, Any] = field(default_factory=dict)
+    beside: bool = False
 
 
 @dataclass(frozen=True)

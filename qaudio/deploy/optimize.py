@@ -17,9 +17,9 @@ from qaudio.deploy.fused_layers import Stage, can_compile, forms, worth_measurin
 from qaudio.deploy.timing import KnownTimes
 from qaudio.errors import InputError
 from qaudio.models.base import AudioModel, MelNorm, check_model, check_weights, evaluating
-from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
-from qaudio.models.resnet import BasicBlock, ResNet
+from qaudio.models.registry import find, lookup
+from qaudio.models.resnet import BasicBlock
 from qaudio.quaternion.layers import QConv2d, QLinear
 
 TOLERANCE = 1e-4  # of the logits' range, in float32
@@ -36,13 +36,7 @@ class OptimizedModel(AudioModel):
     """
 
     def __init__(self, original: AudioModel, network: AudioModel, choices: dict[str, str]):
-        super().__init__(
-            original.architecture,
-            original.num_classes,
-            original.frontend.config,
-            original.widths,
-            original.quaternion,
-        )
+        super().__init__(original.config)
         self.frontend = copy.deepcopy(original.frontend)
         self.classifier = copy.deepcopy(original.classifier).requires_grad_(False)
         self.hidden = copy.deepcopy(original.hidden).requires_grad_(False)
@@ -52,8 +46,6 @@ class OptimizedModel(AudioModel):
         casts = any(isinstance(layer, _Scaled) for layer in network.modules())
         stored = next((p.dtype for p in network.parameters()), torch.float32)
         self.input_dtype = torch.float32 if casts else stored
-        self.labels, self.task = original.labels, original.task
-        self.eval_seconds, self.padded = original.eval_seconds, original.padded
         self.min_frames = original.min_frames
         self.choices = choices
         self.difference = float("nan")
@@ -239,11 +231,12 @@ def _observe(
 
 
 def _is_known(network: AudioModel) -> bool:
-    """Whether it is one of this package's networks; a subclass, or of a block, may do otherwise."""
+    """Whether it is registered to have these blocks; subclasses of them may do otherwise."""
+    known = lookup(network.architecture)
+    if known is None or known.blocks is None or type(network) is not known.build:
+        return False
     blocks = [block for block in network.modules() if isinstance(block, (ConvBlock, BasicBlock))]
-    return type(network) in (CNN, ResNet) and all(
-        type(block) in (ConvBlock, BasicBlock) for block in blocks
-    )
+    return all(type(block) in (ConvBlock, BasicBlock) for block in blocks)
 
 
 def _known_units(network: AudioModel) -> Iterator[Unit]:
@@ -257,14 +250,13 @@ def _known_units(network: AudioModel) -> Iterator[Unit]:
             yield _unit(network, f"{name}.conv1", f"{name}.bn1", relu=True)
             yield _unit(network, f"{name}.conv2", f"{name}.bn2", relu=True, shortcut=True)
             if block.halve:
-                yield _unit(network, f"{name}.downsample.1", f"{name}.downsample.2")
+                yield _unit(network, f"{name}.downsample.1", f"{name}.downsample.2", beside=True)
 
 
 def _paths(layers: list[Layer]) -> Iterator[list[Layer]]:
     """Of this package's networks, layers that each take what the one before it gives."""
-    beside = [".downsample." in layer.unit.name for layer in layers]
-    yield [layer for layer, aside in zip(layers, beside, strict=True) if not aside]
-    yield from ([layer] for layer, aside in zip(layers, beside, strict=True) if aside)
+    yield [layer for layer in layers if not layer.unit.beside]
+    yield from ([layer] for layer in layers if layer.unit.beside)
 
 
 def _unknown_units(
@@ -278,9 +270,12 @@ def _unknown_units(
             yield _unit(network, name, norms.get(name))
 
 
-def _unit(network: AudioModel, name: str, norm_name: str | None, **ends: Any) -> Unit:
+def _unit(
+    network: AudioModel, name: str, norm_name: str | None, beside: bool = False, **ends: Any
+) -> Unit:
     norm = network.get_submodule(norm_name) if norm_name else None
-    return Unit(name, network.get_submodule(name), norm_name, norm, ends)  # type: ignore[arg-type]
+    layer = network.get_submodule(name)
+    return Unit(name, layer, norm_name, norm, ends, beside)  # type: ignore[arg-type]
 
 
 class _Residual(nn.Module):
@@ -328,9 +323,9 @@ def _rebuild_blocks(network: AudioModel, stages: dict[str, Stage]) -> None:
                 name,
                 _Residual(block, chains[-1][0], chains[-1][1], stages.get(f"{name}.downsample.1")),
             )
-    # Both architectures end with a conv block; the head after it is float32.
+    # They end with a conv block; the head after it is float32.
     network.set_submodule(last, nn.Sequential(network.get_submodule(last), _Float()))
-    if isinstance(network, CNN):  # its blocks follow each other with nothing between
+    if find(network.architecture).blocks == "chained":
         chains = [[stage for chain in chains for stage in chain]]
     for chain in chains:
         for stage, following in pairwise(chain):

@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from qaudio.errors import InputError
-from qaudio.frontend import Frontend, FrontendConfig, pad_to, resample
+from qaudio.frontend import Frontend, pad_to, resample
+from qaudio.models.config import ModelConfig, Task
 
-Task = Literal["multiclass", "multilabel"]
-MOST_CLASSES = 1_000_000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,24 @@ class ChannelGroup:
     prunable: bool = True
 
 
+class _Setting(Generic[T]):
+    """A field of a model's config, read and set as an attribute of the model."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, model: None, owner: type) -> _Setting[T]: ...
+    @overload
+    def __get__(self, model: AudioModel, owner: type) -> T: ...
+    def __get__(self, model: AudioModel | None, owner: type) -> _Setting[T] | T:
+        return self if model is None else getattr(model.config, self.name)
+
+    def __set__(self, model: AudioModel, value: T) -> None:
+        settings: dict[str, Any] = {self.name: value}
+        model.config = replace(model.config, **settings)
+
+
 class AudioModel(nn.Module):
     """Base class: front-end, backbone, classifier.
 
@@ -50,40 +68,31 @@ class AudioModel(nn.Module):
     says how wide the embedding is.
 
     Attributes:
-        labels: class names, or None.
-        task: "multiclass" (softmax) or "multilabel" (sigmoid).
-        eval_seconds: length that clips are cropped or padded to when scored; None: run whole.
-        padded: whether clips that it was trained on were shorter; `qaudio.predict` pads such sounds
-            as well then.
+        config: what the model is rebuilt from (`qaudio.models.registry.from_config`); its fields
+            are attributes of the model too.
         published_blocks: numbers of the blocks that the papers prune.
-        quaternion: whether its layers are quaternion layers.
     """
 
     classifier: nn.Linear
     min_frames: int = 1
     published_blocks: tuple[int, ...] = ()
 
-    def __init__(
-        self,
-        architecture: str,
-        num_classes: int,
-        frontend: FrontendConfig,
-        widths: dict[str, int],
-        quaternion: bool = False,
-    ):
+    architecture = _Setting[str]()
+    num_classes = _Setting[int]()
+    widths = _Setting[dict[str, int]]()
+    quaternion = _Setting[bool]()
+    labels = _Setting[list[str] | None]()
+    task = _Setting[Task]()
+    eval_seconds = _Setting[float | None]()
+    padded = _Setting[bool]()
+
+    def __init__(self, config: ModelConfig):
         super().__init__()
-        self.architecture = architecture
-        self.num_classes = num_classes
-        self.widths = dict(widths)
-        self.quaternion = quaternion
-        self.frontend = Frontend(frontend)
+        self.config = config
+        self.frontend = Frontend(config.frontend)
         self.head_dropout = nn.Dropout(0.0)
         self.hidden: nn.Module = nn.Identity()
         self._num_features: int | None = None
-        self.labels: list[str] | None = None
-        self.task: Task = "multiclass"
-        self.eval_seconds: float | None = None
-        self.padded = False
 
     @property
     def num_features(self) -> int:
@@ -104,21 +113,6 @@ class AudioModel(nn.Module):
         """Shortest input in samples at `sample_rate`; shorter ones are padded with zeros."""
         settings = self.frontend.config
         return max(self.min_frames * settings.hop_length, settings.n_fft)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Plain JSON from which `qaudio.models.registry.from_config` rebuilds the model."""
-        return {
-            "architecture": self.architecture,
-            "num_classes": self.num_classes,
-            "widths": dict(self.widths),
-            "frontend": self.frontend.config.to_dict(),
-            "labels": self.labels,
-            "task": self.task,
-            "eval_seconds": self.eval_seconds,
-            "quaternion": self.quaternion,
-            **({"padded": True} if self.padded else {}),
-        }
 
     def forward(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:
         """Logits (B, num_classes) of waveforms (T,), (B, T) or (B, C, T).
@@ -167,6 +161,12 @@ class AudioModel(nn.Module):
         features = self.frontend(pad_to(waveform, self.min_samples))
         return features.to(self.classifier.weight.dtype)
 
+    def check_mels(self, least: int) -> None:
+        """Raise ValueError for a front-end with fewer mel bins than the network takes."""
+        mels = self.config.frontend.n_mels
+        if mels < least:
+            raise InputError(f"{self.architecture} needs n_mels of at least {least}, not {mels}")
+
     def embed_features(self, features: Tensor) -> Tensor:
         """Embeddings (B, D) of front-end output (B, channels, frames, n_mels)."""
         raise NotImplementedError
@@ -181,10 +181,9 @@ class AudioModel(nn.Module):
 
     def reset_classifier(self, num_classes: int, labels: list[str] | None = None) -> None:
         """Put a new, freshly initialised classifier on the embedding."""
-        check_classes(num_classes)
+        self.config = replace(self.config, num_classes=num_classes, labels=labels)
         old = self.classifier
         self.classifier = nn.Linear(old.in_features, num_classes).to(old.weight)
-        self.num_classes, self.labels = num_classes, labels
 
     @torch.no_grad()
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -219,14 +218,6 @@ class MelNorm(nn.BatchNorm1d):
         scale = self.weight.detach() * (self.running_var + self.eps).rsqrt()
         shift = self.bias.detach() - self.running_mean * scale
         return scale.view(-1, mels), shift.view(-1, mels)
-
-
-def check_classes(num_classes: int) -> None:
-    """Raise ValueError unless a number of classes is one."""
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
-        raise InputError(f"num_classes must be a positive integer, not {num_classes!r}")
-    if num_classes > MOST_CLASSES:
-        raise InputError(f"num_classes must be at most {MOST_CLASSES}, not {num_classes}")
 
 
 def check_model(model: Any, *, changed: bool = False) -> None:

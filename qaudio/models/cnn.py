@@ -6,12 +6,13 @@ Kong et al., *PANNs*, TASLP 28:2880 (2020); Chaudhary et al., Interspeech 2024 (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
-from qaudio.frontend import FrontendConfig
 from qaudio.models.base import ChannelGroup
-from qaudio.models.panns import ConvBlock, PannsModel, scaled
+from qaudio.models.config import ModelConfig
+from qaudio.models.panns import ConvBlock, PannsModel, register_twins, scaled
 
 
 @dataclass(frozen=True)
@@ -54,28 +55,19 @@ def dense_widths(family: str, multiplier: float) -> dict[str, int]:
     return widths | {"fc1": scaled(spec.embedding, multiplier)}
 
 
+@register_twins("cnn6", widths=partial(dense_widths, "cnn6"), blocks="chained")
+@register_twins("cnn10", widths=partial(dense_widths, "cnn10"), blocks="chained")
+@register_twins("cnn14", widths=partial(dense_widths, "cnn14"), blocks="chained")
 class CNN(PannsModel):
     """PANNs' CNN or its quaternion form: conv blocks, then `PannsModel`'s head.
 
     Args:
-        architecture: name as `qaudio.create_model` takes it.
-        family: key of `SPECS`.
-        num_classes: outputs.
-        frontend: its settings; four channels for quaternion nets.
-        widths: output channels of every layer, see `dense_widths`.
-        quaternion: build quaternion layers.
+        config: widths are those of `dense_widths` or smaller.
     """
 
-    def __init__(
-        self,
-        architecture: str,
-        family: str,
-        num_classes: int,
-        frontend: FrontendConfig,
-        widths: dict[str, int],
-        quaternion: bool,
-    ):
-        super().__init__(architecture, num_classes, frontend, widths, quaternion)
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        family, widths = config.architecture.partition("_")[0].removeprefix("q"), config.widths
         spec = SPECS[family]
         self.depth = len(spec.channels)
         self.min_frames = 2 ** (self.depth - (not spec.pool_last))

@@ -9,9 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from qaudio.errors import InputError
-from qaudio.frontend import FrontendConfig
-from qaudio.models.base import AudioModel, ChannelGroup, MelNorm
+from qaudio.models.base import AudioModel, MelNorm
+from qaudio.models.config import ModelConfig
+from qaudio.models.registry import register
 
+PAPER = """@misc{wightman2019timm,
+  title        = {PyTorch Image Models},
+  author       = {Wightman, R.},
+  year         = {2019},
+  howpublished = {https://github.com/huggingface/pytorch-image-models}
+}"""
 PREFIX = "timm:"
 
 
@@ -35,49 +42,41 @@ def timm_name(architecture: str) -> str:
     )
 
 
+@register(
+    f"{PREFIX}mobilenetv3_small_100",
+    pattern=f"{PREFIX}.*",
+    title="image network of timm's",
+    scratch="It was trained from scratch on this benchmark alone, not from timm's ImageNet "
+    "weights.",
+    papers=(PAPER,),
+)
 class ImageBackbone(AudioModel):
     """BatchNorm over mel bins → a timm network without its classifier → linear.
 
     It starts from random weights, never from timm's. It can be trained, measured and saved as
     any `AudioModel`, but not pruned: which of its channels belong together is not known here.
 
-    Args:
-        architecture: "timm:NAME".
-        num_classes: outputs.
-        frontend: its settings.
-
     Raises:
         ValueError: for a network that timm lacks, that wants images of one size only, or that
             needs more mel bins.
     """
 
-    def __init__(self, architecture: str, num_classes: int, frontend: FrontendConfig):
-        super().__init__(architecture, num_classes, frontend, widths={}, quaternion=False)
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
         self.bn0 = MelNorm(self.frontend)
         self.backbone = timm.create_model(
-            timm_name(architecture),
+            timm_name(config.architecture),
             pretrained=False,
             in_chans=self.frontend.channels,
             num_classes=0,
         )
         stages = getattr(self.backbone, "feature_info", [])
         self.min_frames = max((stage["reduction"] for stage in stages), default=32)
-        if frontend.n_mels < self.min_frames:
-            raise InputError(
-                f"{architecture} halves its input down to 1/{self.min_frames} and needs n_mels of "
-                f"at least {self.min_frames}, not {frontend.n_mels}"
-            )
-        self.classifier = nn.Linear(self._embedding(), num_classes)
+        self.check_mels(self.min_frames)
+        self.classifier = nn.Linear(self._embedding(), config.num_classes)
 
     def embed_features(self, features: Tensor) -> Tensor:
         return self.head_dropout(self.backbone(self.bn0(features)))
-
-    def channel_groups(self) -> list[ChannelGroup]:
-        """Raises ValueError: nothing can be pruned."""
-        raise InputError(
-            f"{self.architecture} cannot be pruned: qaudio prunes its own networks (cnn*, qcnn*, "
-            "resnet38, qresnet38, ast_*), not timm's"
-        )
 
     @torch.inference_mode()
     def _embedding(self) -> int:

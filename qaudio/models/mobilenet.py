@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv3 import InvertedResidual, InvertedResidualConfig
 from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
 
-from qaudio.errors import InputError
-from qaudio.frontend import FrontendConfig
-from qaudio.models.base import AudioModel, ChannelGroup
+from qaudio.models.base import AudioModel
+from qaudio.models.config import ModelConfig
+from qaudio.models.registry import register
+
+PAPER = """@inproceedings{schmid2023efficientat,
+  title     = {Efficient Large-Scale Audio Tagging via Transformer-to-{CNN} Knowledge Distillation},
+  author    = {Schmid, F. and Koutini, K. and Widmer, G.},
+  booktitle = {ICASSP},
+  year      = {2023}
+}"""
 
 # MobileNetV3-Large (Howard et al., table 1): input, kernel, expanded, output channels, squeeze
 # and excitation, non-linearity, stride.
@@ -39,6 +46,15 @@ HIDDEN = 1280  # channels of the linear layer before the classifier
 REDUCTION = 32  # of frames and mel bins, by five strides of 2
 
 
+@register(
+    "mn01",
+    pattern="mn(01|02|04|05|06|08|10|20|30|40)",
+    frontend="efficientat",
+    title="MobileNetV3 as EfficientAT has it",
+    scratch="It was trained from scratch on this benchmark alone, not from EfficientAT's weights.",
+    papers=(PAPER,),
+    importer="efficientat",
+)
 class MobileNet(AudioModel):
     """MobileNetV3-Large on spectrograms, with EfficientAT's head.
 
@@ -46,25 +62,18 @@ class MobileNet(AudioModel):
     come between that and the classifier. Squeeze and excitation ends in a sigmoid.
 
     Args:
-        architecture: name as `qaudio.create_model` takes it.
-        multiplier: of all widths.
-        num_classes: outputs.
-        frontend: its settings; one channel.
+        config: the number in the architecture's name is the width multiplier times ten; the
+            front-end has one channel.
 
     Raises:
         ValueError: for a front-end with fewer mel bins than the network halves away.
     """
 
-    def __init__(
-        self, architecture: str, multiplier: float, num_classes: int, frontend: FrontendConfig
-    ):
-        super().__init__(architecture, num_classes, frontend, widths={}, quaternion=False)
-        if frontend.n_mels < REDUCTION:
-            raise InputError(
-                f"{architecture} halves its input down to 1/{REDUCTION} and needs n_mels of at "
-                f"least {REDUCTION}, not {frontend.n_mels}"
-            )
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        multiplier = int(config.architecture[2:]) / 10
         self.min_frames = REDUCTION
+        self.check_mels(REDUCTION)
         norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
         squeeze = partial(SqueezeExcitation, scale_activation=nn.Sigmoid)
         plan = [InvertedResidualConfig(*row, 1, multiplier) for row in PLAN]
@@ -78,7 +87,7 @@ class MobileNet(AudioModel):
         width = InvertedResidualConfig.adjust_channels(HIDDEN, multiplier)
         self.head_dropout = nn.Dropout(0.2)
         self.hidden = nn.Sequential(nn.Linear(last, width), nn.Hardswish(), self.head_dropout)
-        self.classifier = nn.Linear(width, num_classes)
+        self.classifier = nn.Linear(width, config.num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -90,7 +99,3 @@ class MobileNet(AudioModel):
     def embed_features(self, features: Tensor) -> Tensor:
         # EfficientAT's images are (mels, frames).
         return self.backbone(features.transpose(2, 3)).mean((2, 3))
-
-    def channel_groups(self) -> list[ChannelGroup]:
-        """Raises ValueError: nothing can be pruned."""
-        raise InputError(f"{self.architecture} cannot be pruned: choose a cnn*, qcnn* or resnet38")

@@ -5,13 +5,70 @@ Kong et al., *PANNs*, TASLP 28:2880 (2020).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qaudio.errors import InputError
-from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel, ChannelGroup, MelNorm
+from qaudio.models.config import ModelConfig
+from qaudio.models.registry import Blocks, Builder, register
 from qaudio.quaternion import QConv2d, QLinear
+
+PANNS = """@article{kong2020panns,
+  title   = {{PANNs}: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition},
+  author  = {Kong, Q. and others},
+  journal = {IEEE/ACM Transactions on Audio, Speech, and Language Processing},
+  volume  = {28},
+  year    = {2020}
+}"""
+COMPRESSING = """@article{singh2026compressing,
+  title   = {Compressing Quaternion Convolutional Neural Networks for Audio Classification},
+  author  = {Singh, A. and Abrol, V. and Plumbley, M. D.},
+  journal = {IEEE Transactions on Audio, Speech and Language Processing},
+  volume  = {34},
+  pages   = {1866--1875},
+  year    = {2026},
+  eprint  = {2510.21388},
+  archivePrefix = {arXiv}
+}"""
+QPANN = """@inproceedings{chaudhary2024efficient,
+  title     = {Efficient {CNNs} with Quaternion Transformations and Pruning for Audio Tagging},
+  author    = {Chaudhary, A. and Singh, A. and Abrol, V. and Plumbley, M. D.},
+  booktitle = {Interspeech},
+  year      = {2024}
+}"""
+
+
+def register_twins(
+    name: str, *, widths: Callable[[float], dict[str, int]], blocks: Blocks
+) -> Callable[[Builder], Builder]:
+    """Decorator: register a network of PANNs and its quaternion form, at every width.
+
+    Args:
+        name: of the real one, without a width; the quaternion one has a "q" before it.
+        widths: output channels by layer name, of a width multiplier.
+        blocks: as `register` takes it.
+    """
+
+    def decorate(build: Builder) -> Builder:
+        for q, papers, importer in (
+            ("", (PANNS,), "panns"), ("q", (COMPRESSING, QPANN, PANNS), "qpann")
+        ):  # fmt: skip
+            register(
+                q + name, build, pattern=rf"{q}{name}(_(?!000)\d{{3}})?",
+                widths=lambda name: widths(multiplier(name)), quaternion=bool(q), papers=papers,
+                importer=importer, blocks=blocks,
+            )  # fmt: skip
+        return build
+
+    return decorate
+
+
+def multiplier(architecture: str) -> float:
+    """Width multiplier of a name such as "qcnn10_050", which has it in percent; 1 without."""
+    return int(architecture.partition("_")[2] or 100) / 100
 
 
 def scaled(channels: int, multiplier: float) -> int:
@@ -49,29 +106,19 @@ class PannsModel(AudioModel):
     from `self.conv`, call `add_head`, and implement `trunk` and `trunk_groups`.
 
     Args:
-        architecture: name as `qaudio.create_model` takes it.
-        num_classes: outputs.
-        frontend: its settings; four channels for quaternion nets.
-        widths: output channels by name.
-        quaternion: build every conv and fc1 as quaternion layers; the classifier stays real.
+        config: with quaternion, every conv and fc1 are quaternion layers; the classifier is real.
 
     Raises:
         ValueError: for a front-end with the wrong number of channels.
     """
 
-    def __init__(
-        self,
-        architecture: str,
-        num_classes: int,
-        frontend: FrontendConfig,
-        widths: dict[str, int],
-        quaternion: bool,
-    ):
-        super().__init__(architecture, num_classes, frontend, widths, quaternion)
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        quaternion = config.quaternion
         if quaternion and self.frontend.channels != 4:
             raise InputError(
-                f"{architecture} takes a four-channel front-end ('delta' or 'published'), "
-                f"not {frontend.kind!r}"
+                f"{config.architecture} takes a four-channel front-end ('delta' or 'published'), "
+                f"not {config.frontend.kind!r}"
             )
         self.conv: type = QConv2d if quaternion else nn.Conv2d
         self.bn0 = MelNorm(self.frontend)
@@ -84,11 +131,7 @@ class PannsModel(AudioModel):
         Raises:
             ValueError: for a front-end with fewer mel bins than the trunk pools.
         """
-        if self.frontend.config.n_mels < self.min_frames:
-            raise InputError(
-                f"{self.architecture} pools {self.min_frames}-fold and needs n_mels of at least "
-                f"that, not {self.frontend.config.n_mels}"
-            )
+        self.check_mels(self.min_frames)
         linear: type = QLinear if self.quaternion else nn.Linear
         self.fc1 = linear(channels, self.widths["fc1"])
         self.classifier = nn.Linear(self.widths["fc1"], self.num_classes)

@@ -1,4 +1,8 @@
-"""Architecture names and the one function that builds a network from a name."""
+"""Architectures by name: what the package knows of each, and the networks built from them.
+
+A module registers its networks with the decorator below. `OWN` names those of this package without
+importing them, so that `qaudio list` and `qaudio compare` load no torch.
+"""
 
 from __future__ import annotations
 
@@ -6,109 +10,185 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from qaudio.errors import InputError
+from qaudio.frontend_settings import FrontendConfig, Kind
+from qaudio.models.config import ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qaudio.frontend import FrontendConfig
     from qaudio.models.base import AudioModel
 
-# Known without importing torch or timm, so that `qaudio list` stays quick.
-FAMILIES = ("cnn6", "cnn10", "cnn14", "resnet38")
-TRANSFORMERS = ("ast_tiny", "ast_small", "ast_base")
-# Of timm's networks, those that stand for a family at a size beside which a QCNN is of interest.
-IMAGE_NETWORKS = (
-    "timm:convnext_atto",
-    "timm:convnext_tiny",
-    "timm:efficientnet_b0",
-    "timm:mobilenetv3_large_100",
-    "timm:mobilenetv3_small_100",
-)
-# EfficientAT's; the number is the width multiplier times ten.
-MOBILENETS = tuple(
-    f"mn{width}" for width in ("01", "02", "04", "05", "06", "08", "10", "20", "30", "40")
-)
-ARCHITECTURES = (
-    *sorted([*FAMILIES, *(f"q{family}" for family in FAMILIES)]),
-    *TRANSFORMERS,
-    *MOBILENETS,
-    *IMAGE_NETWORKS,
-)
-_NAME = re.compile(rf"(?P<q>q?)(?P<family>{'|'.join(FAMILIES)})(?:_(?P<width>\d{{3}}))?")
-_TRANSFORMER = re.compile(rf"(?:{'|'.join(TRANSFORMERS)})(?:_s(?P<stride>[1-9]|1[0-6]))?")
-# Of a name, a number of classes, front-end settings and widths.
-Builder = Callable[[str, int, "FrontendConfig", dict[str, int]], "AudioModel"]
+Builder = Callable[[ModelConfig], "AudioModel"]
+Widths = dict[str, int] | Callable[[str], dict[str, int]]
+# How the blocks that `qaudio.optimize` fuses follow each other.
+Blocks = Literal["chained", "apart"]
+
+
+class Own(NamedTuple):
+    """A module of this package, and names of the networks that it registers."""
+
+    module: str
+    names: tuple[str, ...]
+    quaternion: tuple[str, ...] = ()
+
+
+OWN = (
+    Own("qaudio.models.cnn", ("cnn6", "cnn10", "cnn14"), ("qcnn6", "qcnn10", "qcnn14")),
+    Own("qaudio.models.resnet", ("resnet38",), ("qresnet38",)),
+    Own("qaudio.models.transformer", ("ast_tiny", "ast_small", "ast_base")),
+    Own(
+        "qaudio.models.mobilenet",
+        ("mn01", "mn02", "mn04", "mn05", "mn06", "mn08", "mn10", "mn20", "mn30", "mn40"),
+    ),
+    # Those that stand for a family at a size beside which a QCNN is of interest.
+    Own(
+        "qaudio.models.image",
+        (
+            "timm:mobilenetv3_small_100", "timm:mobilenetv3_large_100", "timm:efficientnet_b0",
+            "timm:convnext_atto", "timm:convnext_tiny",
+        ),
+    ),
+)  # fmt: skip
+
+
+class Card(NamedTuple):
+    """What model cards say of an architecture.
+
+    Attributes:
+        title: what it is called.
+        scratch: of one that was trained from scratch.
+        papers: BibTeX of where it comes from.
+    """
+
+    title: str
+    scratch: str = ""
+    papers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Registered:
+class Architecture:
+    """What the package knows of an architecture, as `register` takes it.
+
+    Attributes:
+        name: of its smallest member.
+        pattern: regular expression of all its names, with sizes, widths or strides in them.
+        build: makes the network of a config.
+        widths: output channels of the unpruned network by layer name, for each of its names.
+        quaternion: whether its layers are quaternion layers.
+        frontend: kind of front-end that it has unless another is asked for.
+        card: what model cards say of it.
+        importer: whose published checkpoints `qaudio import` reads into it.
+        blocks: how its blocks follow each other, for `qaudio.optimize`; None: unknown structure.
+    """
+
+    name: str
+    pattern: str
     build: Builder
-    widths: dict[str, int]
+    widths: Widths
     quaternion: bool
+    frontend: Kind
+    card: Card
+    importer: str | None
+    blocks: Blocks | None
+
+    def dense_widths(self, name: str) -> dict[str, int]:
+        """Output channels of the unpruned network of a name."""
+        return self.widths(name) if callable(self.widths) else dict(self.widths)
 
 
-_registered: dict[str, _Registered] = {}
+_registered: dict[str, Architecture] = {}  # by name
 
 
 def register(
     name: str,
-    build: Builder,
+    build: Builder | None = None,
     *,
-    widths: dict[str, int] | None = None,
+    pattern: str | None = None,
+    widths: Widths | None = None,
     quaternion: bool = False,
-) -> None:
-    """Add an architecture to those that `create_model`, recipes and entries know by name.
+    frontend: Kind | None = None,
+    title: str | None = None,
+    scratch: str = "",
+    papers: tuple[str, ...] = (),
+    importer: str | None = None,
+    blocks: Blocks | None = None,
+) -> Any:
+    """Make an architecture known to `create_model`, recipes and entries; a decorator of its class.
 
     Whoever loads an entry of it imports the module that registers it first: entries hold no code.
 
     Args:
         name: lower-case letters, digits and underscores.
-        build: an `AudioModel` class, or a function, of (name, num_classes, frontend, widths).
-        widths: output channels of the unpruned network by layer name, where it can be pruned.
-        quaternion: its front-end is "delta" unless another is asked for, and widths are multiples
-            of 4.
+        build: an `AudioModel` class, or a function, of a `ModelConfig`; None: what is decorated.
+        pattern: regular expression of all its names, where there are several sizes.
+        widths: output channels of the unpruned network by layer name, or a function of its name,
+            where it can be pruned.
+        quaternion: it has quaternion layers: widths are multiples of 4.
+        frontend: kind that it takes unless asked otherwise; None: "delta" for quaternion layers,
+            else "logmel".
+        title: what cards call it; None: "CNN" or "quaternion CNN".
+        scratch: what cards say of one that was trained from scratch.
+        papers: BibTeX of where it comes from.
+        importer: whose published checkpoints `qaudio import` reads into it.
+        blocks: how its `ConvBlock`s and `BasicBlock`s follow each other, for `qaudio.optimize`:
+            "chained", with nothing between, or "apart"; None: it has others.
 
     Raises:
         ValueError: for a name of another form, or one that qaudio's own architectures have.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise InputError(f"{name!r}: use lower-case letters, digits and underscores")
-    if name in ARCHITECTURES or _NAME.fullmatch(name) or _TRANSFORMER.fullmatch(name):
-        raise InputError(f"{name!r} is one of qaudio's own architectures: use another name")
-    _registered[name] = _Registered(build, dict(widths or {}), quaternion)
+    if build is None:
+        settings = {key: value for key, value in locals().items() if key not in ("name", "build")}
+
+        def decorate(decorated: Builder) -> Builder:
+            register(name, decorated, **settings)
+            return decorated
+
+        return decorate
+    if build.__module__ not in {own.module for own in OWN}:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise InputError(f"{name!r}: use lower-case letters, digits and underscores")
+        if _home(name) and lookup(name):
+            raise InputError(f"{name!r} is one of qaudio's own architectures: use another name")
+    _registered[name] = Architecture(
+        name, pattern or name, build, widths or {}, quaternion,
+        frontend or ("delta" if quaternion else "logmel"),
+        Card(title or _title(quaternion), scratch, papers), importer, blocks,
+    )  # fmt: skip
 
 
 def architectures() -> list[str]:
     """Names of all architectures, those that were registered last."""
-    return [*ARCHITECTURES, *_registered]
+    own = [name for home in OWN for name in (*home.names, *home.quaternion)]
+    return [*own, *(name for name in _registered if name not in own)]
 
 
-def is_quaternion(config: Mapping[str, Any]) -> bool:
-    """Whether a model's config is of a network of quaternion layers.
-
-    Configs of earlier versions do not say; the architecture's registration does then, and one that
-    is not registered counts as real.
-    """
-    name = config["architecture"]
-    if "quaternion" in config:
-        return bool(config["quaternion"])
-    if name in _registered:
-        return _registered[name].quaternion
-    match = _NAME.fullmatch(name)
-    return bool(match and match["q"])
+def registered() -> list[Architecture]:
+    """Every architecture; imports the modules of this package's own."""
+    for home in OWN:
+        import_module(home.module)
+    return list(_registered.values())
 
 
-def parse_architecture(name: str) -> tuple[str, bool, float]:
-    """Family, quaternion or not, and width multiplier of a CNN's name such as "qcnn10_050".
+def lookup(name: str) -> Architecture | None:
+    """As `find`; None for an unknown name."""
+    home = _home(name)
+    if home is not None:
+        import_module(home.module)
+    return next((k for k in _registered.values() if re.fullmatch(k.pattern, name)), None)
+
+
+def find(name: str) -> Architecture:
+    """The architecture of a name such as "qcnn10_050".
 
     Raises:
         ValueError: for an unknown name; lists the known ones.
     """
-    match = _NAME.fullmatch(name)
-    if not match or match["width"] == "000":
+    found = lookup(name)
+    if found is None:
         close = difflib.get_close_matches(name, architectures(), n=3)
         similar = f"similar: {', '.join(close)}; " if close else ""
         raise InputError(
@@ -117,7 +197,43 @@ def parse_architecture(name: str) -> tuple[str, bool, float]:
             "stride of their patches, as in ast_tiny_s10; timm:NAME for any other of timm's "
             "networks; and your own, once the module that registers it is imported"
         )
-    return match["family"], bool(match["q"]), int(match["width"] or 100) / 100
+    return found
+
+
+def _home(name: str) -> Own | None:
+    """The module of this package that may register a name: it has the part before "_" or ":"."""
+
+    def stem(name: str) -> str:
+        return re.split("[_:]", name)[0]
+
+    stems = ((home, {stem(one) for one in (*home.names, *home.quaternion)}) for home in OWN)
+    return next((home for home, known in stems if stem(name) in known), None)
+
+
+def is_quaternion(config: Mapping[str, Any]) -> bool:
+    """Whether a model's config is of a network of quaternion layers.
+
+    Configs of earlier versions do not say; the architecture's registration does then, and one that
+    is not registered counts as real.
+    """
+    if "quaternion" in config:
+        return bool(config["quaternion"])
+    name = config.get("architecture", "")
+    home = _home(name)
+    if home is not None:  # known without importing it
+        return any(f"{name}_".startswith(f"{one}_") for one in home.quaternion)
+    known = lookup(name)
+    return known is not None and known.quaternion
+
+
+def _title(quaternion: bool) -> str:
+    return "quaternion CNN" if quaternion else "CNN"
+
+
+def card_of(config: Mapping[str, Any]) -> Card:
+    """What model cards say of a config's architecture; little where it is not registered."""
+    known = lookup(config["architecture"])
+    return Card(_title(is_quaternion(config))) if known is None else known.card
 
 
 def create_model(
@@ -130,90 +246,46 @@ def create_model(
     """A freshly initialised network.
 
     Args:
-        arch: one of `ARCHITECTURES`; a CNN with an optional width in percent ("qcnn10_050"), a
+        arch: one of `architectures()`; a CNN with an optional width in percent ("qcnn10_050"), a
             transformer with an optional stride of its 16×16 patches, which then overlap
             ("ast_tiny_s10"), EfficientAT's mn01 to mn40, any of timm's image networks
             ("timm:mobilenetv3_small_100"), or one that `register` added.
         num_classes: outputs.
-        frontend: settings, whole or in part; those left out are PANNs', and the kind is "logmel"
-            for real nets, "delta" for quaternion ones and "efficientat" for mn*.
+        frontend: settings, whole or in part; those left out are PANNs', and the kind is the
+            architecture's own ("logmel", "delta" for quaternion nets, "efficientat" for mn*).
         widths: output channels by layer name, for pruned nets; None for the unpruned net.
 
     Raises:
         ValueError: for an unknown architecture, front-end setting or layer, or a bad width.
     """
-    from qaudio.frontend import FrontendConfig
-    from qaudio.models.base import check_classes
-
-    image, transformer = arch.startswith("timm:"), _TRANSFORMER.fullmatch(arch)
-    family, quaternion, multiplier = ("", False, 1.0)
-    own_kind = _registered.get(arch)
-    if own_kind is not None:
-        quaternion = own_kind.quaternion
-    elif not (image or transformer or arch in MOBILENETS):
-        family, quaternion, multiplier = parse_architecture(arch)
-    check_classes(num_classes)
-    kind = "delta" if quaternion else "efficientat" if arch in MOBILENETS else "logmel"
-    if frontend is None:
-        frontend = FrontendConfig.from_dict({"kind": kind})
-    elif isinstance(frontend, dict):
-        frontend = FrontendConfig.from_dict({"kind": kind} | frontend)
-    else:
-        frontend = replace(frontend)
-
-    def given(dense: dict[str, int]) -> dict[str, int]:
-        return dense if widths is None else _checked(arch, dict(widths), dense, quaternion)
-
-    if own_kind is not None:
-        return own_kind.build(arch, num_classes, frontend, given(own_kind.widths))
-    if image:
-        from qaudio.models.image import ImageBackbone
-
-        given({})
-        return ImageBackbone(arch, num_classes, frontend)
-    if arch in MOBILENETS:
-        from qaudio.models.mobilenet import MobileNet
-
-        given({})
-        return MobileNet(arch, int(arch[2:]) / 10, num_classes, frontend)
-    if transformer:
-        from qaudio.models import transformer as ast
-
-        size, stride = arch.split("_")[1], int(transformer["stride"] or ast.PATCH)
-        own = given(ast.dense_widths(size))
-        return ast.AST(arch, size, stride, num_classes, frontend, own)
-    from qaudio.models import cnn, resnet
-
-    if family == "resnet38":
-        own = given(resnet.dense_widths(multiplier))
-        return resnet.ResNet(arch, num_classes, frontend, own, quaternion)
-    own = given(cnn.dense_widths(family, multiplier))
-    return cnn.CNN(arch, family, num_classes, frontend, own, quaternion)
+    known = find(arch)
+    if not isinstance(frontend, FrontendConfig):
+        frontend = FrontendConfig.from_dict({"kind": known.frontend} | (frontend or {}))
+    given = known.dense_widths(arch) if widths is None else widths
+    return from_config(ModelConfig(arch, num_classes, given, frontend, quaternion=known.quaternion))
 
 
-def from_config(config: dict[str, Any]) -> AudioModel:
+def from_config(config: ModelConfig | Mapping[str, Any]) -> AudioModel:
     """The network that an `AudioModel.config` describes, freshly initialised.
+
+    Args:
+        config: itself, or its `to_dict()`, or a whole config.json.
 
     Raises:
         ValueError: for a missing key, and as `create_model`.
     """
-    missing = {"architecture", "num_classes", "frontend", "widths"} - set(config)
-    if missing:
-        raise InputError(f"config lacks {', '.join(sorted(missing))}")
-    model = create_model(
-        config["architecture"],
-        num_classes=config["num_classes"],
-        frontend=config["frontend"],
-        widths=config["widths"],
-    )
-    model.labels = config.get("labels")
-    model.task = config.get("task", "multiclass")
-    model.eval_seconds = config.get("eval_seconds")
-    model.padded = config.get("padded", False)
-    return model
+    if not isinstance(config, ModelConfig):
+        config = ModelConfig.from_dict(config, quaternion=is_quaternion(config))
+    known = find(config.architecture)
+    if config.quaternion != known.quaternion:
+        raise InputError(
+            f"quaternion is {config.quaternion!r}, but {config.architecture} is registered with "
+            f"{known.quaternion}"
+        )
+    return known.build(replace(config, widths=_checked(config, known)))
 
 
-def tensors_of(config: dict[str, Any]) -> dict[str, Tensor]:
+def tensors_of(config: ModelConfig | Mapping[str, Any]) -> dict[str, Tensor]:
     """Names, shapes and types of the tensors of the network that a config describes.
 
     They are on torch's meta device: nothing of their size is allocated. Raises as `from_config`.
@@ -224,14 +296,15 @@ def tensors_of(config: dict[str, Any]) -> dict[str, Tensor]:
         return from_config(config).state_dict()
 
 
-def _checked(
-    arch: str, widths: dict[str, int], dense: dict[str, int], quaternion: bool
-) -> dict[str, int]:
+def _checked(config: ModelConfig, known: Architecture) -> dict[str, int]:
+    """Widths in the network's order; raises ValueError for those that it cannot have."""
+    arch, widths = config.architecture, config.widths
+    dense = known.dense_widths(arch)
     if set(widths) != set(dense):
         wrong = sorted(set(widths) ^ set(dense))
         raise InputError(f"widths of {arch} must name its layers; missing or unknown: {wrong}")
+    step = 4 if known.quaternion else 1
     for name, width in widths.items():
-        step = 4 if quaternion else 1
         most = dense[name]  # a pruned network is never wider than the one it comes from
         valid = isinstance(width, int) and not isinstance(width, bool) and 0 < width <= most
         if not valid or width % step:

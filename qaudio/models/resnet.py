@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qaudio.frontend import FrontendConfig
 from qaudio.models.base import ChannelGroup
-from qaudio.models.panns import ConvBlock, PannsModel, scaled
+from qaudio.models.config import ModelConfig
+from qaudio.models.panns import ConvBlock, PannsModel, register_twins, scaled
 
 CHANNELS, DEPTHS = (64, 128, 256, 512), (3, 4, 6, 3)  # of the four residual stages
 LAST = 2048  # channels of the conv block after them, and of the embedding
@@ -62,6 +62,7 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(out)) + self.downsample(x))
 
 
+@register_twins("resnet38", widths=dense_widths, blocks="apart")
 class ResNet(PannsModel):
     """PANNs' ResNet38 or its quaternion form.
 
@@ -69,25 +70,15 @@ class ResNet(PannsModel):
     `PannsModel`'s head.
 
     Args:
-        architecture: name as `qaudio.create_model` takes it.
-        num_classes: outputs.
-        frontend: its settings; four channels for quaternion nets.
-        widths: output channels by name, see `dense_widths`.
-        quaternion: build quaternion layers.
+        config: widths are those of `dense_widths` or smaller.
     """
 
     min_frames = 2 ** (len(CHANNELS) + 1)
     published_blocks = (6,)  # the papers prune the last conv block only
 
-    def __init__(
-        self,
-        architecture: str,
-        num_classes: int,
-        frontend: FrontendConfig,
-        widths: dict[str, int],
-        quaternion: bool,
-    ):
-        super().__init__(architecture, num_classes, frontend, widths, quaternion)
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        widths = config.widths
         first = [self.frontend.channels, widths["conv_block1.conv1"], widths["resnet.layer1"]]
         self.conv_block1 = ConvBlock(self.conv, first, 3, pool=2)
         self.resnet = nn.Module()

@@ -14,10 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
 
-from qaudio.errors import InputError
-from qaudio.frontend import FrontendConfig
 from qaudio.models.base import AudioModel, ChannelGroup, MelNorm
+from qaudio.models.config import ModelConfig
+from qaudio.models.registry import register
 
+PAPER = """@inproceedings{gong2021ast,
+  title     = {{AST}: Audio Spectrogram Transformer},
+  author    = {Gong, Y. and Chung, Y.-A. and Glass, J.},
+  booktitle = {Interspeech},
+  year      = {2021}
+}"""
 PATCH = 16  # frames and mel bins
 REFERENCE_SECONDS = 10.0  # clip length that the table of positions is laid out for
 
@@ -34,11 +40,21 @@ class Size:
 SIZES = {"tiny": Size(192, 3), "small": Size(384, 6), "base": Size(768, 12)}
 
 
-def dense_widths(size: str) -> dict[str, int]:
+def dense_widths(architecture: str) -> dict[str, int]:
     """Hidden units of every block's MLP in an unpruned net, by the layer that makes them."""
-    return {f"blocks.{n}.mlp.fc1": 4 * SIZES[size].width for n in range(SIZES[size].depth)}
+    size = SIZES[architecture.split("_")[1]]
+    return {f"blocks.{n}.mlp.fc1": 4 * size.width for n in range(size.depth)}
 
 
+@register(
+    "ast_tiny",
+    pattern=rf"ast_({'|'.join(SIZES)})(_s([1-9]|1[0-6]))?",
+    widths=dense_widths,
+    title="audio spectrogram transformer",
+    scratch="It was trained from scratch on this benchmark alone, not transferred from ImageNet or "
+    "AudioSet as the published AST was: its score says nothing of those that are.",
+    papers=(PAPER,),
+)
 class AST(AudioModel):
     """BatchNorm over mel bins → patches → ViT blocks → mean over patches → norm → linear.
 
@@ -48,12 +64,9 @@ class AST(AudioModel):
     of positions (timm's `resample_abs_pos_embed`); the last patch is filled up with zeros.
 
     Args:
-        architecture: name as `qaudio.create_model` takes it.
-        size: key of `SIZES`.
-        stride: of the patches in frames and mel bins; below `PATCH` they overlap.
-        num_classes: outputs.
-        frontend: its settings.
-        widths: hidden units of the MLPs, see `dense_widths`.
+        config: the architecture's name says the size, and the stride of the patches in frames and
+            mel bins (`ast_tiny_s10`); below `PATCH` they overlap. Widths are the hidden units of
+            the MLPs, see `dense_widths`.
 
     Raises:
         ValueError: for a front-end with fewer mel bins than a patch.
@@ -61,25 +74,16 @@ class AST(AudioModel):
 
     min_frames = PATCH
 
-    def __init__(
-        self,
-        architecture: str,
-        size: str,
-        stride: int,
-        num_classes: int,
-        frontend: FrontendConfig,
-        widths: dict[str, int],
-    ):
-        super().__init__(architecture, num_classes, frontend, widths, quaternion=False)
-        if frontend.n_mels < PATCH:
-            raise InputError(
-                f"{architecture} needs n_mels of at least {PATCH}, not {frontend.n_mels}"
-            )
-        shape, self.stride = SIZES[size], stride
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        frontend, widths = config.frontend, config.widths
+        self.check_mels(PATCH)
+        _, size, *strides = config.architecture.split("_")  # such as ast_tiny_s10
+        shape, self.stride = SIZES[size], int(strides[0][1:]) if strides else PATCH
         frames = int(REFERENCE_SECONDS * frontend.sample_rate) // frontend.hop_length + 1
         self.grid = (self._patches(max(frames, PATCH)), self._patches(frontend.n_mels))
         self.bn0 = MelNorm(self.frontend)
-        self.patches = nn.Conv2d(self.frontend.channels, shape.width, PATCH, stride)
+        self.patches = nn.Conv2d(self.frontend.channels, shape.width, PATCH, self.stride)
         self.positions = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1], shape.width))
         self.block_dropout = nn.Dropout(0.0)
         self.blocks = nn.ModuleList()
@@ -95,7 +99,7 @@ class AST(AudioModel):
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        self.classifier = nn.Linear(shape.width, num_classes)
+        self.classifier = nn.Linear(shape.width, config.num_classes)
 
     def embed_features(self, features: Tensor) -> Tensor:
         frames, mels = features.shape[2:]

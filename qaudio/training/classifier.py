@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,8 +20,9 @@ from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.split import Split
 from qaudio.errors import InputError
 from qaudio.evaluation.probe import fit_linear
-from qaudio.frontend import FrontendConfig
-from qaudio.models.base import AudioModel, Task, evaluating
+from qaudio.frontend_settings import FrontendConfig
+from qaudio.models.base import AudioModel, evaluating
+from qaudio.models.config import Task
 from qaudio.models.registry import create_model, from_config
 from qaudio.training import finetuning
 from qaudio.training.callbacks import averaged
@@ -269,7 +271,7 @@ class Classifier(LightningModule):
             if widths != net.widths:
                 if any(widths[name] > width for name, width in net.widths.items()):
                     raise ValueError("its network is wider")  # pruning makes none so
-                small = from_config({**net.config, "widths": widths})
+                small = from_config(replace(net.config, widths=widths))
                 module.adopt(small.to(net.classifier.weight.device))
 
     def forward(self, waveform: Tensor, sample_rate: int | None = None) -> Tensor:

@@ -145,7 +145,11 @@ class EntryWriter:
 
     def check_net(self, net: AudioModel) -> None:
         """Raise EntryError for a network whose config.json could not be read again."""
-        made = {"schema_version": SCHEMA_VERSION, "qaudio_version": __version__, **net.config}
+        made = {
+            "schema_version": SCHEMA_VERSION,
+            "qaudio_version": __version__,
+            **net.config.to_dict(),
+        }
         try:
             check_config(made | {"license": self.license, "files": {}})
         except ValueError as error:

@@ -33,7 +33,7 @@ class StoredAnswers:
     """
 
     def __init__(self, folder: str | Path, model: AudioModel, kind: str):
-        settings = json.dumps(model.config["frontend"], sort_keys=True)
+        settings = json.dumps(model.config.frontend.to_dict(), sort_keys=True)
         digest = hashlib.sha256(settings.encode())
         for name, tensor in sorted(model.state_dict().items()):
             values = tensor.cpu().contiguous().flatten().view(torch.uint8)  # numpy has no bfloat16

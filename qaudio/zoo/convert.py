@@ -12,9 +12,9 @@ from torch import Tensor
 
 from qaudio.errors import EntryError, InputError
 from qaudio.models.base import check_weights
-from qaudio.models.registry import create_model
+from qaudio.models.registry import architectures, create_model, find
 from qaudio.zoo.io import write_entry
-from qaudio.zoo.schema import IMPORTERS, Source
+from qaudio.zoo.schema import Source
 from qaudio.zoo.store import file_hash, to_json
 
 AUDIOSET_CLASSES, AUDIOSET_SECONDS = 527, 10.0
@@ -42,7 +42,7 @@ def import_published(
     Args:
         path: the `.pth` or `.pt` file.
         importer: "panns", "qpann" or "efficientat", whose code wrote it.
-        arch: the network it holds; one of `IMPORTERS[importer]`.
+        arch: the network it holds, registered with this importer.
         folder: of the new entry; replaced when it is an entry already.
         labels: names of the 527 classes.
         license: of the weights, Hub identifier.
@@ -57,8 +57,9 @@ def import_published(
         ValueError: for an architecture that the importer does not know.
     """
     path = Path(path)
-    if arch not in IMPORTERS[importer]:
-        raise InputError(f"{importer} has {', '.join(IMPORTERS[importer])}, not {arch!r}")
+    if find(arch).importer != importer or arch not in architectures():
+        theirs = [name for name in architectures() if find(name).importer == importer]
+        raise InputError(f"{importer} has {', '.join(theirs)}, not {arch!r}")
     state = CONVERTERS[importer](read_checkpoint(path, wrapped=importer != "efficientat"))
     frontend = {"kind": "published"} if importer == "qpann" else None
     model = create_model(arch, num_classes=AUDIOSET_CLASSES, frontend=frontend)

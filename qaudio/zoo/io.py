@@ -125,7 +125,7 @@ def write_entry(
         config = {
             "schema_version": SCHEMA_VERSION,
             "qaudio_version": __version__,
-            **model.config,
+            **model.config.to_dict(),
             "license": license,
         }
         for name, one in (extra or {}).items():

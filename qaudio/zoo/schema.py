@@ -12,7 +12,6 @@ from msgspec import field
 from qaudio.compress.measured import Cost
 from qaudio.errors import InputError
 from qaudio.evaluation.result import Difference, Result
-from qaudio.models.registry import FAMILIES, MOBILENETS
 from qaudio.records import (
     Count,
     EntryName,
@@ -29,12 +28,6 @@ from qaudio.records import (
 
 SCHEMA_VERSION = 1
 HUB_PREFIX = "hf-hub:"  # of an address on the Hugging Face Hub: hf-hub:org/name[@revision]
-# Whose code wrote a checkpoint, and the architectures it has: for `qaudio import`.
-IMPORTERS = {
-    "panns": FAMILIES,
-    "qpann": tuple(f"q{family}" for family in FAMILIES),
-    "efficientat": MOBILENETS,
-}
 
 
 class Kept(Record):
@@ -217,7 +210,7 @@ class Source(Record, kw_only=True):
 
     Attributes:
         file, size, sha256: of the checkpoint.
-        importer: one of `IMPORTERS`.
+        importer: whose code wrote it, as `qaudio import` names it.
         trained_on: datasets that its weights saw.
         held_out: what its trainers kept for testing, as the benchmark's DataModule names it.
         url, citation: where it is from.

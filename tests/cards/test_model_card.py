@@ -9,8 +9,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from msgspec.structs import replace
 
 from qaudio.cards import tables
-from qaudio.cards.model_card import documents, render
-from qaudio.cards.papers import papers
+from qaudio.cards.model_card import documents, papers, render
 from qaudio.cards.tables import facts, index, table, with_generated
 from qaudio.compress.measured import Latency
 from qaudio.data.benchmarks.descriptions import DATASETS

@@ -11,7 +11,8 @@ from torch._dynamo.utils import counters
 import qaudio
 from qaudio.deploy import fused_layers, optimize, timing
 from qaudio.deploy.optimize import TOLERANCE, OptimizedModel
-from qaudio.frontend import FrontendConfig
+from qaudio.frontend_settings import FrontendConfig
+from qaudio.models.config import ModelConfig
 from qaudio.models.base import AudioModel
 from qaudio.models.cnn import CNN
 from qaudio.models.panns import ConvBlock
@@ -179,7 +180,7 @@ class Branches(AudioModel):
     """A network that the package knows nothing of; `twice`: one that must not be folded."""
 
     def __init__(self, twice: bool):
-        super().__init__("branches", 5, FrontendConfig(kind="delta"), {}, quaternion=False)
+        super().__init__(ModelConfig("branches", 5, frontend=FrontendConfig(kind="delta")))
         self.twice = twice
         self.first = nn.Conv2d(4, 16, 3, stride=2, padding=1)
         self.norm = nn.BatchNorm2d(16)

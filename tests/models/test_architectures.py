@@ -98,7 +98,7 @@ def test_the_embedding_is_what_classify_takes(arch) -> None:
 def test_saved_and_loaded_it_gives_the_same_logits(arch, tmp_path) -> None:
     model = small_model(arch, frontend={"n_fft": 2048, "f_max": 12000.0})
     model.labels, model.task, model.eval_seconds = list("abcdefg"), "multilabel", 5.0
-    assert from_config(json.loads(json.dumps(model.config))).config == model.config
+    assert from_config(json.loads(json.dumps(model.config.to_dict()))).config == model.config
     loaded = qaudio.load(qaudio.save(model, tmp_path / "entry"))
     assert loaded.config == model.config and same_state(loaded, model)
     with torch.no_grad():
@@ -118,7 +118,9 @@ def test_pruned_saved_and_loaded_it_gives_the_same_logits(arch, tmp_path) -> Non
 def test_timms_networks_are_not_pruned(arch) -> None:
     model = small_model(arch)
     for call in (qaudio.plan, qaudio.prune):
-        with pytest.raises(ValueError, match=f"{arch} cannot be pruned: .* ast_.*not timm's"):
+        with pytest.raises(
+            ValueError, match=f"{arch} cannot be pruned: it names no channel groups"
+        ):
             call(model, ratio=0.5)
 
 

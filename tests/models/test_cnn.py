@@ -117,11 +117,11 @@ def test_reset_classifier_changes_the_classifier_only() -> None:
         assert torch.equal(model.embed(x), before)
         logits = model(x)
     assert logits.shape == (2, 3) and logits.dtype == torch.float64
-    assert model.config["num_classes"] == 3 and model.config["labels"] == ["x", "y", "z"]
+    assert model.config.num_classes == 3 and model.config.labels == ["x", "y", "z"]
     rebuilt = from_config(model.config)
     rebuilt.double().load_state_dict(model.state_dict())
     model.reset_classifier(5)
-    assert model.config["num_classes"] == 5 and model.config["labels"] is None
+    assert model.config.num_classes == 5 and model.config.labels is None
 
 
 @pytest.mark.parametrize("arch", ["cnn10_025", "qcnn10_025"])

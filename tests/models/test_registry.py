@@ -1,23 +1,19 @@
+import re
+
 import pytest
 import torch
 
-from qaudio.frontend import FrontendConfig
+from qaudio.frontend_settings import FrontendConfig
 from qaudio.models import registry
 from qaudio.models.base import AudioModel
 from qaudio.models.image import timm_name
-from qaudio.models.registry import (
-    ARCHITECTURES,
-    FAMILIES,
-    create_model,
-    from_config,
-    parse_architecture,
-)
+from qaudio.models.registry import OWN, architectures, create_model, from_config
 from tests.support.networks import same_state
 
-CNNS = tuple(arch for arch in ARCHITECTURES if arch.lstrip("q") in FAMILIES)
+TWINS = [name for own in OWN if own.quaternion for name in (*own.names, *own.quaternion)]
 
 
-@pytest.mark.parametrize("arch", CNNS)
+@pytest.mark.parametrize("arch", TWINS)
 def test_every_known_name_is_built_with_its_width(arch) -> None:
     model = create_model(f"{arch}_006", num_classes=3)
     assert model.architecture == f"{arch}_006"
@@ -29,11 +25,7 @@ def test_every_known_name_is_built_with_its_width(arch) -> None:
             assert model.get_submodule(name).weight.shape[0] == model.widths[group.name]
 
 
-def test_the_families_and_their_quaternion_twins_are_known() -> None:
-    assert set(CNNS) == {f"{q}{family}" for family in FAMILIES for q in ("", "q")}
-
-
-@pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch not in CNNS])
+@pytest.mark.parametrize("arch", [arch for arch in architectures() if arch not in TWINS])
 def test_networks_made_with_timm_are_known(arch) -> None:
     if arch.startswith("timm:"):
         assert timm_name(arch) == arch.removeprefix("timm:")
@@ -109,12 +101,6 @@ def test_what_networks_made_with_timm_cannot_be_is_refused(arch, settings, messa
         create_model(arch, **({"num_classes": 2} | settings))
 
 
-def test_names_are_read() -> None:
-    assert parse_architecture("qcnn10_050") == ("cnn10", True, 0.5)
-    assert parse_architecture("cnn14") == ("cnn14", False, 1.0)
-    assert parse_architecture("cnn6_200") == ("cnn6", False, 2.0)
-
-
 def test_widths_are_the_familys_times_the_multiplier() -> None:
     half = create_model("qcnn10_050", num_classes=2).widths
     assert list(half) == [f"conv_block{b}.conv{c}" for b in (1, 2, 3, 4) for c in (1, 2)] + ["fc1"]
@@ -131,7 +117,7 @@ def test_unknown_names_are_refused_with_the_known_ones(name) -> None:
         create_model(name, num_classes=2)
     message = str(error.value)
     assert repr(name) in message
-    assert all(known in message for known in (*ARCHITECTURES, "qcnn10_050"))
+    assert all(known in message for known in (*architectures(), "qcnn10_050"))
 
 
 @pytest.mark.parametrize("number", [0, -1, 2.0, True, "10", None])
@@ -200,7 +186,7 @@ def test_real_nets_take_a_four_channel_frontend_too() -> None:
 
 
 def test_a_config_without_the_optional_keys_is_enough() -> None:
-    config = create_model("cnn6_006", num_classes=2).config
+    config = create_model("cnn6_006", num_classes=2).config.to_dict()
     for key in ("labels", "task", "eval_seconds"):
         del config[key]
     model = from_config(config)
@@ -216,50 +202,83 @@ def test_same_seed_same_network() -> None:
     assert not same_state(models[0], models[2])
 
 
-class Own(AudioModel):
-    def __init__(self, *settings, **more) -> None:
-        super().__init__(*settings, **more)
-        self.conv = torch.nn.Conv2d(self.frontend.channels, self.widths["conv"], 3)
-        self.classifier = torch.nn.Linear(self.widths["conv"], self.num_classes)
+class Mine(AudioModel):
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.conv = torch.nn.Conv2d(self.frontend.channels, config.widths["conv"], 3)
+        self.classifier = torch.nn.Linear(config.widths["conv"], config.num_classes)
 
     def embed_features(self, features):
         return self.head_dropout(self.conv(features).relu().mean((2, 3)))
 
 
 @pytest.fixture
-def registered(monkeypatch):
-    monkeypatch.setattr(registry, "_registered", {})
-    registry.register("own", Own, widths={"conv": 8})
+def register(monkeypatch):
+    """`register`, undone after the test."""
+    own = {known.name: known for known in registry.registered()}
+    monkeypatch.setattr(registry, "_registered", own)
+    return registry.register
 
 
-def test_a_registered_architecture_is_built_and_rebuilt_by_name(registered) -> None:
-    model = create_model("own", num_classes=3)
+def test_a_registered_architecture_is_built_and_rebuilt_by_name(register) -> None:
+    assert register("mine", widths={"conv": 8})(Mine) is Mine
+    assert registry.architectures()[-1] == "mine"
+    model = create_model("mine", num_classes=3)
     assert model.frontend.config.kind == "logmel"
     assert from_config(model.config).config == model.config
-    narrow = create_model("own", num_classes=3, widths={"conv": 4})
+    narrow = create_model("mine", num_classes=3, widths={"conv": 4})
     assert narrow.conv.out_channels == 4
-    with pytest.raises(ValueError, match="width of own's conv must be"):
-        create_model("own", num_classes=3, widths={"conv": 0})
-    with pytest.raises(ValueError, match="own cannot be pruned: it names no channel groups"):
+    with pytest.raises(ValueError, match="width of mine's conv must be"):
+        create_model("mine", num_classes=3, widths={"conv": 0})
+    with pytest.raises(ValueError, match="mine cannot be pruned: it names no channel groups"):
         model.channel_groups()
 
 
-def test_a_registered_quaternion_architecture_has_their_front_end(monkeypatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
-    registry.register(
-        "qown",
-        lambda *settings: Own(*settings, quaternion=True),
-        widths={"conv": 8},
-        quaternion=True,
-    )
-    assert create_model("qown", num_classes=2).conv.in_channels == 4
+def test_a_registered_quaternion_architecture_has_their_front_end(register) -> None:
+    register("qmine", Mine, widths={"conv": 8}, quaternion=True)
+    model = create_model("qmine", num_classes=2)
+    assert model.conv.in_channels == 4 and model.quaternion
     with pytest.raises(ValueError, match="must be a multiple of 4"):
-        create_model("qown", num_classes=2, widths={"conv": 6})
+        create_model("qmine", num_classes=2, widths={"conv": 6})
+    stored = model.config.to_dict() | {"quaternion": False}
+    with pytest.raises(ValueError, match="quaternion is False, but qmine is registered with True"):
+        from_config(stored)
+
+
+def test_sizes_of_a_registered_architecture_share_a_pattern(register) -> None:
+    def widths(name):
+        return {"conv": int(name.split("_")[1])}
+
+    register("mine_8", Mine, pattern=r"mine_\d+", widths=widths)
+    assert create_model("mine_12", num_classes=2).conv.out_channels == 12
+    with pytest.raises(ValueError, match="unknown architecture 'mine_x'; similar: mine_8"):
+        create_model("mine_x", num_classes=2)
 
 
 @pytest.mark.parametrize(
-    "name", ["cnn14", "qcnn10_050", "ast_tiny_s10", "timm:resnet18", "", "Own"]
+    "name", ["cnn14", "qcnn10_050", "ast_tiny_s10", "timm:resnet18", "", "Mine"]
 )
 def test_names_that_are_taken_or_malformed_are_not_registered(name) -> None:
     with pytest.raises(ValueError, match=r"qaudio's own architectures|use lower-case letters"):
-        registry.register(name, Own)
+        registry.register(name, Mine)
+
+
+def test_own_names_are_what_their_modules_register() -> None:
+    found = registry.registered()
+    for own in OWN:
+        for name in (*own.names, *own.quaternion):
+            (known,) = [one for one in found if re.fullmatch(one.pattern, name)]
+            assert known.build.__module__ == own.module
+            assert known.quaternion == (name in own.quaternion)
+            assert registry.is_quaternion({"architecture": name}) == known.quaternion
+    modules = {own.module for own in OWN}
+    listed = {name for own in OWN for name in (*own.names, *own.quaternion)}
+    assert {one.name for one in found if one.build.__module__ in modules} <= listed
+
+
+@pytest.mark.parametrize("name", ["qcnn10_050", "qresnet38_025", "qcnn14"])
+def test_configs_that_do_not_say_are_quaternion_by_registration(name) -> None:
+    assert registry.is_quaternion({"architecture": name})
+    assert not registry.is_quaternion({"architecture": name.removeprefix("q")})
+    assert not registry.is_quaternion({"architecture": "qwavenet"})
+    assert not registry.is_quaternion({"architecture": name, "quaternion": False})

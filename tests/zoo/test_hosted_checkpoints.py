@@ -16,9 +16,10 @@ from qaudio import cli
 from qaudio.data.split import Split
 from qaudio.download import CHUNK
 from qaudio.errors import EntryError
+from qaudio.models.registry import find
 from qaudio.paths import cache_folder
 from qaudio.training.leakage import LeakError, load_for_split
-from qaudio.zoo import schema, store
+from qaudio.zoo import store
 from tests.support import golden
 from tests.support.server import serving
 
@@ -87,7 +88,7 @@ def test_the_catalogue_is_complete_and_invents_nothing():
     }
     for name, facts in catalogue["entries"].items():
         assert facts["arch"] == name.partition(".")[0]
-        assert facts["arch"] in schema.IMPORTERS[facts["importer"]]
+        assert find(facts["arch"]).importer == facts["importer"]
         assert re.match(places[facts["importer"]], facts["url"])
         assert facts["file"].replace("=", "%3D") in facts["url"]
         assert facts["citation"]

@@ -113,7 +113,7 @@ def export_onnx(
             "min_samples": model.min_samples,
             "min_frames": model.min_frames,
             "sample_rate": model.sample_rate,
-            **model.config,
+            **model.config.to_dict(),
             "license": license,
             "opset": OPSET,
             "check": _check(made, model),

@@ -15,7 +15,7 @@ import qaudio
 from qaudio.data.audio import load
 from qaudio.data.clip import Clip
 from qaudio.models.base import AudioModel
-from qaudio.models.registry import parse_architecture
+from qaudio.models.registry import lookup
 from qaudio.training.leakage import fold_file
 from qaudio.zoo.io import load_weights
 from qaudio.zoo.resolve import locate
@@ -28,11 +28,7 @@ MODELS = ("qcnn14", "qcnn10_050.esc10", "qcnn10_050.esc10_pruned50", "cnn10_050.
 
 def model_of(name: str) -> AudioModel:
     """An entry, or an architecture with random weights."""
-    try:
-        parse_architecture(name)
-        return network(name)
-    except ValueError:
-        return qaudio.load(name).eval()
+    return network(name) if lookup(name) else qaudio.load(name).eval()
 
 
 @contextmanager
