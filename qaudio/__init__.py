@@ -34,6 +34,7 @@ _HOMES = {
     "QConv2d": "qaudio.quaternion.layers",
     "QLinear": "qaudio.quaternion.layers",
     "AudioDataModule": "qaudio.data.datamodule",
+    "register_benchmark": "qaudio.data.benchmarks.registry",
     "Clip": "qaudio.data.clip",
     "ESC50": "qaudio.data.benchmarks.esc50",
     "GTZAN": "qaudio.data.benchmarks.gtzan",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from qaudio.data.benchmarks.folder import AudioFolder
     from qaudio.data.benchmarks.gtzan import GTZAN
     from qaudio.data.benchmarks.ravdess import RAVDESS
+    from qaudio.data.benchmarks.registry import register_benchmark
     from qaudio.data.clip import Clip
     from qaudio.data.datamodule import AudioDataModule
     from qaudio.data.pool import AudioPool, Mixing

@@ -12,7 +12,7 @@ import yaml
 from qaudio.cards.confusion import FILE as PICTURE
 from qaudio.cards.confusion import pictured
 from qaudio.cards.tables import dependence, difference_text, giga, interval, percent, points, spread
-from qaudio.data.benchmarks.descriptions import about
+from qaudio.data.benchmarks.registry import about
 from qaudio.evaluation.metrics import confused_with, scores_by_class
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.result import Metric
@@ -85,8 +85,7 @@ def _template() -> Template:
 
 def papers(config: dict[str, Any], benchmark: str) -> list[str]:
     """BibTeX of what a network and its data come from."""
-    citation = about(benchmark).get("citation")
-    return [*card_of(config).papers, *([citation] if citation else [])]
+    return [*card_of(config).papers, *filter(None, [about(benchmark).citation])]
 
 
 def _metadata(config: dict[str, Any], results: Results) -> str:
@@ -101,7 +100,7 @@ def _metadata(config: dict[str, Any], results: Results) -> str:
         tags.append(parent.how.partition(" ")[0])  # pruned, distilled, fine-tuned
     score = EvalResult(
         task_type="audio-classification", task_name="Audio classification",
-        dataset_name=data["title"], dataset_type=data.get("hub", results.benchmark),
+        dataset_name=data.title, dataset_type=data.hub or results.benchmark,
         dataset_config=results.benchmark, dataset_split=results.protocol,
         metric_type=result.metric, metric_value=result.mean,
         metric_name=f"{result.metric}, mean over folds",
@@ -111,7 +110,7 @@ def _metadata(config: dict[str, Any], results: Results) -> str:
         library_name="qaudio",
         pipeline_tag="audio-classification",
         tags=tags,
-        datasets=[data["hub"]] if "hub" in data else None,
+        datasets=[data.hub] if data.hub else None,
         metrics=[result.metric],
         base_model=_repository(parent.name) if parent else None,
         model_name=results.entry,

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from qaudio.compress.measured import Latency
-from qaudio.data.benchmarks.descriptions import about
+from qaudio.data.benchmarks.registry import about
 from qaudio.errors import EntryError
 from qaudio.evaluation.result import Difference
 from qaudio.text import markdown
@@ -57,10 +57,10 @@ def spread(std: float | None) -> str:
 def dependence(benchmark: str) -> str:
     """What intervals over clips leave out, where a benchmark's clips have something in common."""
     facts = about(benchmark)
-    if "sharing" not in facts:
+    if not facts.sharing:
         return ""
     return (
-        f"Intervals take clips for independent; clips that share {facts['sharing']} are not, so "
+        f"Intervals take clips for independent; clips that share {facts.sharing} are not, so "
         "intervals are too narrow, if anything."
     )
 
@@ -233,7 +233,7 @@ def _by_protocol(folder: Path | None) -> dict[str, dict[Path, Results]]:
             found.setdefault((one.benchmark, one.protocol), []).append((path, one))
     groups = {}
     for (benchmark, protocol), members in sorted(found.items()):
-        title = about(benchmark)["title"]
+        title = about(benchmark).title
         members.sort(key=lambda member: -member[1].result.mean)
         groups[protocol if protocol.startswith(title) else f"{title}: {protocol}"] = dict(members)
     return groups

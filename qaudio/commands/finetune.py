@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from qaudio.commands import training
 from qaudio.commands.common import Commands, positive, usage
+from qaudio.data.benchmarks.registry import benchmarks
 from qaudio.errors import EntryError, InputError
 from qaudio.evaluation.result import Result
 from qaudio.text import shown
@@ -151,10 +152,8 @@ def _run(options: argparse.Namespace) -> tuple[int, str | None]:
 
 def _name(folder: Path) -> str:
     """A name for recordings, by their folder: one that is part of an entry's."""
-    from qaudio.data.benchmarks.folder import BENCHMARKS
-
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", folder.expanduser().resolve().name).strip("_")
-    return f"my_{name}" if not name or name in BENCHMARKS else name
+    return f"my_{name}" if not name or name in benchmarks() else name
 
 
 def _recordings(options: argparse.Namespace, name: str) -> tuple[str, AudioFolder]:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import argparse
 
 from qaudio.commands.common import Commands, positive, usage
-
-BENCHMARKS = {
-    "audioset": "AudioSet", "esc50": "ESC50", "folder": "AudioFolder", "gtzan": "GTZAN",
-    "ravdess": "RAVDESS",
-}  # fmt: skip
+from qaudio.data.benchmarks.registry import Registered, data_modules
 
 
 def register(command: Commands) -> None:
@@ -18,7 +14,7 @@ def register(command: Commands) -> None:
         "pack", _pack, "pack a benchmark's clips into shards to train from (--data.packed)",
         "qaudio pack audioset data/AudioSet packed/AudioSet --sample-rate 32000 --set train=full",
     )  # fmt: skip
-    sub.add_argument("benchmark", choices=BENCHMARKS)
+    sub.add_argument("benchmark", choices=_modules())
     sub.add_argument("root", help="its folder, as in --data.root")
     sub.add_argument("out", help="folder of the shards; packing again finishes a broken-off pack")
     sub.add_argument("--sample-rate", type=positive, help="Hz; resample now, not at every reading")
@@ -30,18 +26,22 @@ def register(command: Commands) -> None:
     sub.add_argument("--shard-mb", type=positive, default=64, help="megabytes of a shard (64)")
 
 
+def _modules() -> dict[str, Registered]:
+    """DataModules by their files' names."""
+    return {one.module.rpartition(".")[2]: one for one in data_modules()}
+
+
 def _pack(options: argparse.Namespace) -> int:
     pairs = [setting.partition("=") for setting in options.settings]
     if not all(name and equals for name, equals, _ in pairs):
         return usage("pack", "--set takes NAME=VALUE")
     import yaml
 
-    import qaudio
     from qaudio.data.pack import pack
 
     settings = {name: yaml.safe_load(value) for name, _, value in pairs}
     try:
-        data = getattr(qaudio, BENCHMARKS[options.benchmark])(options.root, **settings)
+        data = _modules()[options.benchmark].load()(options.root, **settings)
     except TypeError as error:
         return usage("pack", str(error).rpartition("() ")[2])
     facts = pack(

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qaudio.data.benchmarks.descriptions import DATASETS
+from qaudio.data.benchmarks.registry import about
 from qaudio.errors import EntryError
 from qaudio.evaluation.bootstrap import paired_difference
 from qaudio.evaluation.metrics import scores_by_class
@@ -126,7 +126,7 @@ class Group:
     @property
     def title(self) -> str:
         """The benchmark's name in full."""
-        return DATASETS.get(self.benchmark, {}).get("title", self.benchmark)
+        return about(self.benchmark).title
 
     def difference(self, one: Member, other: Member) -> Difference | None:
         """`paired_difference` of two members; None unless both were scored on the same clips."""

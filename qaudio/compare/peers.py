@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from qaudio.compare.tables import WIDTH, short_si, shorten
-from qaudio.data.benchmarks.descriptions import DATASETS
+from qaudio.data.benchmarks.registry import about
 from qaudio.records import Number, Record, Share, Text, parse
 
 HEADING = "Published by others, not measured here"
@@ -54,7 +54,7 @@ def by_benchmark(peers: list[Peer]) -> dict[str, list[Peer]]:
     """Records by the title of benchmark and metric; the best first."""
     found: dict[str, list[Peer]] = {}
     for peer in sorted(peers, key=lambda peer: -max(peer.score or [0])):
-        title = f"{DATASETS[peer.benchmark]['title']}, {peer.metric}"
+        title = f"{about(peer.benchmark).title}, {peer.metric}"
         found.setdefault(title, []).append(peer)
     return dict(sorted(found.items()))
 

@@ -51,6 +51,7 @@ class AudioDataModule(LightningDataModule):
             are of the folds TRAINING, TEST and VALIDATION, and the last never trains.
         layout: the files that are expected under root, in words.
         archive, not_hosted: what `download` fetches; or why it cannot.
+        scored_on: settings that say which clips are scored, and how.
         published: whether clips and folds are the same wherever the benchmark lies.
         task: "multiclass" or "multilabel".
         labels: class names, once `setup` has run.
@@ -89,6 +90,7 @@ class AudioDataModule(LightningDataModule):
     layout: str
     archive: Archive | None = None
     not_hosted: str = "your own recordings are where you put them"
+    scored_on: tuple[str, ...] = ("seconds", "crop", "segment_hop")
     published: bool = True
     task: Literal["multiclass", "multilabel"] = "multiclass"
 

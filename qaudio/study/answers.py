@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qaudio.cards.tables import difference_text, interval, points, score
-from qaudio.data.benchmarks.descriptions import about
+from qaudio.data.benchmarks.registry import about
 from qaudio.evaluation.bootstrap import paired_difference
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.result import Difference
@@ -66,14 +66,14 @@ class Findings:
         """Answers to the study's questions, then all tables by benchmark, in Markdown."""
         parts = self._answers() if self.study.questions else []
         for benchmark in self.study.benchmarks:
-            parts.append(f"### {about(benchmark)['title']}")
+            parts.append(f"### {about(benchmark).title}")
             for title, names in self.study.tables:
                 parts += self._table(title, names, benchmark)
         return "\n\n".join(parts)
 
     def _answers(self) -> list[str]:
         """A table: a row for every question, a column for every benchmark."""
-        titles = [about(benchmark)["title"] for benchmark in self.study.benchmarks]
+        titles = [about(benchmark).title for benchmark in self.study.benchmarks]
         rows = [f"| | {' | '.join(titles)} |", f"|---{'|---' * len(titles)}|"]
         for one in self.study.questions:
             found = [self.difference(one.cell, one.than, name) for name in self.study.benchmarks]
@@ -87,11 +87,11 @@ class Findings:
         Empty where a benchmark's clips are not known to have any such thing.
         """
         facts, changed, groups = about(benchmark), [], 0
-        if "shared" not in facts:
+        if not facts.shared:
             return ""
         for one in self.study.questions:
             pair = self.difference(one.cell, one.than, benchmark)
-            grouped = self.difference(one.cell, one.than, benchmark, facts["shared"])
+            grouped = self.difference(one.cell, one.than, benchmark, facts.shared)
             if pair is None or grouped is None:  # as one is, so is the other
                 continue
             groups = max(groups, grouped.groups or 0)
@@ -100,7 +100,7 @@ class Findings:
         if not groups:
             return ""
         what = "; ".join(changed) or "all answers stay"
-        return f"{facts['title']}, its {groups} {facts['sharing']} drawn in place of clips: {what}."
+        return f"{facts.title}, its {groups} {facts.sharing} drawn in place of clips: {what}."
 
     def _table(self, title: str, names: list[str], benchmark: str) -> list[str]:
         rows, undecided, targets = [HEAD], [], []

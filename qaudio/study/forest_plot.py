@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from html import escape
 
 from qaudio.cards.tables import difference_text
-from qaudio.data.benchmarks.descriptions import about
+from qaudio.data.benchmarks.registry import about
 from qaudio.evaluation.result import Difference
 from qaudio.study.answers import Findings
 from qaudio.study.grid import FOLDER, Study
@@ -87,7 +87,7 @@ def _panel(
         return f"{left + PANEL * (points - low) / (high - low):.1f}"
 
     middle = left + PANEL / 2
-    title = escape(about(benchmark)["title"])
+    title = escape(about(benchmark).title)
     yield f'<text x="{middle}" y="20" text-anchor="middle" font-weight="bold">{title}</text>'
     for tick in range(low, high + 1, step):
         color = "#333333" if tick == 0 else FAINT

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from qaudio.data.benchmarks.registry import data_modules
 from qaudio.errors import EntryError
 from qaudio.zoo.store import entry_name, file_of
 
@@ -41,17 +42,6 @@ VOLATILE = (
     "writer.folder",
     "writer.push_to",
 )
-# The package's DataModules, and the settings that say which clips an entry was scored on. `test`
-# takes nothing else from an entry, whose recipe may be a stranger's: no place, no resource, no
-# code.
-SCORED_ON = ("seconds", "crop", "segment_hop")
-DATA_MODULES = {
-    "qaudio.ESC50": ("esc10",),
-    "qaudio.GTZAN": ("protocol",),
-    "qaudio.RAVDESS": ("protocol",),
-    "qaudio.AudioSet": ("train",),
-    "qaudio.AudioFolder": ("name", "folds", "split_seed"),
-}
 
 
 @dataclass(frozen=True)
@@ -170,12 +160,15 @@ def scored_data(folder: Path, fold: int, grouped: bool = False) -> dict[str, Any
     if not isinstance(data, dict) or not isinstance(given, dict):
         raise EntryError(f"{entry_name(folder)}: recipe.yaml names no data")
     name = data.get("class_path")
-    if not isinstance(name, str) or name not in DATA_MODULES:
+    # Compared as text with the package's own, before anything is imported. Of a recipe, which may
+    # be a stranger's, `test` takes what says which clips are scored: no place, resource or code.
+    known = {f"qaudio.{one.name}": one for one in data_modules() if one.is_own}
+    if not isinstance(name, str) or name not in known:
         raise EntryError(
             f"{entry_name(folder)}: its recipe's DataModule is {str(name)!r}, none of "
-            f"{', '.join(DATA_MODULES)}: score it by a recipe of your own and --model.source"
+            f"{', '.join(known)}: score it by a recipe of your own and --model.source"
         )
-    taken = {key: given[key] for key in SCORED_ON + DATA_MODULES[name] if key in given}
+    taken = {key: given[key] for key in known[name].load().scored_on if key in given}
     for key, value in taken.items():
         if not isinstance(value, str | int | float | None):
             raise EntryError(f"{entry_name(folder)}: recipe.yaml: data.{key} is no plain value")

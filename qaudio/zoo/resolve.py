@@ -12,7 +12,7 @@ import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qaudio.data.benchmarks.descriptions import DATASETS
+from qaudio.data.benchmarks.registry import benchmarks
 from qaudio.errors import EntryError
 from qaudio.models.registry import architectures
 from qaudio.paths import expanded
@@ -162,5 +162,5 @@ def _benchmark(name: str, folder: Path | None) -> str:
             if results:
                 return results.benchmark
     rest = name.partition(".")[2]
-    known = [one for one in DATASETS if f"{rest}_".startswith(f"{one}_")]
+    known = [one for one in benchmarks() if f"{rest}_".startswith(f"{one}_")]
     return max(known, key=len) if known else rest.partition("_")[0]

@@ -12,7 +12,7 @@ from qaudio.cards import tables
 from qaudio.cards.model_card import documents, papers, render
 from qaudio.cards.tables import facts, index, table, with_generated
 from qaudio.compress.measured import Latency
-from qaudio.data.benchmarks.descriptions import DATASETS
+from qaudio.data.benchmarks.registry import benchmarks
 from qaudio.errors import EntryError
 from qaudio.evaluation.metrics import confused_with, scores_by_class
 from qaudio.evaluation.predictions import Predictions
@@ -303,10 +303,10 @@ def test_scores_for_a_leaderboard_only_where_the_recipe_names_one(results):
     assert entry.value == results.result.mean
 
 
-@pytest.mark.parametrize("benchmark", DATASETS)
+@pytest.mark.parametrize("benchmark", benchmarks())
 def test_every_benchmark_says_what_its_data_is_fit_for(benchmark):
-    facts = DATASETS[benchmark]
-    assert all(facts[key] for key in ("title", "about", "use", "not_for", "limits", "license"))
+    facts = benchmarks()[benchmark]
+    assert all((facts.title, facts.about, facts.use, facts.not_for, facts.limits, facts.license))
     cited = papers({"architecture": "qcnn10_050"}, benchmark)
     assert len(cited) == 4
     for entry in cited:

@@ -12,9 +12,9 @@ import qaudio
 from qaudio.deploy import fused_layers, optimize, timing
 from qaudio.deploy.optimize import TOLERANCE, OptimizedModel
 from qaudio.frontend_settings import FrontendConfig
-from qaudio.models.config import ModelConfig
 from qaudio.models.base import AudioModel
 from qaudio.models.cnn import CNN
+from qaudio.models.config import ModelConfig
 from qaudio.models.panns import ConvBlock
 from qaudio.quaternion.layers import QConv2d
 from qaudio.zoo.store import entries

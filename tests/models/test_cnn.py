@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from qaudio.frontend import resample
-from qaudio.models.registry import create_model, from_config
+from qaudio.models.registry import create_model, find, from_config
 from qaudio.quaternion import QConv2d, QLinear
 from qaudio.zoo.convert import convert_published
 from tests.support import golden
@@ -51,8 +51,8 @@ def test_qcnn14_is_built_quickly() -> None:
 
 @pytest.mark.parametrize("arch", SMALL)
 def test_layers_are_quaternion_in_quaternion_nets_only(arch) -> None:
-    model = create_model(arch, num_classes=3)
-    quaternion = arch.startswith("q")
+    model = small_model(arch)
+    quaternion = find(arch).quaternion
     convs = [m for m in model.modules() if isinstance(m, (nn.Conv2d, QConv2d))]
     assert {type(m) for m in convs} == {QConv2d if quaternion else nn.Conv2d}
     assert type(model.fc1) is (QLinear if quaternion else nn.Linear)

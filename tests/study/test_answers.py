@@ -7,7 +7,8 @@ import numpy as np
 
 import qaudio
 from qaudio.cards.tables import with_generated
-from qaudio.data.benchmarks.descriptions import DATASETS, about
+from qaudio.data.benchmarks import registry
+from qaudio.data.benchmarks.registry import about, data_modules, register_benchmark
 from qaudio.evaluation.bootstrap import paired_difference
 from qaudio.evaluation.predictions import Predictions
 from qaudio.study import forest_plot
@@ -58,21 +59,22 @@ def test_answers_that_change_where_groups_are_drawn_are_named(study, zoo, answer
     study.questions.append(Question("Is later better?", "later", "whole"))
     answered(9).save(zoo / "study" / "made" / "small" / "predictions.npz")
     assert "drawn in place" not in tables_of(study, zoo)
-    facts = {**about("made"), "sharing": "rooms"}
+    monkeypatch.setattr(registry, "_registered", {one[:2]: one for one in data_modules()})
+    facts = {"title": "made", "sharing": "rooms"}
     for shared, line in (
         (".", "made, its 9 rooms drawn in place of clips: all answers stay.\n"),
         # All clips that differ are of one room, which a draw may lack.
         ("[a-e]|^", "made, its 6 rooms drawn in place of clips: `small` against `whole` is "
          "undecided: +44.4 (+0.0 to "),
     ):  # fmt: skip
-        monkeypatch.setitem(DATASETS, "made", {**facts, "shared": shared})
+        register_benchmark(made=facts | {"shared": shared})(type("Made", (), {}))
         assert line in tables_of(study, zoo)
 
 
 def test_what_clips_share_is_read_from_the_ids_of_real_ones():
     for benchmark, groups in (("ravdess", 24), ("esc10", 304)):  # as their authors have them
         clips = Predictions.load(ROOT / "zoo" / f"qcnn10_050.{benchmark}" / "predictions.npz").clip
-        found = {re.search(about(benchmark)["shared"], clip)[0] for clip in clips}
+        found = {re.search(about(benchmark).shared, clip)[0] for clip in clips}
         assert len(found) == groups
 
 

@@ -4,18 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from qaudio.models.base import AudioModel
-from qaudio.models.registry import create_model
+from qaudio.models.registry import create_model, find, registered
 
-# One of each member of the family, real and quaternion, narrow enough to be quick.
-SMALL = (
-    "cnn6_025", "cnn10_025", "cnn14_013", "resnet38_013",
-    "qcnn6_025", "qcnn10_025", "qcnn14_013", "qresnet38_013",
-)  # fmt: skip
-# What is built with timm; its own test networks stand for their larger kin.
-TRANSFORMERS = ("ast_tiny",)
-MOBILENETS = ("mn01",)
-IMAGE_NETWORKS = ("timm:mobilenetv3_small_100", "timm:test_efficientnet", "timm:test_convnext")
-EVERY = (*SMALL, *TRANSFORMERS, *MOBILENETS, *IMAGE_NETWORKS)
+# The smallest member of every registration, with two more of timm's networks, which differ much.
+EVERY = (*(one.name for one in registered()), "timm:test_efficientnet", "timm:test_convnext")
+PRUNABLE = tuple(name for name in EVERY if find(name).dense_widths(name))
+SMALL = tuple(one.name for one in registered() if one.blocks)  # PANNs' and their quaternion twins
 # Small enough to train in a second, at the rate of the made ESC-50 tree.
 FRONTEND = {"sample_rate": 8000, "n_fft": 256, "hop_length": 160, "n_mels": 32, "f_max": 4000.0}
 
@@ -23,12 +17,15 @@ FRONTEND = {"sample_rate": 8000, "n_fft": 256, "hop_length": 160, "n_mels": 32, 
 def small_model(arch: str, num_classes: int = 7, seed: int = 0, **settings) -> AudioModel:
     """A network in eval mode with BatchNorms as after training, different in every channel.
 
+    Those of `PRUNABLE` have an eighth of their channels unless `widths` says otherwise.
+
     With their initial statistics a channel that takes another's place would go unseen, and real
     nets would hardly answer to their input.
     """
     torch.manual_seed(seed)
-    if arch in TRANSFORMERS:
-        settings.setdefault("widths", {f"blocks.{n}.mlp.fc1": 48 for n in range(12)})
+    if arch in PRUNABLE:
+        dense = find(arch).dense_widths(arch)
+        settings.setdefault("widths", {name: max(4, n // 32 * 4) for name, n in dense.items()})
     model = create_model(arch, num_classes=num_classes, **settings).eval()
     norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     for norm in norms:

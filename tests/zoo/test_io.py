@@ -207,8 +207,11 @@ def test_schema_1_loads_for_ever():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "cnn14_999"}, "widths of cnn14_999 must name its layers"),
-        ({"architecture": "timm:convnext_xxlarge", "widths": {}}, "tensor backbone"),
+        ({"architecture": "qcnn14_999"}, "widths of qcnn14_999 must name its layers"),
+        (
+            {"architecture": "timm:convnext_xxlarge", "widths": {}, "quaternion": False},
+            "tensor backbone",
+        ),
         ({"num_classes": 10**9, "labels": None}, "num_classes must be at most"),
         ({"num_classes": 10**6, "labels": None}, r"tensor classifier.*expected shape \(1000000,"),
         ({"frontend": {"n_fft": 1 << 28}}, "n_fft must be at most 65536"),

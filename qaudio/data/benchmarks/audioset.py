@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qaudio.data.audio import sounds_by_name
+from qaudio.data.benchmarks.registry import register_benchmark
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.split import TEST, TRAINING, VALIDATION
@@ -25,6 +26,44 @@ LISTS = {
 NAME = re.compile(r"Y?([\w-]{11})(?:_(\d+(?:\.\d+)?))?(?:_\d+(?:\.\d+)?)?", re.ASCII)
 
 
+@register_benchmark(
+    audioset={
+        "title": "AudioSet",
+        "about": "527 classes of sound, several in each clip of ten seconds, from YouTube videos",
+        "use": "tagging sound of any kind, and embeddings for other tasks",
+        "not_for": "decisions about people, or evidence of what was heard",
+        "limits": "Copies of AudioSet lack videos that are gone, each copy others: scores on "
+        "different copies differ for that reason alone, and the ids that were scored stand in "
+        "`predictions.npz`. Labels are weak (of ten seconds, not of moments), incomplete, and of "
+        "uneven quality from class to class; mAP is the mean over classes with a positive clip.",
+        "license": "labels CC BY 4.0; the videos' own licences vary",
+        "citation": """@inproceedings{gemmeke2017audioset,
+  title     = {Audio Set: An Ontology and Human-Labeled Dataset for Audio Events},
+  author    = {Gemmeke, J. F. and others},
+  booktitle = {ICASSP},
+  year      = {2017}
+}""",
+    },
+    audioset_kd={
+        "title": "AudioSet's classes, learned from a published tagger",
+        "about": "AudioSet's list of 527 classes, learned from the answers of a published tagger "
+        "to recordings without labels; it never heard AudioSet",
+        "use": "tagging sound of any kind, embeddings, and fine-tuning on few recordings",
+        "not_for": "decisions about people, or evidence of what was heard",
+        "limits": "It imitates another network, faults included, on sounds that are few beside "
+        "AudioSet's: its score says how far it answers as its teacher does on sources that it "
+        "never heard, not how often either is right. Classes that its pool hardly holds (most "
+        "music, vehicles, machines) are learned from traces. Its probabilities are its teacher's, "
+        "imitated: low ones for sounds that it does not know.",
+        "license": "by source, as the table above has it",
+        "citation": """@inproceedings{schmid2023efficientat,
+  title     = {Efficient Large-Scale Audio Tagging via Transformer-to-{CNN} Knowledge Distillation},
+  author    = {Schmid, F. and Koutini, K. and Widmer, G.},
+  booktitle = {ICASSP},
+  year      = {2023}
+}""",
+    },
+)
 class AudioSet(AudioDataModule):
     """527 classes of sound, several in a clip of 10 s; scored by mAP on the evaluation list.
 
@@ -49,6 +88,7 @@ class AudioSet(AudioDataModule):
     folds = 1
     task = "multilabel"
     not_hosted = "its clips are parts of YouTube videos, each under a licence of its own"
+    scored_on = (*AudioDataModule.scored_on, "train")
     layout = (
         "class_labels_indices.csv, eval_segments.csv, balanced_train_segments.csv, and files named "
         "by YouTube id such as audio/Y--PJHxphWEs.wav"

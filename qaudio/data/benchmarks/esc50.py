@@ -8,12 +8,49 @@ from typing import Any
 from qaudio.data.archive import Archive
 from qaudio.data.audio import sounds_by_name
 from qaudio.data.benchmarks import audioset_names
+from qaudio.data.benchmarks.registry import register_benchmark
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.download import Download
 from qaudio.errors import DataError
 
 
+@register_benchmark(
+    esc10={
+        "title": "ESC-10",
+        "about": "ten classes of environmental sounds, 40 clips of five seconds each, the "
+        "subset of ESC-50 that its author released under CC BY",
+        "use": "telling ten everyday sounds apart in short clips, on devices with little memory "
+        "and no network",
+        "not_for": "alarms and surveillance: ten classes say nothing of any other sound",
+        "limits": "It has seen 400 clips of ten classes and gives one of these for every sound, "
+        "whatever it is: probabilities do not say that a sound is none of them.",
+        "bias": "The clips come from freesound.org, as its users recorded and labelled them, and "
+        "were cut around one event each: short, mostly clean and close to the microphone. Field "
+        "recordings, mixtures, other microphones and sounds that such users seldom upload are "
+        "outside what was measured. Clips of one source recording never lie in two folds.",
+        "license": "CC BY 3.0",
+        "hub": "ashraq/esc50",
+        "sharing": "source recordings",
+        "shared": r"^\d+-\d+",
+        "citation": """@inproceedings{piczak2015esc,
+  title     = {{ESC}: Dataset for Environmental Sound Classification},
+  author    = {Piczak, K. J.},
+  booktitle = {ACM Multimedia},
+  year      = {2015}
+}""",
+    },
+    esc50={
+        "like": "esc10",
+        "title": "ESC-50",
+        "about": "fifty classes of environmental sounds, 40 clips of five seconds each",
+        "use": "telling fifty everyday sounds apart in short clips",
+        "not_for": "alarms and surveillance, nor anything commercial (see the licence)",
+        "limits": "It has seen 2000 clips of fifty classes and gives one of these for every sound, "
+        "whatever it is.",
+        "license": "CC BY-NC 3.0",
+    },
+)
 class ESC50(AudioDataModule):
     """Environmental sounds, 5 official folds; clips of one source are never split.
 
@@ -35,6 +72,7 @@ class ESC50(AudioDataModule):
         "ESC-50-master",
         "ESC-50 is CC BY-NC 3.0, its ESC-10 subset CC BY 3.0",
     )
+    scored_on = (*AudioDataModule.scored_on, "esc10")
     layout = "meta/esc50.csv and the clips in audio/, such as audio/1-100032-A-0.wav"
 
     def __init__(self, root: str = "data/ESC-50", *, esc10: bool = False, **settings: Any):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.data.audio import CONVERT, SOUNDS, UNREAD, display_name, sound_files
+from qaudio.data.benchmarks.registry import benchmarks, register_benchmark
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import NAMED, AudioDataModule, first_of, warn
 from qaudio.data.shards import FACTS
@@ -27,12 +28,12 @@ PARTS = {
     "validation": VALIDATION, "dev": VALIDATION,
 }  # fmt: skip
 SPECIAL = ("file", "label", "split", "group")
-BENCHMARKS = ("audioset", "audioset_kd", "esc10", "esc50", "gtzan", "gtzan_sample", "ravdess")
 LONGEST_LABEL = 200  # characters
 NO_LABELS = ("nan", "none", "null", "n/a", "<na>", "#n/a")  # as other programs write a gap
 UNUSABLE = re.compile(r'[/\\:*?"<>|\x00-\x1f]|^\.|\.$|^$')  # in a folder's name, on some system
 
 
+@register_benchmark()
 class AudioFolder(AudioDataModule):
     """Sound files of your own.
 
@@ -63,6 +64,7 @@ class AudioFolder(AudioDataModule):
 
     published = False
     groups: dict[str, str]  # of the clips that have one, by id, once `read_clips` has run
+    scored_on = (*AudioDataModule.scored_on, "name", "folds", "split_seed")
     layout = "CLASS/FILE.wav (or .flac, .ogg, …), a folder for each class; or give --data.table"
 
     def __init__(
@@ -81,7 +83,7 @@ class AudioFolder(AudioDataModule):
             raise InputError(
                 f"name {name!r} becomes part of an entry's name: letters, digits, - and _ serve"
             )
-        if name in BENCHMARKS:
+        if name in benchmarks():
             raise InputError(
                 f"name {name!r} is a benchmark's, and cards would say that these are its "
                 "recordings: give them another"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qaudio.data.audio import sounds_by_name
+from qaudio.data.benchmarks.registry import register_benchmark
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.split import TEST, TRAINING, VALIDATION
@@ -49,6 +50,41 @@ def dealt(names: list[str], folds: int) -> dict[str, int]:
     return fold_of
 
 
+@register_benchmark(
+    gtzan={
+        "title": "GTZAN",
+        "about": "ten genres of music, 100 clips of 30 seconds each, cut into segments whose "
+        "logits are averaged",
+        "use": "telling ten genres of Western music apart in research on music classification",
+        "not_for": "describing music to listeners, or paying or ranking artists",
+        "limits": "GTZAN holds repeated, mislabelled and distorted clips (Sturm, arXiv 1306.1461); "
+        "scores on its fault-filtered split and on ten folds are not comparable with one another, "
+        "nor with splits that share songs or artists between training and test. Genres are those "
+        "of one collection, from before 2002, and one of ten is given for any sound.",
+        "license": "no licence stated; research use",
+        "hub": "marsyas/gtzan",
+        "citation": """@article{tzanetakis2002musical,
+  title   = {Musical Genre Classification of Audio Signals},
+  author  = {Tzanetakis, G. and Cook, P.},
+  journal = {IEEE Transactions on Speech and Audio Processing},
+  volume  = {10},
+  number  = {5},
+  year    = {2002}
+}""",
+    },
+    gtzan_sample={
+        "like": "gtzan",
+        "title": "GTZAN sample (100 clips)",
+        "about": "ten clips of each of GTZAN's ten genres, cut into segments whose logits are "
+        "averaged",
+        "use": "seeing that training works on music; telling ten genres of Western music apart in "
+        "research on music classification",
+        "limits": "A tenth of GTZAN: its scores are not GTZAN's and not comparable with any. "
+        "100 clips tell whether training works, not how well genres are told apart, and GTZAN's "
+        "faults (repeats, mislabels; Sturm, arXiv 1306.1461) are in them.",
+        "hub": "",
+    },
+)
 class GTZAN(AudioDataModule):
     """Ten genres of music, 100 clips of 30 s each.
 
@@ -67,6 +103,7 @@ class GTZAN(AudioDataModule):
 
     dataset = "GTZAN"
     not_hosted = "GTZAN has no licence and no official host"
+    scored_on = (*AudioDataModule.scored_on, "protocol")
     layout = "genres/GENRE/GENRE.NNNNN.au (or .wav, .flac, .ogg), such as genres/jazz/jazz.00000.au"
 
     def __init__(

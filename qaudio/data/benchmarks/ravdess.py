@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from qaudio.data.archive import Archive
 from qaudio.data.audio import sounds_by_name
+from qaudio.data.benchmarks.registry import register_benchmark
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.download import Download
@@ -41,6 +42,31 @@ def speech_names() -> list[str]:
     ]
 
 
+@register_benchmark(
+    ravdess={
+        "title": "RAVDESS speech",
+        "about": "1440 recordings of 24 actors speaking two sentences in eight emotions",
+        "use": "research on acted emotional speech, and on small networks for it",
+        "not_for": "judging what people feel, or decisions about them (work, care, law, credit)",
+        "limits": "Emotions are acted, by 24 professional actors with North American accents, in "
+        "two English sentences and a studio: not a measure of what people feel, nor of other "
+        "languages, ages, accents or rooms. `neutral` has half as many clips as each other class. "
+        "Folds hold other speakers than training; random splits, common in papers, give far "
+        "higher and not comparable scores.",
+        "license": "CC BY-NC-SA 4.0",
+        "hub": "narad/ravdess",
+        "sharing": "speakers",
+        "shared": r"\d+$",
+        "citation": """@article{livingstone2018ravdess,
+  title   = {The Ryerson Audio-Visual Database of Emotional Speech and Song ({RAVDESS})},
+  author  = {Livingstone, S. R. and Russo, F. A.},
+  journal = {PLoS ONE},
+  volume  = {13},
+  number  = {5},
+  year    = {2018}
+}""",
+    },
+)
 class RAVDESS(AudioDataModule):
     """Acted emotions in speech: 24 actors, 8 emotions, 1440 clips; no actor on both sides.
 
@@ -65,6 +91,7 @@ class RAVDESS(AudioDataModule):
         "",
         "RAVDESS is CC BY-NC-SA 4.0",
     )
+    scored_on = (*AudioDataModule.scored_on, "protocol")
     layout = "Actor_01/03-01-01-01-01-01-01.wav (or .flac, .ogg) to Actor_24"
 
     def __init__(

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from qaudio.data.benchmarks.descriptions import DATASETS
 from qaudio.data.benchmarks.folder import AudioFolder
+from qaudio.data.benchmarks.registry import benchmarks
 from qaudio.errors import DataError
 
 SPEAKERS = range(10)
@@ -426,7 +426,7 @@ def test_files_need_no_names_that_are_text_but_classes_do(tree):
     str(caught.value).encode("utf-8")
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", benchmarks())
 def test_the_name_of_a_benchmark_is_refused(tree, name):
     with pytest.raises(ValueError, match=f"name '{name}' is a benchmark's"):
         small(tree, name=name)
