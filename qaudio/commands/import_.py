@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from qaudio.commands.common import Commands, add_out, check_out
+from qaudio.commands.common import Commands, add_out, check_out, usage
+from qaudio.models.registry import lookup
 
 IMPORTERS = ("panns", "qpann", "efficientat")  # whose code wrote a published checkpoint
 
@@ -24,6 +25,9 @@ def register(command: Commands) -> None:
 
 
 def _import(options: argparse.Namespace) -> int:
+    known = lookup(options.arch)
+    if known is None or known.importer != options.importer:
+        return usage("import", f"{options.importer} has no {options.arch!r}")
     check_out(options)
     from qaudio.zoo.convert import import_published, read_labels
 
