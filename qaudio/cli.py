@@ -29,10 +29,16 @@ from qaudio.commands.common import (
 # Files of qaudio/commands/ by command, in the order of the help; only the one named is loaded.
 COMMANDS = {
     "list": "list_", "info": "info", "predict": "predict", "embed": "embed", "explain": "explain",
-    "probe": "probe", "compare": "compare", "verify": "verify", "prune": "prune",
+    "listen": "listen", "probe": "probe", "compare": "compare", "verify": "verify", "prune": "prune",
     "import": "import_", "export": "export", "push": "push", "pull": "pull",
     "finetune": "finetune", **dict.fromkeys(training.TRAINING, "training"), "study": "study",
     "pack": "pack",
+}  # fmt: skip
+
+
+# Packages that a command may find missing, and the extra that brings each.
+EXTRAS = {
+    "torch": "", "onnx": "[onnx]", "onnxscript": "[onnx]", "onnxruntime": "[onnx]", "sounddevice": "[live]",
 }  # fmt: skip
 
 
@@ -81,10 +87,9 @@ def _guarded(run: Callable[[], int], debug: bool = False) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ModuleNotFoundError as error:
-        if error.name in ("torch", "onnx", "onnxscript", "onnxruntime"):
-            extra = "" if error.name == "torch" else "[onnx]"
-            return print_error(f"this needs {error.name}: pip install 'qaudio{extra}'")
-        raise
+        if error.name not in EXTRAS:
+            raise
+        return print_error(f"this needs {error.name}: pip install 'qaudio{EXTRAS[error.name]}'")
     except Exception as error:
         if not is_user_error(error):
             error.add_note(REPORT)

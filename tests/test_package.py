@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cards": {*SCORED, "zoo"},
     "deploy": {*LEAVES, *NETWORKS, "compress", "data.audio"},  # which nothing of those above knows
     "prediction": {*LEAVES, "models", "data.audio", "deploy.onnx.runtime"},
-    "inference": {"errors", "paths", "text", *NETWORKS, "data.audio", "prediction",
+    "inference": {"errors", "paths", "text", "resampling", *NETWORKS, "data.audio", "prediction",
                   "deploy.onnx.runtime"},
     "compare": CARDS,
     "study": CARDS,
