@@ -38,7 +38,8 @@ COMMANDS = {
 
 # Packages that a command may find missing, and the extra that brings each.
 EXTRAS = {
-    "torch": "", "onnx": "[onnx]", "onnxscript": "[onnx]", "onnxruntime": "[onnx]", "sounddevice": "[live]",
+    "torch": "", "onnx": "[onnx]", "onnxscript": "[onnx]", "onnxruntime": "[onnx]",
+    "sounddevice": "[live]", "gradio": "[demo]",
 }  # fmt: skip
 
 

@@ -19,14 +19,15 @@ TICKS = (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)  # Hz
 COLUMNS = 2000  # of a picture; longer spectrograms are averaged
 
 
-def draw(explanation: Explanation, title: str = "") -> Figure:
+def draw(explanation: Explanation, title: str = "", width: float = 10.0) -> Figure:
     """Three panels over one time axis. Needs no display.
 
     Args:
         explanation: of `qaudio.inference.explain.explain`.
         title: shown above; the file and the entry, say.
+        width: inches; text keeps its size, so a narrow picture can be read on a phone.
     """
-    figure = Figure(figsize=(10, 7.6), layout="constrained", dpi=110)
+    figure = Figure(figsize=(width, 7.6), layout="constrained", dpi=110)
     panels = figure.subplots(3, 1, sharex=True, height_ratios=(1, 1, 0.9))
     if title:
         figure.suptitle(shown(title), x=0.01, ha="left", fontsize=12, parse_math=False)
@@ -35,7 +36,9 @@ def draw(explanation: Explanation, title: str = "") -> Figure:
     _spectrogram(panels[0], explanation)
     panels[0].set_title("Spectrogram", loc="left", fontsize=10)
     _spectrogram(panels[1], explanation)
-    heading = f"Where the network finds “{name}”  ({prediction.probability:.0%} overall)"
+    space = round(8 * width) - 20
+    name = name if len(name) <= space else name[: space - 1] + "…"
+    heading = f"Where it finds “{name}” ({prediction.probability:.0%} overall)"
     if explanation.heat is None:
         _note(panels[1], explanation.reason or "")
     elif not explanation.heat.any():
@@ -43,7 +46,7 @@ def draw(explanation: Explanation, title: str = "") -> Figure:
     else:
         _heat(panels[1], explanation)
     panels[1].set_title(heading, loc="left", fontsize=10, parse_math=False)
-    _probabilities(panels[2], explanation)
+    _probabilities(panels[2], explanation, 3 if width > 8 else 2)
     panels[2].set_title("Probabilities over time", loc="left", fontsize=10)
     panels[2].set_xlabel("seconds")
     panels[2].set_xlim(*explanation.seconds)
@@ -115,8 +118,8 @@ def shown_classes(explanation: Explanation, most: int = len(COLOURS)) -> list[in
     return [first, *others][:most]
 
 
-def _probabilities(axes: Axes, explanation: Explanation) -> None:
-    """A curve for each class, one value in the middle of each window."""
+def _probabilities(axes: Axes, explanation: Explanation, columns: int) -> None:
+    """A curve for each class, one value in the middle of each window; a legend below."""
     times = explanation.times
     for place, index in enumerate(shown_classes(explanation)):
         values = times.probabilities[:, index]
@@ -133,7 +136,11 @@ def _probabilities(axes: Axes, explanation: Explanation) -> None:
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     legend = axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=3, fontsize=9, frameon=False
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.28),
+        fontsize=9,
+        frameon=False,
+        ncols=columns,
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
