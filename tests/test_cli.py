@@ -415,7 +415,12 @@ def test_prune_writes_an_entry_that_verifies(run, tiny_entry, tmp_path, tiny_mod
     out = tmp_path / "pruned"
     result = run("prune", tiny_entry, *options, "--out", out, "--min-channels", 4)
     assert (result.code, result.err) == (0, "")
-    assert "not fine-tuned" in result.out
+    assert "not fine-tuned: until it is, its accuracy may be at chance" in result.out
+    commands = [line.split() for line in result.out.splitlines() if line.startswith("  qaudio ")]
+    assert [command[1] for command in commands] == ["finetune", "predict", "export"]
+    for command in commands:
+        assert str(out) in command
+        assert cli._parser().parse_known_args(command[1:])[1] == []
     small = qaudio.load(out)
     assert sum(small.widths.values()) < sum(tiny_model.widths.values())
     assert qaudio.cost(small).macs < qaudio.cost(tiny_model).macs

@@ -107,6 +107,12 @@ def _prune(options: argparse.Namespace) -> int:
     print(
         f"{folder}: {after.params} of {before.params} parameters "
         f"({after.params / before.params:.1%}), {after.macs / 1e9:.3f} of {before.macs / 1e9:.3f} "
-        f"GMACs ({after.macs / before.macs:.1%}); not fine-tuned"
+        f"GMACs ({after.macs / before.macs:.1%})"
+    )
+    print(
+        "not fine-tuned: until it is, its accuracy may be at chance. Next:\n"
+        f"  qaudio finetune my_sounds --from {options.out}\n"
+        f"  qaudio predict your_file.wav --model {options.out}\n"
+        f"  qaudio export {options.out} --out model.onnx"
     )
     return 0

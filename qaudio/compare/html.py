@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -117,6 +118,7 @@ def _section(number: int, group: Group) -> str:
 <figcaption class="choices"><strong>{title}: {escape(group.metric)} against</strong>
 <label>cost <select>{axes}</select></label></figcaption>
 <div class="canvas"></div>
+<ol class="numbers"></ol>
 <ul class="legend"></ul>
 <p class="details"></p>
 </figure>{pair if len(group.members) > 1 else ""}
@@ -160,7 +162,7 @@ def _table(group: Group) -> str:
         columns = "".join(
             f'<td role="cell"{WORDS if title == "licence" else ""} data-title="{escape(title)}" '
             f'data-value="{"" if value is None else escape(str(value))}">'
-            f"{escape(text) or NOTHING}</td>"
+            f"{escape(_unbroken(text)) or NOTHING}</td>"
             for title, (value, text) in zip(titles[1:], cells, strict=True)
         )
         rows.append(
@@ -175,6 +177,13 @@ def _table(group: Group) -> str:
 {chr(10).join(rows)}
 </tbody>
 </table>"""
+
+
+def _unbroken(text: str) -> str:
+    """A figure whose unit and ± stay on the line of their number."""
+    return re.sub(
+        r"(?<=\d) (?=(?:%|ms|[kMGT]B?|B)(?!\w))| (?=±)|(?<=±) ", "\N{NO-BREAK SPACE}", text
+    )
 
 
 def _breakable(name: str) -> str:
@@ -203,7 +212,7 @@ def _published(peers: list[Peer]) -> list[str]:
         for peer in members:
             cells = [*published.cells(peer), peer.source, peer.basis]
             columns = "".join(
-                f'<td role="cell" data-title="{head}">{escape(cell) or "–"}</td>'
+                f'<td role="cell" data-title="{head}">{escape(_unbroken(cell)) or "–"}</td>'
                 for head, cell in zip(heads[1:], cells[1:], strict=True)
             )
             rows.append(
@@ -248,7 +257,7 @@ def _member(member: Member, metric: str) -> dict[str, Any]:
     scores = member.by_class
     labels = member.labels or [f"class {n}" for n in range(len(scores or ()))]
     parent = f" ({member.parent})" if member.parent else ""
-    details = "; ".join(f"{title} {text}" for title, _, text in facts if text)
+    details = "; ".join(f"{title} {_unbroken(text)}" for title, _, text in facts if text)
     return {
         "name": member.name,
         "family": member.family,
@@ -259,7 +268,7 @@ def _member(member: Member, metric: str) -> dict[str, Any]:
         "high": member.high,
         "costs": {key: measure.of(member) for key, measure in MEASURES.items()},
         "conditions": {key: measure.condition(member) for key, measure in MEASURES.items()},
-        "facts": [text for *_, text in facts],
+        "facts": [_unbroken(text) for *_, text in facts],
         "details": f"{member.name}{parent}: {details}",
         "labels": labels,
         "classes": scores,
@@ -298,6 +307,6 @@ def _pairs(group: Group) -> dict[str, dict[str, Any]]:
                 low, high = difference.interval95
                 found[f"{i},{j}"] = {
                     "low": low, "high": high, "clips": difference.clips,
-                    "text": difference_text(difference),
+                    "text": _unbroken(difference_text(difference)),
                 }  # fmt: skip
     return found

@@ -13,7 +13,7 @@ function make(parent, name, attributes = {}, text = null) {
   return element;
 }
 
-const percent = (share) => (100 * share).toFixed(1) + " %";
+const percent = (share) => (100 * share).toFixed(1) + "\u00a0%";
 const points = (share) => (share > 0 ? "+" : "") + (100 * share).toFixed(1);
 
 function short(value, unit) {
@@ -21,7 +21,7 @@ function short(value, unit) {
   const prefixes = ["", "k", "M", "G", "T"];
   let step = 0;
   while (value >= 1000 && step < 4) { value /= 1000; step += 1; }
-  return `${+value.toPrecision(3)} ${prefixes[step]}${unit}`.trim();
+  return `${+value.toPrecision(3)}\u00a0${prefixes[step]}${unit}`.trim();
 }
 
 // Sorting: every header of a table becomes a button.
@@ -100,13 +100,14 @@ function ticks(low, high, most) {
   return found.fine.length <= most ? found.fine : found.coarse;
 }
 
-function drawChart(group, key, holder, details) {
+// Marks that no name has room beside carry a number, and `numbers` lists the names.
+function drawChart(group, key, holder, numbers, details) {
   const measure = group.measures[key];
   const visible = group.members.map((member, n) => ({ ...member, n, value: member.costs[key] }))
     .filter(({ n, value }) => value !== null
       && !group.rows.find((row) => +row.dataset.member === n).hidden)
     .sort((a, b) => a.value - b.value);
-  holder.textContent = "";
+  holder.textContent = numbers.textContent = "";
   details.textContent = "Point at an entry, or tab to the chart and use the arrow keys, for details.";
   if (!visible.length) {
     details.textContent = `No entry here has a measured ${measure.title}.`;
@@ -171,7 +172,12 @@ function drawChart(group, key, holder, details) {
       { x: cx - 1, y: y(member.high), width: 2, height: y(member.low) - y(member.high) });
     return { point, member, cx, cy };
   });
-  for (const { member, cx, cy } of drawn) placeLabel(svg, member.name, cx, cy, taken);
+  const numbered = drawn.filter(({ member, cx, cy }) => !placeLabel(svg, member.name, cx, cy, taken));
+  numbers.textContent = "";
+  numbered.forEach(({ member, cx, cy }, n) => {
+    placeLabel(svg, String(n + 1), cx, cy, taken, true);
+    make(numbers, "li", {}, member.name);
+  });
 
   const show = (chosen) => {
     for (const { point, member } of drawn) {
@@ -201,8 +207,9 @@ function drawChart(group, key, holder, details) {
     });
   });
 
-  function placeLabel(parent, name, cx, cy, taken) {
-    const label = make(parent, "text", { "aria-hidden": true }, name);
+  // Whether the label was placed; with `must` it is put over others where nothing is free.
+  function placeLabel(parent, name, cx, cy, taken, must = false) {
+    const label = make(parent, "text", { "aria-hidden": true, class: "name" }, name);
     const { width: long, height: tall } = label.getBBox();
     for (let away = 0; away < 90; away += 10) {
       for (const [side, upwards] of [[1, 1], [-1, 1], [1, -1], [-1, -1]]) {
@@ -217,10 +224,16 @@ function drawChart(group, key, holder, details) {
             y2: upwards > 0 ? box.y + tall : box.y });
         }
         taken.push(box);
-        return;
+        return true;
       }
     }
-    label.remove();  // no room: the details tell the name
+    if (must) {
+      label.setAttribute("x", Math.min(cx + 8, width - long));
+      label.setAttribute("y", Math.max(cy - 8, tall));
+    } else {
+      label.remove();
+    }
+    return must;
   }
 }
 
@@ -334,7 +347,7 @@ for (const group of groups) {
   const holder = chart.querySelector(".canvas"), details = chart.querySelector(".details");
   chart.hidden = false;
   group.draw = () => {
-    drawChart(group, axis.value, holder, details);
+    drawChart(group, axis.value, holder, chart.querySelector(".numbers"), details);
     legend(group, axis.value, chart.querySelector(".legend"));
   };
   axis.addEventListener("change", group.draw);

@@ -283,6 +283,59 @@ def test_no_page_is_wider_than_its_window(page, width, scheme):
     assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_mark_of_a_crowded_chart_is_labelled(report, write_entry, width):
+    """By its name, or by a number that the list below explains."""
+    names = [f"quite_a_long_name_{n:02}.made" for n in range(24)]
+    entries = [
+        write_entry(name, made(n % 3, 2.0), params=100_000 + 500 * n, macs=10**6 + n)
+        for n, name in enumerate(names)
+    ]
+    page = report([*entries, write_entry("last.made", made(1))])
+    page.open(width)
+    marks = page.all("#group0 .point")
+    labels = [label.text for label in page.all("#group0 .canvas text.name")]
+    assert len(labels) == len(marks) == 25
+    numbers = [label for label in labels if label.isdecimal()]
+    assert numbers
+    listed = [item.text for item in page.all("#group0 .numbers li")]
+    assert sorted(map(int, numbers)) == list(range(1, len(listed) + 1))
+    plain = [label for label in labels if not label.isdecimal()]
+    assert sorted([*plain, *listed]) == sorted([*names, "last.made"])
+    assert page.wide() == []
+    page.choose("#group0 .chart select", "latency")  # the list is that of what is drawn
+    assert len(page.all("#group0 .canvas text.name")) == len(page.all("#group0 .point"))
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_units_stay_on_the_line_of_their_number(page, width):
+    page.open(width)
+    page.js("document.querySelector('#group1 .point').focus()")
+    apart = page.js("""(() => {
+      const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+      const top = (node, at) => {
+        const range = document.createRange();
+        range.setStart(node, at);
+        range.setEnd(node, at + 1);
+        const box = range.getClientRects()[0];
+        return box && box.bottom;
+      };
+      let seen = 0;
+      for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+        if (!node.parentElement.checkVisibility() || node.parentElement.closest("svg, header"))
+          continue;
+        for (const match of node.data.matchAll(/\\d\\s(%|ms|[kMG]\\b|±)|±\\s\\d/g)) {
+          seen += 1;
+          const [one, two] = [top(node, match.index), top(node, match.index + 2)];
+          if (Math.abs(one - two) > 3) found.push(node.data);
+        }
+      }
+      return [seen, found];
+    })()""")
+    assert apart[0] > 20
+    assert apart[1] == []
+
+
 def test_tables_stay_tables_for_screen_readers_on_a_phone(page):
     page.open(390)
     tree = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
