@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "prediction": {*LEAVES, "models", "data.audio", "deploy.onnx.runtime"},
     "inference": {"errors", "paths", "text", "resampling", *NETWORKS, "data.audio", "prediction",
                   "deploy.onnx.runtime"},
+    "hear": {"errors", "models", "zoo"},
     "compare": CARDS,
     "study": CARDS,
     "training": {*CARDS, "data", "deploy.optimize"},
