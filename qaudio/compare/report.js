@@ -211,9 +211,11 @@ function drawChart(group, key, holder, numbers, details) {
   function placeLabel(parent, name, cx, cy, taken, must = false) {
     const label = make(parent, "text", { "aria-hidden": true, class: "name" }, name);
     const { width: long, height: tall } = label.getBBox();
-    for (let away = 0; away < 90; away += 10) {
-      for (const [side, upwards] of [[1, 1], [-1, 1], [1, -1], [-1, -1]]) {
-        const box = { x: side > 0 ? cx + 8 : cx - 8 - long,
+    const beside = { 1: cx + 8, "-1": cx - 8 - long,
+      0: Math.min(Math.max(cx - long / 2, left), width - long) };  // above or below the interval
+    for (let away = 0; away < 130; away += 10) {
+      for (const [side, upwards] of [[1, 1], [-1, 1], [1, -1], [-1, -1], [0, 1], [0, -1]]) {
+        const box = { x: beside[side],
           y: upwards > 0 ? cy - away - tall - 2 : cy + away + 2, width: long, height: tall };
         const inside = box.x >= left && box.x + long <= width && box.y >= 0 && box.y + tall <= bottom;
         if (!inside || taken.some((other) => overlap(box, other))) continue;
