@@ -11,9 +11,7 @@ import json
 import math
 import os
 import tempfile
-import threading
 import warnings
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +22,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from qaudio import __version__
-from qaudio.data import audio
+from qaudio.deploy.calibration import calibration_clips, split
+from qaudio.deploy.export_checks import (
+    ONE_AT_A_TIME,
+    TOLERANCE,
+    Export,
+    ExportError,
+    agreement,
+    checked,
+    difference,
+    trial,
+)
 from qaudio.deploy.onnx.modules import Form, FrontendGraph, NetworkGraph
 from qaudio.deploy.onnx.runtime import session
-from qaudio.errors import AudioError, InputError
-from qaudio.frontend import Frontend, FrontendConfig, pad_to
+from qaudio.frontend import Frontend, FrontendConfig
 from qaudio.models.base import AudioModel, check_model, check_weights
 from qaudio.paths import replacing
 
@@ -36,23 +43,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18  # what torch's exporter writes without conversion
-ONE_AT_A_TIME = threading.RLock()  # torch's exporter changes what its modules are, meanwhile
-TOLERANCE = 1e-4  # of the logits' range, fp32 in onnxruntime against PyTorch
 QUANTISED = ["Conv", "Gemm", "MatMul", "Add", "Relu", "AveragePool", "MaxPool"]
-CALIBRATION_CLIPS, CALIBRATION_SECONDS = 200, 10.0
-CHECKED_EVERY = 4  # of the clips given, one in so many checks and does not calibrate
-
-
-class ExportError(InputError):
-    """A model that cannot be exported, or whose file gave other logits; says which and why."""
-
-
-@dataclass(frozen=True)
-class Export:
-    """What an export made: the file, and its metadata as `OnnxModel.metadata` reads it."""
-
-    path: Path
-    metadata: dict[str, Any]
 
 
 def export_onnx(
@@ -99,7 +90,7 @@ def export_onnx(
     check_model(model, changed=True)
     check_weights(model.state_dict())
     model = copy.deepcopy(model).cpu().float().eval()
-    clips = [] if calibrate is None else _clips(calibrate, model)
+    clips = [] if calibrate is None else calibration_clips(calibrate, model)
     with tqdm(total=4, unit="step", delay=2, leave=False, disable=None) as bar:
         network = _network(model, "matrix" if clips else form)
         bar.update()
@@ -120,9 +111,10 @@ def export_onnx(
         }
         bar.update()
         if clips:
-            made = _joined(front, _quantised(network, model, clips))
-            metadata["int8"] = _compare(made, model, clips[::CHECKED_EVERY])
-            metadata["int8"]["calibrated_on"] = len(_calibrating(clips))
+            calibrating, checking = split(clips)
+            made = _joined(front, _quantised(network, model, calibrating))
+            metadata["int8"] = _compare(made, model, checking)
+            metadata["int8"]["calibrated_on"] = len(calibrating)
         bar.update()
         _write(made, path, metadata)
     return Export(path, metadata)
@@ -188,32 +180,6 @@ def _joined(front: onnx.ModelProto | None, network: onnx.ModelProto) -> onnx.Mod
 # int8.
 
 
-def _clips(folder: str | os.PathLike, model: AudioModel) -> list[Tensor]:
-    """Sounds of a folder, (1, T) at the model's rate, of at most 10 s."""
-    paths = audio.sound_files(folder)
-    paths = paths[:: max(1, -(-len(paths) // CALIBRATION_CLIPS))]
-    seconds = min(model.eval_seconds or CALIBRATION_SECONDS, CALIBRATION_SECONDS)
-    clips = []
-    for path in tqdm(paths, unit="clip", delay=2, leave=False, disable=None):
-        try:
-            samples = audio.load(path, model.sample_rate)[: round(seconds * model.sample_rate)]
-        except AudioError as error:
-            warnings.warn(f"left out: {error}", stacklevel=3)
-            continue
-        clips.append(pad_to(torch.from_numpy(samples), model.min_samples).unsqueeze(0))
-    if len(clips) < CHECKED_EVERY:
-        raise ExportError(
-            f"{folder}: {len(clips)} usable sound files; int8 needs some that it is calibrated on "
-            f"and others to check it, {CHECKED_EVERY} at least and a hundred to be good"
-        )
-    return clips
-
-
-def _calibrating(clips: list[Tensor]) -> list[Tensor]:
-    """All but those that check."""
-    return [clip for n, clip in enumerate(clips) if n % CHECKED_EVERY]
-
-
 class _Reader:
     """Calibration clips as onnxruntime asks for them."""
 
@@ -237,7 +203,7 @@ def _quantised(network: onnx.ModelProto, model: AudioModel, clips: list[Tensor])
         quantize_static(
             network,
             path,
-            _Reader(model, _calibrating(clips)),
+            _Reader(model, clips),
             op_types_to_quantize=QUANTISED,
             nodes_to_exclude=_kept_whole(network),
             per_channel=True,
@@ -291,31 +257,19 @@ def _check(made: onnx.ModelProto, model: AudioModel) -> dict[str, Any]:
     """The largest difference to PyTorch's logits at lengths that the export did not see."""
     rate = model.sample_rate
     lengths = [model.min_samples, model.min_samples + rate + 7, 10 * rate + 1]
-    expected, found = _logits(made, model, [_trial(n) for n in lengths])
-    difference = _difference(expected, found)
-    if not difference <= TOLERANCE:
-        raise ExportError(
-            f"onnxruntime's logits differ from PyTorch's by {difference:.1e} of their range, "
-            f"allowed {TOLERANCE:.0e}"
-        )
-    return {"samples": lengths, "largest_difference": difference, "tolerance": TOLERANCE}
+    expected, found = _logits(made, model, [trial(n) for n in lengths])
+    share = checked("onnxruntime", expected, found)
+    return {"samples": lengths, "largest_difference": share, "tolerance": TOLERANCE}
 
 
 def _compare(made: onnx.ModelProto, model: AudioModel, clips: list[Tensor]) -> dict[str, Any]:
     """int8 against PyTorch's fp32 on clips that did not calibrate."""
     expected, found = _logits(made, model, clips)
-    difference = _difference(expected, found)
-    if not math.isfinite(difference):
+    share = difference(expected, found)
+    if not math.isfinite(share):
         raise ExportError("the int8 network gives logits that are not numbers")
-    if model.task == "multiclass":
-        name, same = "top1_agreement", expected.argmax(1) == found.argmax(1)
-    else:  # of every class, whether it applies at a probability of .5
-        name, same = "label_agreement", (expected > 0) == (found > 0)
-    return {
-        "checked_on": len(clips),
-        name: float(np.mean(same)),
-        "largest_difference": difference,
-    }
+    name, same = agreement(model.task, expected, found)
+    return {"checked_on": len(clips), name: same, "largest_difference": share}
 
 
 def _logits(
@@ -331,19 +285,6 @@ def _logits(
             given = clip if source == "waveform" else model.features(clip)
             found.append(running.run(["logits"], {source: _numpy(given)})[0])
     return np.concatenate(expected), np.concatenate(found)
-
-
-def _trial(samples: int) -> Tensor:
-    """Noise, silence and a clipped sweep, (3, samples)."""
-    generator = torch.Generator().manual_seed(samples)
-    noise = 0.1 * torch.randn(samples, generator=generator, dtype=torch.float32)
-    phase = torch.linspace(0, 1, samples, dtype=torch.float64).square() * samples / 8
-    sweep = (2 * torch.sin(2 * torch.pi * phase)).clamp(-1, 1).float()
-    return torch.stack([noise, torch.zeros_like(noise), sweep + 0.01 * noise])
-
-
-def _difference(expected: np.ndarray, found: np.ndarray) -> float:
-    return float(np.abs(expected - found).max() / (np.ptp(expected) or 1.0))
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

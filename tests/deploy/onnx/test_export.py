@@ -9,8 +9,9 @@ from torch import nn
 
 import qaudio
 from qaudio import cli
+from qaudio.deploy.export_checks import ExportError
 from qaudio.deploy.onnx import export
-from qaudio.deploy.onnx.export import ExportError, export_onnx
+from qaudio.deploy.onnx.export import export_onnx
 from qaudio.deploy.onnx.modules import FrontendGraph, NetworkGraph
 from qaudio.deploy.onnx.runtime import session
 from qaudio.quaternion import QConv2d, QLinear

@@ -1,0 +1,69 @@
+"""What every export shares: how it fails, what it returns, and how far it is from PyTorch."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qaudio.errors import InputError
+
+ONE_AT_A_TIME = threading.RLock()  # torch's exporter changes what its modules are, meanwhile
+TOLERANCE = 1e-4  # of the logits' range, fp32 in another runtime against PyTorch
+
+
+class ExportError(InputError):
+    """A model that cannot be exported, or whose file gave other logits; says which and why."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export made: the file or folder, and what it says of the model and of its check."""
+
+    path: Path
+    metadata: dict[str, Any]
+
+
+def trial(samples: int) -> Tensor:
+    """Noise, silence and a clipped sweep, (3, samples)."""
+    generator = torch.Generator().manual_seed(samples)
+    noise = 0.1 * torch.randn(samples, generator=generator, dtype=torch.float32)
+    phase = torch.linspace(0, 1, samples, dtype=torch.float64).square() * samples / 8
+    sweep = (2 * torch.sin(2 * torch.pi * phase)).clamp(-1, 1).float()
+    return torch.stack([noise, torch.zeros_like(noise), sweep + 0.01 * noise])
+
+
+def difference(expected: np.ndarray, found: np.ndarray) -> float:
+    """Largest difference of logits, as a share of the expected ones' range."""
+    return float(np.abs(expected - found).max() / (np.ptp(expected) or 1.0))
+
+
+def checked(runtime: str, expected: np.ndarray, found: np.ndarray) -> float:
+    """The `difference` of a runtime's logits.
+
+    Raises:
+        ExportError: for one above `TOLERANCE`.
+    """
+    share = difference(expected, found)
+    if not share <= TOLERANCE:
+        raise ExportError(
+            f"{runtime}'s logits differ from PyTorch's by {share:.1e} of their range, "
+            f"allowed {TOLERANCE:.0e}"
+        )
+    return share
+
+
+def agreement(task: str, expected: np.ndarray, found: np.ndarray) -> tuple[str, float]:
+    """How often a quantised network answers as fp32 does: the figure's name and value.
+
+    Of clips, how many have the same first class; with several labels, of all classes of all clips,
+    how many have the same answer at a probability of .5.
+    """
+    if task == "multiclass":
+        return "top1_agreement", float(np.mean(expected.argmax(1) == found.argmax(1)))
+    return "label_agreement", float(np.mean((expected > 0) == (found > 0)))
