@@ -37,6 +37,7 @@ COMMANDS = {
 # Packages that a command may find missing, and the extra that brings each.
 EXTRAS = {
     "torch": "", "onnx": "[onnx]", "onnxscript": "[onnx]", "onnxruntime": "[onnx]",
+    "executorch": "[executorch]", "litert_torch": "[litert]", "ai_edge_litert": "[litert]",
     "sounddevice": "[live]", "gradio": "[demo]",
 }  # fmt: skip
 
