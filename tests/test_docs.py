@@ -14,6 +14,7 @@ import pytest
 import qaudio
 from qaudio.cli import _parser, main
 from qaudio.commands.training import TRAINING
+from qaudio.data.benchmarks import registry as benchmarks
 from qaudio.models import registry
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,6 +100,8 @@ def mine(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     known = {one.name: one for one in registry.registered()}
     monkeypatch.setattr(registry, "_registered", known)
+    own = {one[:2]: one for one in benchmarks.data_modules()}
+    monkeypatch.setattr(benchmarks, "_registered", own)
     yield importlib.import_module("mine")
     del sys.modules["mine"]
 

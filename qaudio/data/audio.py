@@ -140,7 +140,7 @@ def _blocks(file: _Sound, name: str) -> Iterator[np.ndarray]:
             except (soundfile.SoundFileError, RuntimeError, OSError) as error:
                 raise AudioError(f"{name}: cannot be decoded ({_fault(error)})") from None
             if not len(block):
-                if not unknown and count < file.frames and not file.told:
+                if not unknown and 0 < count < file.frames and not file.told:
                     said, there = file.frames / file.samplerate, count / file.samplerate
                     missing = f"its header says {said:.1f} s, and {there:.1f} s can be decoded"
                     warnings.warn(f"{name}: {PART}: {missing}", SoundWarning, stacklevel=2)

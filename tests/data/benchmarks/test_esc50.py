@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qaudio.data.benchmarks.esc50 import ESC50
-from qaudio.errors import DataError
+from qaudio.errors import DataError, InputError
 
 REAL = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "ESC-50"
 
@@ -37,6 +37,29 @@ def test_esc10_renumbers_its_classes(esc50_tree):
     assert labels == ["dog", "rain", "clock_tick"]
     assert Counter(clip.label for clip in clips) == {0: 10, 1: 10, 2: 10}
     assert not [clip for clip in clips if clip.id.endswith("-5")]
+
+
+def test_esc26_takes_26_classes_and_never_the_name_of_esc50(esc50_tree):
+    """Of whole classes only: a copy that lacks one is refused."""
+    index = esc50_tree / "meta" / "esc50.csv"
+    with pytest.raises(DataError, match=r"no clips of 22 of the classes of esc26: 1, 2, 3,"):
+        ESC50(str(esc50_tree), esc26=True).read_clips()
+    with open(index, "a", newline="") as file:
+        for target in range(50):
+            csv.writer(file).writerow(
+                (f"1-1-A-{target}.wav", 1, target, f"c{target}", False, 1, "A")
+            )
+    data = ESC50(str(esc50_tree), esc26=True)
+    clips, labels = data.read_clips()
+    assert data.benchmark == "esc26"
+    assert len(labels) == 26 and {clip.label for clip in clips} == set(range(26))
+    targets = {int(clip.id.rsplit("-", 1)[1]) for clip in clips}
+    assert targets == {*range(13), 14, 16, 19, 20, 21, 28, *range(38, 44), 46}
+
+
+def test_esc10_and_esc26_exclude_each_other(tmp_path):
+    with pytest.raises(InputError, match="give one"):
+        ESC50(str(tmp_path), esc10=True, esc26=True)
 
 
 def test_both_benchmarks_are_the_same_recordings(esc50_tree):
