@@ -208,7 +208,7 @@ def _rewrite(
     predictions: Predictions,
     more: dict[str, Predictions] | None = None,
 ) -> None:
-    """Write an entry's results and card anew, and more predictions; its other files stay."""
+    """Write an entry's results and card again, and more predictions; its other files stay."""
     refuse_other(folder)
     more = more or {}
     fresh = {*card_files.names(config), "results.json", *more}

@@ -13,7 +13,7 @@ from qaudio.cards.confusion import FILE as PICTURE
 from qaudio.cards.confusion import pictured
 from qaudio.cards.tables import dependence, difference_text, giga, interval, percent, points, spread
 from qaudio.data.benchmarks.registry import about
-from qaudio.evaluation.metrics import confused_with, scores_by_class
+from qaudio.evaluation.metrics import most_confused_class, scores_by_class
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.result import Metric
 from qaudio.models.registry import card_of, is_quaternion
@@ -137,7 +137,7 @@ def _classes(labels: list[str] | None, predictions: Predictions, metric: Metric)
     """A row for each class: clips, score and, of accuracy, what it is most often taken for."""
     scores, single = scores_by_class(predictions, metric), metric == "accuracy"
     names = [markdown(name) for name in labels or (f"class {n}" for n in range(len(scores)))]
-    confused = confused_with(predictions) if single else []
+    confused = most_confused_class(predictions) if single else []
     rows = []
     for n, (name, score) in enumerate(zip(names, scores, strict=True)):
         if score is None and len(scores) > FOLDED:

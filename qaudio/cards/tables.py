@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from qaudio.compress.measured import Latency
@@ -103,37 +104,31 @@ def facts(results: Results) -> list[tuple[str, str]]:
     return rows
 
 
-def table(results: list[Results], link: str, licences: list[str] | None = None) -> str:
-    """Markdown table of entries.
+def markdown_table(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
 
-    Args:
-        results: of each.
-        link: put before each name.
-        licences: of each; with them the table has columns of bytes and licence too.
-    """
-    head = "entry | score | 95 % interval | parameters | MACs (10 s) | latency (10 s) | parent"
-    head = f"| {head}{' | bytes | licence' if licences else ''} |"
-    rows = [head, "|---" * head.count(" |") + "|"]
-    for n, one in enumerate(results):
+
+def table(members: list[tuple[Results, str]]) -> str:
+    """Markdown table of entries, by their results and licence."""
+    rows = []
+    for one, licence in members:
         cost, parent, difference = one.cost, one.parent, ""
         if parent:
             difference = markdown(parent.name)
             if parent.difference:
                 low, high = (points(bound) for bound in parent.difference.interval95)
                 difference += f" ({points(parent.difference.mean)}; {low} to {high})"
-        cells = [
-            f"[{one.entry}]({link}{one.entry}/README.md)",
-            score(one),
-            interval(one.result.interval95),
-            f"{cost.params:,}",
-            giga(cost.macs),
-            _milliseconds(cost.latency) if cost.latency else "",
-            difference,
-        ]
-        if licences:
-            cells += [f"{cost.bytes:,}", markdown(licences[n])]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+        rows.append([
+            _link(one.entry), score(one), interval(one.result.interval95), f"{cost.params:,}",
+            giga(cost.macs), _milliseconds(cost.latency) if cost.latency else "", difference,
+            f"{cost.bytes:,}", markdown(licence),
+        ])  # fmt: skip
+    return markdown_table(
+        ["entry", "score", "95 % interval", "parameters", "MACs (10 s)", "latency (10 s)",
+         "parent", "bytes", "licence"],
+        rows,
+    )  # fmt: skip
 
 
 def index(folder: Path | None = None) -> str:
@@ -145,35 +140,23 @@ def index(folder: Path | None = None) -> str:
         "parent's name stands the paired difference to it in points with its interval: of what was "
         "pruned and of the epochs after it, or to the teacher.",
     ]
-    for title, members in _by_protocol(folder).items():
-        licences = [read_config(path)["license"] or "not stated" for path in members]
-        latencies = [one.cost.latency for one in members.values()]
-        devices = {latency.device for latency in latencies if latency}
-        parts.append(f"## {title}")
-        parts.append(table(list(members.values()), "zoo/", licences))
-        parts.append(_dependence(members))
-        if devices:
+    groups = _by_protocol(folder)
+    for title, members in groups.items():
+        latencies = [one.cost.latency for one, _ in members]
+        parts += [f"## {title}", table(members), dependence(members[0][0].benchmark)]
+        if devices := sorted({latency.device for latency in latencies if latency}):
             parts.append(
                 "Latency, batch 1, front-end included, and after `qaudio.optimize`: "
-                f"{'; '.join(sorted(devices))}."
+                f"{'; '.join(devices)}."
             )
-    parts += _carried_over(folder)
+    parts += _carried_over([one for members in groups.values() for one, _ in members])
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _carried_over(folder: Path | None) -> list[str]:
+def _carried_over(every: list[Results]) -> list[str]:
     """Scores of entries on benchmarks that they were not trained on, each protocol apart."""
-    found: dict[str, list[tuple[float, str]]] = {}
-    for members in _by_protocol(folder).values():
-        for one in members.values():
-            for probed in one.transfer:
-                result = probed.result
-                row = (
-                    f"| [{one.entry}](zoo/{one.entry}/README.md) | {percent(result.mean)}"
-                    f"{spread(result.std)} | {interval(result.interval95)} | {one.cost.params:,} |"
-                )
-                found.setdefault(probed.protocol, []).append((-result.mean, row))
-    if not found:
+    scores = [(probed, one) for one in every for probed in one.transfer]
+    if not scores:
         return []
     parts = [
         "## Carried over",
@@ -181,31 +164,35 @@ def _carried_over(folder: Path | None) -> list[str]:
         "linear probe is fitted for each fold on the others; parameters are those of the whole "
         "network, its own classifier included.",
     ]
-    head = "| entry | accuracy | 95 % interval | parameters |\n|---|---|---|---|"
-    for protocol in sorted(found):
-        rows = "\n".join(row for _, row in sorted(found[protocol]))
-        parts.append(f"{protocol}:\n\n{head}\n{rows}")
+    for protocol in sorted({probed.protocol for probed, _ in scores}):
+        own = [(probed.result, one) for probed, one in scores if probed.protocol == protocol]
+        rows = [
+            [_link(one.entry), percent(result.mean) + spread(result.std),
+             interval(result.interval95), f"{one.cost.params:,}"]
+            for result, one in sorted(own, key=lambda scored: (-scored[0].mean, scored[1].entry))
+        ]  # fmt: skip
+        made = markdown_table(["entry", "accuracy", "95 % interval", "parameters"], rows)
+        parts.append(f"{protocol}:\n\n{made}")
     return parts
 
 
 def picks(folder: Path | None = None) -> str:
     """The README's table: a few entries, each with what it is for."""
-    rows = ["| for | entry | score | parameters | MACs (10 s) |", "|---|---|---|---|---|"]
-    for name, use in PICKS.items():
-        path = entries(folder).get(name)
-        one = path and read_results(path)
-        if not one:
-            continue
-        metric = f"{one.result.metric} of its teacher's tags" if one.teaching else one.result.metric
-        rows.append(
-            f"| {use} | [{name}](zoo/{name}/README.md) | {score(one)} {metric} | "
-            f"{one.cost.params:,} | {giga(one.cost.macs)} |"
-        )
-    return "\n".join(rows)
+    known, rows = entries(folder), []
+    for name in filter(known.__contains__, PICKS):
+        if one := read_results(known[name]):
+            metric = one.result.metric + " of its teacher's tags" * bool(one.teaching)
+            rows.append([PICKS[name], _link(name), f"{score(one)} {metric}",
+                         f"{one.cost.params:,}", giga(one.cost.macs)])  # fmt: skip
+    return markdown_table(["for", "entry", "score", "parameters", "MACs (10 s)"], rows)
+
+
+def _link(entry: str) -> str:
+    return f"[{entry}](zoo/{entry}/README.md)"
 
 
 def with_generated(text: str, what: str, made: str) -> str:
-    """A document with what stands between `what`'s two markers made anew.
+    """A document with what stands between `what`'s two markers replaced.
 
     The markers are `<!-- WHAT: generated -->` and `<!-- end of WHAT -->`.
 
@@ -220,20 +207,16 @@ def with_generated(text: str, what: str, made: str) -> str:
     return f"{before}{start}\n{made}\n{end}{after}"
 
 
-def _dependence(members: dict[Path, Results]) -> str:
-    """`dependence` of entries of one protocol."""
-    return dependence(next(iter(members.values())).benchmark)
-
-
-def _by_protocol(folder: Path | None) -> dict[str, dict[Path, Results]]:
-    """Results of the entries that have some, best first, by benchmark and protocol."""
-    found: dict[tuple[str, str], list[tuple[Path, Results]]] = {}
+def _by_protocol(folder: Path | None) -> dict[str, list[tuple[Results, str]]]:
+    """Results and licences of the entries that have some, by benchmark and protocol, best first."""
+    found: dict[tuple[str, str], list[tuple[Results, str]]] = {}
     for path in entries(folder).values():
         if one := read_results(path):
-            found.setdefault((one.benchmark, one.protocol), []).append((path, one))
+            licence = read_config(path)["license"] or "not stated"
+            found.setdefault((one.benchmark, one.protocol), []).append((one, licence))
     groups = {}
     for (benchmark, protocol), members in sorted(found.items()):
         title = about(benchmark).title
-        members.sort(key=lambda member: -member[1].result.mean)
-        groups[protocol if protocol.startswith(title) else f"{title}: {protocol}"] = dict(members)
+        name = protocol if protocol.startswith(title) else f"{title}: {protocol}"
+        groups[name] = sorted(members, key=lambda member: -member[0].result.mean)
     return groups

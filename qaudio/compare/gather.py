@@ -217,12 +217,12 @@ def gather(sources: Iterable[str | Path]) -> Comparison:
                 faults += [(name, fault)] if fault else []
         except EntryError as error:
             faults.append((name, shown(str(error))))
-    members = _told_apart([(name, member) for name, member in found.values() if member])
+    members = _with_unique_names([(name, member) for name, member in found.values() if member])
     unscored = [name for name, member in found.values() if member is None]
     return Comparison(_grouped(members), unscored, faults)
 
 
-def _told_apart(found: list[tuple[str, Member]]) -> list[Member]:
+def _with_unique_names(found: list[tuple[str, Member]]) -> list[Member]:
     names = [member.name for _, member in found]
     return [
         replace(member, name=f"{member.name} ({source})")

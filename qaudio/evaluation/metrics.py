@@ -72,7 +72,7 @@ def average_precisions(predictions: Predictions) -> list[float | None]:
     return [None if np.isnan(x) else float(x) for x in average_precision.mean_known(by_fold, 0)]
 
 
-def confused_with(predictions: Predictions) -> list[tuple[int | None, float]]:
+def most_confused_class(predictions: Predictions) -> list[tuple[int | None, float]]:
     """For each class, the other one that its clips are most often taken for, and how often.
 
     Over all clips and runs; the lowest index of equals; (None, 0) where that never happens.

@@ -1,4 +1,4 @@
-"""How well each class is told: report.json of an entry, made from its predictions."""
+"""Scores of each class: report.json of an entry, made from its predictions."""
 
 from __future__ import annotations
 

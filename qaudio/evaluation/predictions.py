@@ -150,5 +150,5 @@ def _check_sizes(path: str | os.PathLike) -> None:
 
 
 def _half(logits: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is an error
         return np.asarray(logits, np.float32).astype(np.float16)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qaudio.cards.tables import difference_text, interval, points, score
+from qaudio.cards.tables import difference_text, giga, interval, markdown_table, points, score
 from qaudio.data.benchmarks.registry import about
 from qaudio.evaluation.bootstrap import paired_difference
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.result import Difference
 from qaudio.study.grid import Cell, Study
 
-HEAD = (
-    "| cell | score | 95 % interval | parameters | MACs (10 s) | difference in points (95 %) |\n"
-    "|---|---|---|---|---|---|"
-)
+HEAD = ["cell", "score", "95 % interval", "parameters", "MACs (10 s)",
+        "difference in points (95 %)"]  # fmt: skip
 LEGEND = (
     "Differences in points with their 95 % intervals; yes or no is said where an interval leaves "
     "0 out."
@@ -74,12 +72,13 @@ class Findings:
     def _answers(self) -> list[str]:
         """A table: a row for every question, a column for every benchmark."""
         titles = [about(benchmark).title for benchmark in self.study.benchmarks]
-        rows = [f"| | {' | '.join(titles)} |", f"|---{'|---' * len(titles)}|"]
+        rows = []
         for one in self.study.questions:
             found = [self.difference(one.cell, one.than, name) for name in self.study.benchmarks]
-            rows.append(f"| {one.ask} | {' | '.join(map(_answer, found))} |")
+            rows.append([one.ask, *map(_answer, found)])
         checks = [self._by_groups(name) for name in self.study.benchmarks]
-        return ["### Answers", LEGEND, "\n".join(rows), *filter(None, checks)]
+        table = markdown_table(["", *titles], rows)
+        return ["### Answers", LEGEND, table, *filter(None, checks)]
 
     def _by_groups(self, benchmark: str) -> str:
         """Which answers change where clips that have something in common are drawn together.
@@ -103,12 +102,12 @@ class Findings:
         return f"{facts.title}, its {groups} {facts.sharing} drawn in place of clips: {what}."
 
     def _table(self, title: str, names: list[str], benchmark: str) -> list[str]:
-        rows, undecided, targets = [HEAD], [], []
+        rows, undecided, targets = [], [], []
         for cell in (self.study.cells[name] for name in names):
             found = self.study.results(cell, benchmark, self.zoo)
             name = f"`{cell.name}`: {cell.what}"
             if found is None:
-                rows.append(f"| {name} | not run | | | | |")
+                rows.append([name, "not run", *[""] * 4])
                 continue
             result, cost, differences = found.result, found.cost, []
             for other in cell.against:
@@ -122,16 +121,11 @@ class Findings:
                     undecided.append(f"`{cell.name}` against `{other}`")
                 if other in cell.targets:
                     targets.append(_aim(cell, other, pair))
-            columns = [
-                name,
-                score(found, _seeds(result.runs)),
-                interval(result.interval95),
-                f"{cost.params:,}",
-                f"{cost.macs / 1e9:.3f} G",
-                "; ".join(differences),
-            ]
-            rows.append(f"| {' | '.join(columns)} |")
-        parts = [f"**{title}**", "\n".join(rows)]
+            rows.append([
+                name, score(found, _seeds(result.runs)), interval(result.interval95),
+                f"{cost.params:,}", giga(cost.macs), "; ".join(differences),
+            ])  # fmt: skip
+        parts = [f"**{title}**", markdown_table(HEAD, rows)]
         if undecided:
             parts.append(f"Undecided at 95 %: {', '.join(undecided)}.")
         if targets:

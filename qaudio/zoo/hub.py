@@ -20,7 +20,7 @@ from qaudio.errors import EntryError
 from qaudio.paths import locked, replace_folder
 from qaudio.text import one_line
 from qaudio.zoo.hub_cache import TIMEOUT, check_repo, listed_files, snapshot
-from qaudio.zoo.hub_errors import patiently, told
+from qaudio.zoo.hub_errors import one_line_errors, with_retries
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.schema import HUB_PREFIX
 from qaudio.zoo.store import NOT_OURS, read_config, read_results, refuse_other
@@ -71,8 +71,8 @@ def push(
     folder = locate(folder)
     _refuse_unpublishable(folder)
     verify(folder)
-    with told(repo_id, revision):
-        return patiently(lambda: _push(folder, repo_id, private, create_pr, revision))
+    with one_line_errors(repo_id, revision):
+        return with_retries(lambda: _push(folder, repo_id, private, create_pr, revision))
 
 
 def pull(

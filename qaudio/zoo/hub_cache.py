@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from qaudio.download import log
 from qaudio.errors import EntryError
-from qaudio.zoo.hub_errors import MAIN, passes, patiently, reason, told
+from qaudio.zoo.hub_errors import MAIN, is_transient, one_line_errors, reason, with_retries
 from qaudio.zoo.schema import HUB_PREFIX
 from qaudio.zoo.store import file_hash, read_json
 
@@ -50,7 +50,7 @@ def snapshot(
         found = hub.try_to_load_from_cache(repo, "config.json", cache_dir, wanted)
         return Path(found).parent.name if isinstance(found, str) else None
 
-    with told(repo, revision):
+    with one_line_errors(repo, revision):
         commit, known = wanted, cached_commit()
         if not COMMIT.fullmatch(wanted):
             commit, offline = _resolve(repo, wanted, known, offline)
@@ -63,7 +63,7 @@ def snapshot(
                 )
             )  # fmt: skip
 
-        config = patiently(lambda: fetch("config.json"))
+        config = with_retries(lambda: fetch("config.json"))
         folder = config.parent
         for name, sha256 in listed_files(config, source).items():
             if folds or not name.startswith("folds/"):
@@ -102,9 +102,9 @@ def _resolve(repo: str, wanted: str, known: str | None, offline: bool) -> tuple[
     if not offline:
         try:
             ask = lambda: api.model_info(repo, revision=wanted, timeout=TIMEOUT).sha  # noqa: E731
-            return (ask() if known else patiently(ask)) or wanted, False
+            return (ask() if known else with_retries(ask)) or wanted, False
         except Exception as error:
-            if not passes(error):
+            if not is_transient(error):
                 raise
             why = reason(error, repo, None)
     if known is None:
@@ -133,10 +133,10 @@ def listed_files(config: Path, source: str) -> dict[str, str]:
 def _fetch_whole(
     fetch: Callable[..., Path], name: str, sha256: str, repo: str, offline: bool
 ) -> None:
-    """Fetch a file; where the cache's copy is not what config.json states, fetch it anew."""
-    path = patiently(lambda: fetch(name))
+    """Fetch a file; where the cache's copy is not what config.json states, fetch it again."""
+    path = with_retries(lambda: fetch(name))
     if file_hash(path) != sha256 and not offline:
-        path = patiently(lambda: fetch(name, again=True))
+        path = with_retries(lambda: fetch(name, again=True))
     if file_hash(path) == sha256:
         return
     if name == "README.md":  # whoever owns a repository may edit its card in the browser

@@ -1,4 +1,4 @@
-"""What goes wrong with the Hub: tried again where it may pass, else told in one line."""
+"""Retry transient errors of the Hub; turn the others into one-line messages."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LONGEST_WAIT = 60.0  # where it does say
 T = TypeVar("T")
 
 
-def patiently(attempt: Callable[[], T]) -> T:
+def with_retries(attempt: Callable[[], T]) -> T:
     """Call until it works, with a pause after each failure that may pass; raises the last one."""
     for wait in WAITS:
         try:
             return attempt()
         except Exception as error:
-            if not passes(error) or _is_offline(error):
+            if not is_transient(error) or _is_offline(error):
                 raise
             pause = _retry_after(error)
             if pause is None:
@@ -55,7 +55,7 @@ def _is_offline(error: BaseException) -> bool:
     return isinstance(_cause(error), OfflineModeIsEnabled)
 
 
-def passes(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same call may work later: no connection, too many requests, a failing server."""
     from huggingface_hub.errors import HTTPError
 
@@ -120,19 +120,19 @@ def reason(error: BaseException, repo: str, revision: str | None) -> str:
         return f"{what}: unset it to reach the Hub"
     if isinstance(cause, errors.LocalEntryNotFoundError):
         return "the cache holds only a part of it: pull it once with a connection"
-    if passes(error):
+    if is_transient(error):
         return f"{what}: try again; what came so far is kept"
     return one_line(cause)
 
 
 @contextmanager
-def told(repo: str, revision: str | None) -> Iterator[None]:
+def one_line_errors(repo: str, revision: str | None) -> Iterator[None]:
     """Turn what huggingface_hub raises into one clear line without a token in it."""
     from huggingface_hub import get_token
     from huggingface_hub.utils import logging
 
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # its remarks run over several lines; ours tell the same
+    logging.set_verbosity_error()  # its remarks run over several lines; ours say the same
     try:
         yield
     except EntryError:

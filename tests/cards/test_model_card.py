@@ -14,7 +14,7 @@ from qaudio.cards.tables import facts, index, table, with_generated
 from qaudio.compress.measured import Latency
 from qaudio.data.benchmarks.registry import benchmarks
 from qaudio.errors import EntryError
-from qaudio.evaluation.metrics import confused_with, scores_by_class
+from qaudio.evaluation.metrics import most_confused_class, scores_by_class
 from qaudio.evaluation.predictions import Predictions
 from qaudio.records import parse
 from qaudio.zoo.resolve import locate
@@ -155,7 +155,7 @@ def test_intervals_say_what_clips_share(results, tmp_path, benchmark, shared):
 def test_unfinished_results_are_marked_everywhere(results):
     results.complete = False
     assert "Not complete" in render(CONFIG, results)
-    assert "runs so far" in table([results], "")
+    assert "runs so far" in table([(results, "mit")])
     assert "runs so far" in dict(facts(results))["accuracy"]
 
 
@@ -164,7 +164,7 @@ def test_latency_is_told_as_the_model_stands_and_optimized(results):
     assert "12.3 ms, of which front-end 2.0 ms (a chip; median of 15) |" in render(CONFIG, results)
     measured.optimized_milliseconds = 6.54
     assert "front-end 2.0 ms; 6.5 ms by `qaudio.optimize` (a chip" in render(CONFIG, results)
-    assert "| 12.3 ms, optimized 6.5 |" in table([results], "")
+    assert "| 12.3 ms, optimized 6.5 |" in table([(results, "mit")])
     assert dict(facts(results))["latency"] == "12.3 ms, optimized 6.5 (a chip)"
 
 
@@ -220,7 +220,7 @@ def test_each_class_has_its_score_and_what_it_is_taken_for(results):
 def test_scores_by_class_are_those_of_an_independent_count(results):
     found, predictions = made(), made().logits.argmax(-1)
     for c, (score, (other, share)) in enumerate(
-        zip(scores_by_class(found, "accuracy"), confused_with(found), strict=True)
+        zip(scores_by_class(found, "accuracy"), most_confused_class(found), strict=True)
     ):
         own = [int(g) for g, label in zip(predictions, found.label, strict=True) if label == c]
         assert score == pytest.approx(own.count(c) / len(own))

@@ -30,7 +30,7 @@ def test_every_result_is_complete_and_names_its_sources(name):
     config, results = read_config(locate(name)), read_results(locate(name))
     assert config["license"]
     assert config["eval_seconds"]
-    assert config["card_format"] == FORMAT  # so that `verify` makes the card anew
+    assert config["card_format"] == FORMAT  # so that `verify` checks every number of the card
     assert results.complete
     assert results.entry == name
     assert results.recipe.commit
