@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import io
 from pathlib import Path
 from typing import Any
 
+from qaudio.cards.pictures import shows, to_svg
 from qaudio.models.registry import is_quaternion
 from qaudio.zoo.store import entries, read_config, read_results
 
@@ -24,7 +23,7 @@ COLOURS = {"r": "#0b6e99", "i": "#b4540a", "j": "#3d7a3a", "k": "#7a3d78"}
 
 def follows(text: str, folder: Path | None = None) -> bool:
     """Whether a picture shows the entries' present results, whoever drew it."""
-    return html.escape(_described(_points(folder)), quote=False) in text
+    return shows(text, _described(_points(folder)))
 
 
 def draw(folder: Path | None = None) -> str:
@@ -33,7 +32,6 @@ def draw(folder: Path | None = None) -> str:
     Args:
         folder: of entries; None: those that are shipped.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
@@ -41,11 +39,7 @@ def draw(folder: Path | None = None) -> str:
     _share(left)
     points = _points(folder)
     _scatter(right, points)
-    file = io.StringIO()
-    metadata = {"Date": None, "Description": _described(points)}
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qaudio"}):
-        figure.savefig(file, format="svg", metadata=metadata)
-    return file.getvalue()
+    return to_svg(figure, _described(points))
 
 
 def _described(points: list[tuple[str, float, float, bool]]) -> str:

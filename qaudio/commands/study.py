@@ -110,10 +110,9 @@ def _write_documents(study: Study, zoo: Path) -> None:
 
     page, picture = study.recipes / "README.md", zoo / forest_plot.FILE
     text, findings = page.read_text(encoding="utf-8"), Findings(study, zoo)
-    made = {
-        page: with_generated(text, "study tables", findings.render()),
-        picture: forest_plot.draw(findings),
-    }
+    made = {page: with_generated(text, "study tables", findings.render())}
+    if not picture.is_file() or not forest_plot.follows(picture.read_text("utf-8"), findings):
+        made[picture] = forest_plot.draw(findings)
     for path, content in made.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != content:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
 
 from qaudio.cards import overview, tables
 from qaudio.commands.common import Commands, print_error, replacing, usage
@@ -50,17 +52,20 @@ def _verify(options: argparse.Namespace) -> int:
     if failed or not options.all or not (top / "pyproject.toml").is_file():
         return 1 if failed else 0
     findings = Findings(Study(top / "recipes" / "study.yaml"), zoo_folder())
-    picture = top / overview.FILE
-    drawn = picture.read_text(encoding="utf-8") if picture.is_file() else ""
-    for path, what, made in (
-        (picture, None, drawn if overview.follows(drawn) else overview.draw()),
-        (top / "MODEL_CARDS.md", None, tables.index()),
-        (top / "README.md", "zoo picks", tables.picks()),
-        (top / "recipes" / "README.md", "study tables", findings.render()),
-        (zoo_folder() / forest_plot.FILE, None, forest_plot.draw(findings)),
-    ):
+    generated: dict[Path, Callable[[str], str]] = {
+        top / overview.FILE: lambda old: old if overview.follows(old) else overview.draw(),
+        top / "MODEL_CARDS.md": lambda old: tables.index(),
+        top / "README.md": lambda old: tables.with_generated(old, "zoo picks", tables.picks()),
+        top / "recipes" / "README.md": lambda old: tables.with_generated(
+            old, "study tables", findings.render()
+        ),
+        zoo_folder() / forest_plot.FILE: lambda old: (
+            old if forest_plot.follows(old, findings) else forest_plot.draw(findings)
+        ),
+    }
+    for path, made_of in generated.items():
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        made = tables.with_generated(text, what, made) if what else made
+        made = made_of(text)
         if options.write and made != text:
             with replacing(path) as file:
                 file.write(made.encode())

@@ -8,7 +8,7 @@ from typing import Any
 
 from qaudio.compare.tables import WIDTH, short_si, shorten
 from qaudio.data.benchmarks.registry import about
-from qaudio.records import Number, Record, Share, Text, parse
+from qaudio.records import Count, Record, Share, Text, parse
 
 HEADING = "Published by others, not measured here"
 REMARK = (
@@ -30,8 +30,8 @@ class Peer(Record):
     benchmark: Text
     metric: Text
     score: list[Share] | None
-    params: Number | None
-    macs: Number | None
+    params: Count | None
+    macs: Count | None
     basis: Text
     note: Text | None
     source: Text

@@ -1,13 +1,8 @@
-import xml.etree.ElementTree as ET
-
-import numpy as np
 import pytest
 
 from qaudio.evaluation.result import Difference
 from qaudio.study import forest_plot
 from qaudio.study.grid import Cell
-
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 class Made:
@@ -42,66 +37,49 @@ def study():
     )
 
 
-def parsed(study):
-    root = ET.fromstring(forest_plot.draw(study))
-    texts = [
-        (text.text, float(text.get("x")), float(text.get("y"))) for text in root.iter(f"{SVG}text")
-    ]
-    return root, texts
-
-
-def ticks(texts, panel):
-    """Points and where they lie, of the upper scale of a panel."""
-    top = min(y for text, _, y in texts if text == "0")
-    found = [(int(text), x) for text, x, y in texts if y == top]
-    half = len(found) // 2
-    return found[:half] if panel == 0 else found[half:]
-
-
-def test_marks_lie_where_the_scale_says(study):
-    root, texts = parsed(study)
-    marks = list(root.iter(f"{SVG}g"))
-    assert len(marks) == 3
-    for mark, panel, (mean, low, high) in zip(
-        marks, (0, 1, 1), study.differences.values(), strict=True
-    ):
-        points, places = zip(*ticks(texts, panel), strict=True)
-        line, circle = mark.find(f"{SVG}line"), mark.find(f"{SVG}circle")
-        found = [float(line.get("x1")), float(circle.get("cx")), float(line.get("x2"))]
-        np.testing.assert_allclose(found, np.interp([low, mean, high], points, places), atol=0.1)
-        assert points[0] <= low and high <= points[-1]
-
-
-def test_a_mark_is_filled_where_the_interval_leaves_zero_out(study):
-    fills = [circle.get("fill") for circle in parsed(study)[0].iter(f"{SVG}circle")]
-    assert fills == [forest_plot.INK, "white", forest_plot.INK]
-
-
-def test_marks_stand_beside_their_names_and_what_was_not_run_is_left_out(study):
-    root, texts = parsed(study)
-    labels = {text: y for text, x, y in texts if x < forest_plot.LABELS - forest_plot.GAP}
-    assert list(labels) == ["First & last", "<small>", "Second", "<later>"]
-    assert sorted(labels.values()) == list(labels.values())
-    titles = [title.text for title in root.iter(f"{SVG}title")]
-    assert titles == [
-        "<small>: -4.0 (-6.0 to -2.0)", "<small>: +1.0 (-1.0 to +3.0)",
-        "<later>: +3.0 (+1.0 to +5.0)",
+def marks(ax):
+    """Row, difference, interval in points and whether it is filled, of each mark of a panel."""
+    lines = [line for line in ax.lines if line.get_color() == forest_plot.INK]
+    return [
+        (int(mark.get_ydata()[0]), mark.get_xdata()[0], *line.get_xdata(),
+         mark.get_markerfacecolor() == forest_plot.INK)
+        for line, mark in zip(lines[::2], lines[1::2], strict=True)
     ]  # fmt: skip
-    for circle, name in zip(
-        root.iter(f"{SVG}circle"), ("<small>", "<small>", "<later>"), strict=True
-    ):
-        assert abs(float(circle.get("cy")) - labels[name]) < forest_plot.LINE / 2
 
 
-@pytest.mark.parametrize("width", [0, 0.01, 3, 40, 100])
-def test_scales_have_few_ticks_and_hold_every_interval(width):
-    study = Made([("All", ["whole", "small"])], {("one", "small"): (0, -width, width)})
-    found = ticks(parsed(study)[1], 0)
-    assert 3 <= len(found) <= 12
-    assert found[0][0] <= -width and width <= found[-1][0]
+def test_figure_has_a_mark_for_each_difference_filled_where_zero_is_left_out(study):
+    one, two = forest_plot.figure(study).axes
+    assert marks(one) == [pytest.approx((1, -4, -6, -2, True))]
+    assert marks(two) == [
+        pytest.approx((1, 1, -1, 3, False)), pytest.approx((3, 3, 1, 5, True))
+    ]  # fmt: skip
+    for ax in (one, two):
+        low, high = ax.get_xlim()
+        assert all(low < start and end < high for _, _, start, end, _ in marks(ax))
+
+
+def test_figure_names_the_rows_and_leaves_out_what_was_not_run(study):
+    labels = forest_plot.figure(study).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == [
+        "First & last", "<small>", "Second", "<later>"
+    ]  # fmt: skip
+    assert [label.get_fontweight() for label in labels] == ["bold", "normal"] * 2
+
+
+def test_picture_follows_from_the_numbers_that_it_shows(study):
+    svg = forest_plot.draw(study)
+    assert "&lt;small&gt;, two: +1.0 (-1.0 to +3.0)" in svg
+    assert forest_plot.draw(study) == svg and forest_plot.follows(svg, study)
+    study.differences["two", "later"] = (3, 1, 6)
+    assert not forest_plot.follows(svg, study)
+
+
+@pytest.mark.parametrize("names", [["$", "$$"], ["a_b", "\\frac"]])
+def test_names_are_no_formulas(names):
+    study = Made([("$^$", ["whole", *names])], {("one", name): (0, -1, 1) for name in names})
+    assert forest_plot.follows(forest_plot.draw(study), study)
 
 
 def test_a_study_of_which_nothing_was_run_draws():
-    root, texts = parsed(Made([("All", ["whole", "small"])], {}))
-    assert not list(root.iter(f"{SVG}g"))
-    assert "All" not in [text for text, _, _ in texts]
+    study = Made([("All", ["whole", "small"])], {})
+    assert forest_plot.follows(forest_plot.draw(study), study)
