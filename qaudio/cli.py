@@ -32,7 +32,7 @@ COMMANDS = {
     "listen": "listen", "demo": "demo", "probe": "probe", "compare": "compare",
     "verify": "verify", "prune": "prune", "import": "import_", "export": "export", "push": "push",
     "pull": "pull", "finetune": "finetune", **dict.fromkeys(training.TRAINING, "training"),
-    "study": "study", "pack": "pack",
+    "study": "study", "pack": "pack", "doctor": "doctor",
 }  # fmt: skip
 # Packages that a command may find missing, and the extra that brings each.
 EXTRAS = {
