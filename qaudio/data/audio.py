@@ -63,6 +63,8 @@ def opened(path: str | os.PathLike) -> _Sound:
         raise AudioError(f"{name}: no such file")
     if os.path.isdir(path):
         raise AudioError(f"{name}: is a folder")
+    if not os.path.isfile(path):  # it may be read without end, or waited for
+        raise AudioError(f"{name}: is a device or pipe, not a file")
     if os.path.getsize(path) == 0:
         raise AudioError(f"{name}: the file is empty")
     with open(path, "rb") as file:

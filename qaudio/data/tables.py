@@ -6,6 +6,7 @@ import csv
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from qaudio.errors import DataError
 from qaudio.text import shown
 
 LARGEST = 1 << 28  # bytes of text: more is no table of clips
-MOST_CELLS = 10_000_000
+MOST_CELLS = 5_000_000
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -44,6 +45,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     ]
 
 
+@lru_cache(1 << 16)  # columns of classes hold little else than 0 and 1
 def normal(text: str) -> str:
     """Text without blanks around it, in Unicode's composed form."""
     return unicodedata.normalize("NFC", text).strip()

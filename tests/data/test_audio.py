@@ -85,6 +85,14 @@ def test_a_wav_cut_short_gives_the_samples_that_are_there(write_sound):
     assert np.array_equal(cut, whole[: len(cut)])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no such files")
+def test_what_could_be_read_without_end_is_no_sound(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path in ("/dev/zero", tmp_path / "pipe.wav"):
+        with pytest.raises(AudioError, match=rf"{path}: is a device or pipe, not a file"):
+            audio.read(path)
+
+
 def test_a_header_that_claims_two_gigabytes_allocates_none_of_it(write_sound):
     path = write_sound("liar.wav", seconds=0.1)
     content = bytearray(path.read_bytes())

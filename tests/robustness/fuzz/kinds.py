@@ -1,10 +1,12 @@
 """Every kind of input, by name."""
 
-from tests.robustness.fuzz import onnx_files, packs, tables
+from tests.robustness.fuzz import checkpoints, foreign, onnx_files, packs, tables
 from tests.robustness.fuzz.sandbox import Kind
 
 KINDS: dict[str, Kind] = {
+    "foreign": foreign.KIND,
     "onnx": onnx_files.KIND,
+    "checkpoints": checkpoints.KIND,
     "packs": packs.KIND,
     "tables": tables.KIND,
 }

@@ -140,7 +140,7 @@ def command(words: Sequence[str]) -> tuple[str | None, str | None]:
     controls = {c for c in out + err if not c.isprintable() and c not in "\n\t\r"}
     if controls:
         return None, f"{what}: showed {controls}"
-    if code == 0:
+    if code == 0 or (words[0] == "test" and ", recorded " in out):  # another score is no fault
         return None, None
     last = err.rstrip("\n").rpartition("\n")[2]
     if code not in (1, 2) or not last.startswith("qaudio"):

@@ -5,29 +5,35 @@ import time
 
 import pytest
 
-from tests.robustness.fuzz import audio, entries, isolated
+from tests.robustness.fuzz import isolated
+from tests.robustness.fuzz.__main__ import RUN
 from tests.robustness.fuzz.isolated import Outcome, in_child
+from tests.robustness.fuzz.kinds import KINDS
 
 FLOOD = 100 << 20
-RUNS = {"audio": audio.run, "entries": entries.run}
+MANY = {"audio": 3000, "entries": 2000, "foreign": 1000} | dict.fromkeys(
+    ("tables", "onnx", "packs", "checkpoints"), 500
+)
 
 
 def faults_of(outcomes):
     return [f"case {case}: {one.ended}: {one.detail}" for case, one in outcomes if one.fault]
 
 
-@pytest.mark.parametrize(("what", "count"), [("audio", 100), ("entries", 20)])
+@pytest.mark.parametrize(
+    ("what", "count"), [("audio", 100), ("entries", 20), *((name, 8) for name in sorted(KINDS))]
+)
 def test_a_few_files_that_lie(what, count):
-    outcomes = list(RUNS[what](0, range(count)))
+    outcomes = list(RUN[what](0, range(count)))
     assert [case for case, _ in outcomes] == list(range(count))
     assert not faults_of(outcomes)
-    assert len({one.ended for _, one in outcomes}) > 5
+    assert len({one.ended for _, one in outcomes}) > min(5, count // 3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "count"), [("audio", 2000), ("entries", 1000)])
-def test_many_files_that_lie(what, count):
-    assert not faults_of(RUNS[what](1, range(count)))
+@pytest.mark.parametrize("what", sorted(RUN))
+def test_many_files_that_lie(what):
+    assert not faults_of(RUN[what](1, range(MANY[what])))
 
 
 def misbehave(cases, begin):
