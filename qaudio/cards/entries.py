@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from qaudio.zoo.store import (
     file_of,
     read_config,
     read_results,
+    read_text,
     refuse_other,
     to_json,
 )
@@ -115,12 +117,15 @@ def push(
     private: bool = False,
     create_pr: bool = False,
     revision: str | None = None,
+    license: str | None = None,
+    publish_names: bool = False,
+    incomplete: bool = False,
 ) -> hub.Pushed:
     """Publish an entry as a repository on the Hub, in one commit.
 
     Nothing is sent of an entry that does not verify. What the repository holds already is not sent
     again, so a push can be repeated until it went through; files of an earlier entry that this one
-    lacks are removed, other files in the repository stay.
+    lacks are removed, other files in the repository stay. The folder stays as it is.
 
     Args:
         folder: entry name or folder.
@@ -128,14 +133,75 @@ def push(
         private: make the repository a private one.
         create_pr: open a pull request; the repository's main branch stays as it is.
         revision: branch to commit to, made where it does not exist; default: main.
+        license: of the weights, Hub identifier, in place of the entry's.
+        publish_names: keep the file names of your own recordings in the published predictions;
+            else hashes stand there, the same for the same names.
+        incomplete: publish an entry that lacks folds.
 
     Raises:
-        EntryError: when the entry does not verify, or has no licence, results, recipe or card; when
-            the Hub refuses or cannot be reached. Says what to do.
+        EntryError: when the entry does not verify, or has no licence, results, recipe or card, or
+            lacks folds; when its texts hold folders of this machine; when the Hub refuses or cannot
+            be reached. Says what to do.
     """
-    return hub.push(
-        folder, repo_id, private=private, create_pr=create_pr, revision=revision, verify=verify
-    )
+    hub.check_repo(repo_id)
+    folder = locate(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        ready = publishable(folder, Path(scratch) / folder.name, license, publish_names, incomplete)
+        return hub.push(
+            ready, repo_id, private=private, create_pr=create_pr, revision=revision, verify=verify
+        )
+
+
+def publishable(
+    folder: Path, copy: Path, license: str | None, publish_names: bool, incomplete: bool
+) -> Path:
+    """An entry as it may be published: itself, or the copy that is made of it.
+
+    Raises:
+        EntryError: for an entry that `push` refuses.
+    """
+    config, results = read_config(folder), read_results(folder)
+    if results is None:
+        return folder  # which is refused for it
+    if not results.complete and not incomplete:
+        raise EntryError(
+            f"{entry_name(folder)}: lacks folds, {len(results.result.runs)} runs are there: "
+            "`qaudio crossval` adds the others, --incomplete publishes it as it is"
+        )
+    refuse_folders(folder, list(config["files"]))
+    hides = results.is_custom_dataset and not publish_names
+    if not hides and license in (None, config["license"]):
+        return folder
+    verify(folder)  # what is made of it is another
+    for name in ["config.json", *config["files"]]:
+        if (folder / name).is_file():  # folds may be left out
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file_of(folder, name), copy / name)
+    files = ["predictions.npz", *(one.predictions for one in results.baselines)] if hides else []
+    found = {name: Predictions.load(file_of(folder, name)) for name in files}
+    hidden = {name: one.without_names() for name, one in found.items()}
+    predictions = hidden.get("predictions.npz") or check_results(folder, config, results)
+    _rewrite(copy, config | {"license": license or config["license"]}, results, predictions, hidden)
+    return copy
+
+
+# A path of several folders from the root of a disk, or from somebody's home.
+FOLDERS = re.compile(r"(?<![\w.:/<@)~*-])(?:~?(?:/[\w.+@~ -]+){2,}|[A-Za-z]:\\{1,2}[\w.]+)")
+TEXTS = (".yaml", ".json", ".md")
+
+
+def refuse_folders(folder: Path, names: list[str]) -> None:
+    """Raise EntryError where an entry's texts name folders of the machine that made it."""
+    for name in names:
+        if not name.endswith(TEXTS) or not (folder / name).is_file():
+            continue
+        text = read_text(folder, name)
+        found = FOLDERS.search(text)
+        if found:
+            raise EntryError(
+                f"{entry_name(folder)}: {name} names a folder of your machine, {found[0]!r}, and "
+                "would publish it: train with a relative path, or an entry's name"
+            )
 
 
 def renew_card(source: str | Path) -> bool:

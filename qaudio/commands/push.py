@@ -19,6 +19,12 @@ def register(command: Commands) -> None:
     sub.add_argument("--private", action="store_true", help="make it a private one")
     sub.add_argument("--create-pr", action="store_true", help="open a pull request")
     sub.add_argument("--revision", help="branch; made where it does not exist (main)")
+    sub.add_argument("--license", help="of the weights, such as cc-by-4.0 (the entry's)")
+    sub.add_argument(
+        "--publish-names", action="store_true",
+        help="publish the file names of your own recordings, in place of hashes",
+    )  # fmt: skip
+    sub.add_argument("--incomplete", action="store_true", help="publish an entry that lacks folds")
 
 
 def _push(options: argparse.Namespace) -> int:
@@ -34,6 +40,9 @@ def _push(options: argparse.Namespace) -> int:
         private=options.private,
         create_pr=options.create_pr,
         revision=options.revision,
+        license=options.license,
+        publish_names=options.publish_names,
+        incomplete=options.incomplete,
     )
     print(pushed)
     return 0

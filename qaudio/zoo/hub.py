@@ -118,7 +118,7 @@ def _refuse_unpublishable(folder: Path) -> None:
     lacking = [name for name in ("results.json", "predictions.npz", "recipe.yaml", "README.md")
                if name not in config["files"]]  # fmt: skip
     if not config["license"]:
-        lacking.insert(0, "a licence (writer.license, or save(license=…))")
+        lacking.insert(0, "a licence (push --license, writer.license, or save(license=…))")
     if lacking:
         raise EntryError(f"{folder.name}: is not fit to publish: it lacks {', '.join(lacking)}")
 

@@ -16,9 +16,10 @@ import torch
 
 import qaudio
 from qaudio import cli
+from qaudio.cards.entries import refuse_folders
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
-from qaudio.zoo.store import read_config
+from qaudio.zoo.store import entries, read_config
 from tests.support.entries import results_of, tiny
 from tests.support.hub import ENDPOINT, TOKEN, Fault, hub_on_loopback
 
@@ -90,6 +91,65 @@ def test_a_changed_entry_is_a_new_revision_and_the_old_one_still_loads(hub, entr
     assert torch.equal(logits(qaudio.load(ADDRESS, revision=commit)), logits(tiny()))
     _, files = hub.repos[REPO].files("main")
     assert "folds/2.safetensors" not in files  # the new entry has none
+
+
+def custom(folder: Path, **changes) -> Path:
+    """An entry of somebody's own recordings."""
+    rng, label = np.random.default_rng(0), np.arange(30) % 3
+    scores = rng.standard_normal((30, 3)) + 2 * np.eye(3)[label]
+    names = [f"{'zyx'[n % 3]}/Anna Client {n:02}.wav" for n in range(30)]
+    predictions = Predictions.of_run(1, 0, names, label, scores)
+    results = results_of(predictions) | {"protocol": "made: 5 folds, seed 0"}
+    return make(folder, predictions=predictions, results=results | changes, folds=None)
+
+
+def test_names_of_ones_own_recordings_are_published_only_when_asked_for(hub, tmp_path):
+    entry = custom(tmp_path / "qcnn6_006.made")
+    before = {path: path.read_bytes() for path in entry.rglob("*") if path.is_file()}
+    there = qaudio.pull(qaudio.push(entry, REPO).source, tmp_path / "pulled")
+    assert not qaudio.push(entry, REPO).changed
+    assert {path: path.read_bytes() for path in entry.rglob("*") if path.is_file()} == before
+    qaudio.verify(there)
+    own, hidden = (Predictions.load(one / "predictions.npz") for one in (entry, there))
+    assert np.array_equal(own.logits, hidden.logits)
+    assert not any("Anna" in clip for clip in hidden.clip.tolist())
+    assert len(set(hidden.clip.tolist())) == 30
+    assert (there / "results.json").read_bytes() == (entry / "results.json").read_bytes()
+    qaudio.push(entry, REPO, publish_names=True)
+    told = qaudio.pull(ADDRESS, tmp_path / "told")
+    assert Predictions.load(told / "predictions.npz").clip.tolist() == own.clip.tolist()
+
+
+def test_an_entry_that_lacks_folds_is_pushed_only_when_asked_for(hub, tmp_path):
+    entry = custom(tmp_path / "qcnn6_006.made", complete=False)
+    with pytest.raises(EntryError, match=r"lacks folds, 1 runs are there: .*--incomplete"):
+        qaudio.push(entry, REPO)
+    assert REPO not in hub.repos
+    assert qaudio.push(entry, REPO, incomplete=True).changed
+
+
+@pytest.mark.parametrize("place", ["/home/anna/CLIENT/x", "~/secret/x", "C:\\Users\\anna\\x"])
+def test_folders_of_ones_machine_are_not_published(hub, tmp_path, place):
+    entry = make(tmp_path / "qcnn6_006.made", recipe=f"model:\n  source: {place}\n")
+    with pytest.raises(EntryError, match=r"recipe.yaml names a folder of your machine"):
+        qaudio.push(entry, REPO)
+    assert REPO not in hub.repos
+
+
+def test_shipped_entries_name_no_folder_of_a_machine():
+    for folder in entries().values():
+        refuse_folders(folder, list(read_config(folder)["files"]))
+
+
+def test_a_licence_may_be_given_with_the_push(hub, tmp_path, capsys):
+    entry = make(tmp_path / "qcnn6_006.made", license=None)
+    assert cli.main(["push", str(entry), REPO]) == 1
+    assert "it lacks a licence (push --license" in capsys.readouterr().err
+    assert cli.main(["push", str(entry), REPO, "--license", "cc0-1.0"]) == 0
+    there = qaudio.pull(ADDRESS, tmp_path / "pulled")
+    assert read_config(there)["license"] == "cc0-1.0"
+    assert "license: cc0-1.0" in (there / "README.md").read_text()
+    qaudio.verify(there)
 
 
 def test_pushing_twice_makes_no_empty_commit(hub, entry):
