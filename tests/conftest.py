@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import soundfile
 import torch
 
 import qaudio
+from qaudio import cli
 from tests.support.esc50 import SETTINGS, make_esc50
 from tests.support.hub import ENDPOINT, TOKEN, hub_on_loopback
 
@@ -57,6 +59,22 @@ def cache_of_the_session(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QAUDIO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def run(capsys):
+    """Call the command in this process; gives code, out, err."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse's way out
+            code = stop.code
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    return call
 
 
 @pytest.fixture

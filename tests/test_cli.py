@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,22 +24,6 @@ COMMANDS = next(
     for action in cli._parser()._actions
     if isinstance(action, argparse._SubParsersAction)
 )
-
-
-@pytest.fixture
-def run(capsys):
-    """Call the command in this process; gives code, out, err."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        try:
-            code = cli.main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse's way out
-            code = stop.code
-        out, err = capsys.readouterr()
-        return SimpleNamespace(code=code, out=out, err=err)
-
-    return call
 
 
 @pytest.fixture

@@ -1,16 +1,14 @@
-"""The command in this process, and in one that is killed."""
+"""The command in a process that is killed, and what it reads."""
 
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import qaudio
-from qaudio import cli
 
 KILLED = """
 import os, signal, sys
@@ -26,22 +24,6 @@ def add(self, path, record):
 Journal.add = add
 main(sys.argv[2:])
 """
-
-
-@pytest.fixture
-def run(capsys):
-    """Call the command in this process; gives code, out, err."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        try:
-            code = cli.main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse's way out
-            code = stop.code
-        out, err = capsys.readouterr()
-        return SimpleNamespace(code=code, out=out, err=err)
-
-    return call
 
 
 @pytest.fixture
