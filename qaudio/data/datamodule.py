@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from qaudio.data.archive import Archive, install
 from qaudio.data.audio import AudioCache
 from qaudio.data.augment import WaveformAugment, global_seed
 from qaudio.data.clip import Clip
-from qaudio.data.dataset import ClipDataset, EpochSampler, Item, ResumableLoader, collate, cut
-from qaudio.data.headers import SoundWarning
+from qaudio.data.dataset import (
+    ClipDataset,
+    EpochSampler,
+    Item,
+    ResumableLoader,
+    class_weights,
+    collate,
+    cut,
+    items_by_class,
+)
 from qaudio.data.shards import FACTS, PackedClips
 from qaudio.data.split import TRAINING, VALIDATION, Split
-from qaudio.errors import AudioError, DataError, InputError
+from qaudio.data.usable import UsableClips, decoded, first_of, unpacked, warn, warn_of_gaps
+from qaudio.errors import DataError, InputError
 from qaudio.paths import expanded
-from qaudio.resampling import resampled_length
 
-ROOM_AFTER = 200  # clips, what all of them need is compared with the room on the disk
-SAMPLED, SAMPLE_EVERY = 2000, 1000  # clips, and samples of each, that tell recordings apart
 LONGEST_CROP = 3600  # seconds: every clip may be padded to it
 MOST_OVERLAP = 100  # segments that one sample may be part of
-NAMED = 10  # at most so many of the clips that cannot be used are named
 
 
 class AudioDataModule(LightningDataModule):
@@ -114,26 +109,22 @@ class AudioDataModule(LightningDataModule):
         download: bool = False,
     ):
         super().__init__()
-        if holdout not in ("test", "validation"):
-            raise InputError(f"holdout must be 'test' or 'validation', not {holdout!r}")
-        if crop not in ("start", "center"):
-            raise InputError(f"crop must be 'start' or 'center', not {crop!r}")
-        if seconds is not None and not 0 < seconds <= LONGEST_CROP:
-            raise InputError(
-                f"seconds must be above 0 and at most {LONGEST_CROP}, or None for whole clips, "
-                f"not {seconds}"
-            )
-        if segment_hop is not None and (
-            seconds is None or not seconds / MOST_OVERLAP <= segment_hop <= seconds
-        ):
-            raise InputError(
-                f"segment_hop must be at most seconds ({seconds}) and at least 1/{MOST_OVERLAP} of "
-                f"them, not {segment_hop}"
-            )
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, not {batch_size}")
-        if seed is not None and seed < 0:
-            raise InputError(f"seed must be at least 0, not {seed}")
+        for wrong, said in (
+            (holdout not in ("test", "validation"),
+             f"holdout must be 'test' or 'validation', not {holdout!r}"),
+            (crop not in ("start", "center"), f"crop must be 'start' or 'center', not {crop!r}"),
+            (seconds is not None and not 0 < seconds <= LONGEST_CROP,
+             f"seconds must be above 0 and at most {LONGEST_CROP}, or None for whole clips, not "
+             f"{seconds}"),
+            (segment_hop is not None
+             and (seconds is None or not seconds / MOST_OVERLAP <= segment_hop <= seconds),
+             f"segment_hop must be at most seconds ({seconds}) and at least 1/{MOST_OVERLAP} of "
+             f"them, not {segment_hop}"),
+            (batch_size < 1, f"batch_size must be at least 1, not {batch_size}"),
+            (seed is not None and seed < 0, f"seed must be at least 0, not {seed}"),
+        ):  # fmt: skip
+            if wrong:
+                raise InputError(said)
         if download and self.archive is None:
             raise DataError(
                 f"{type(self).__name__} is not downloaded: {self.not_hosted}. Expected under "
@@ -150,8 +141,8 @@ class AudioDataModule(LightningDataModule):
         self.labels: list[str] = []
         self.left_out: list[str] = []
         self._clips: list[Clip] = []
-        self._lengths: dict[str, int] = {}  # samples of each clip,
-        self._lengths_rate: int | None = None  # at so many Hz
+        self._lengths: dict[str, int] = {}  # samples of each clip
+        self._usable: UsableClips
         self._training: ResumableLoader | None = None
         self._left: dict[str, Any] = {}
         self._digest = ""
@@ -196,15 +187,21 @@ class AudioDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read the index and open every clip; unreadable ones are named once and left out."""
         rate = self._rate()
-        if self._clips and self._lengths_rate == rate:
+        if self._clips and self._usable.rate == rate:
             return
         name = self.split.benchmark  # refuses a fold that does not exist before decoding
-        self._clips, self.left_out, self._lengths, self._lengths_rate = [], [], {}, rate
-        self._digest = ""
-        usable = self._cached(rate) if self.packed is None else self._unpacked(self.packed, rate)
+        self._clips, self.left_out, self._digest = [], [], ""
+        if self.packed is None:
+            clips, self.labels = self.read_clips()
+            self._usable = decoded(name, clips, self.cache, rate)
+        else:
+            asked = {fact: getattr(self, fact) for fact in FACTS}
+            self._usable = unpacked(self.packed, asked, rate)
+            self.labels = self.packed.facts["labels"]
+        self.left_out += self._usable.left_out
         if self.left_out:
             warn(f"{len(self.left_out)} clips left out: {first_of(self.left_out)}")
-        self._clips = usable
+        self._clips, self._lengths = self._usable.clips, self._usable.lengths
         self._keep_used()
         for role in ("training", "scored"):
             if not self._select(role):
@@ -212,70 +209,11 @@ class AudioDataModule(LightningDataModule):
                 raise DataError(
                     f"{name}: no usable {role} clips under {self.root}; expected {self.layout}"
                 )
-        if not self.published:
-            self._warn_of_gaps()
+        for role in ("training", "scored") if not self.published else ():
+            warn_of_gaps(self.fold, role, self._select(role), self.labels)
 
     def _keep_used(self) -> None:
         """Where classes are those of the clips: drop those that have none left."""
-
-    def _warn_of_gaps(self) -> None:
-        """Name the classes that this split leaves without clips to train on, or to score."""
-        for role, what in (("training", "is never trained"), ("scored", "is not scored")):
-            present = {index for clip in self._select(role) for index in clip.classes}
-            absent = [label for n, label in enumerate(self.labels) if n not in present]
-            if absent:
-                warn(f"fold {self.fold} leaves no {role} clip of: {first_of(absent)}; it {what}")
-
-    def _unpacked(self, packed: PackedClips, target: int) -> list[Clip]:
-        """The clips that were packed; raises DataError for those of another split."""
-        for fact in FACTS:
-            if packed.facts[fact] != getattr(self, fact):
-                raise DataError(
-                    f"{packed.address}: {fact} is {packed.facts[fact]!r}, asked for is "
-                    f"{getattr(self, fact)!r}: pack it with the same settings"
-                )
-        self.labels, self.left_out = packed.facts["labels"], list(packed.facts["left_out"])
-        clips = []
-        for clip, frames, rate in packed.clips():
-            self._lengths[clip.id] = resampled_length(frames, rate, target)
-            clips.append(clip)
-        return clips
-
-    def _cached(self, rate: int) -> list[Clip]:
-        """The clips that can be decoded, all of them decoded once."""
-        name = self.split.benchmark
-        clips, self.labels = self.read_clips()
-        usable = []
-        with counted_warnings() as parts:
-            for n, clip in enumerate(
-                tqdm(clips, f"decoding {name}", unit="clip", delay=2, leave=False, disable=None)
-            ):
-                if n == ROOM_AFTER:
-                    self._check_room(clips, rate)
-                try:
-                    self._lengths[clip.id] = len(self.cache.get(clip.path, rate))
-                    usable.append(clip)
-                except AudioError as error:
-                    self.left_out.append(str(error))
-        if parts:
-            warn(f"of {len(parts)} clips not all is heard: {first_of(parts)}")
-        return usable
-
-    def _check_room(self, clips: list[Clip], rate: int) -> None:
-        """Raise DataError where the disk has no room for what is still to be decoded."""
-        sample = clips[:: max(1, len(clips) // ROOM_AFTER)]
-        missing = sum(not self.cache.has(clip.path, rate) for clip in sample) / len(sample)
-        mean = 4 * sum(self._lengths.values()) / max(1, len(self._lengths))  # bytes
-        needed = mean * missing * len(clips)
-        there = missing and self.cache.folder.is_dir()
-        free = shutil.disk_usage(self.cache.folder).free if there else math.inf
-        if needed > free:
-            raise DataError(
-                f"{self.benchmark}: decoded, {len(clips)} clips need about {needed / 1e9:.3g} GB "
-                f"more in {self.cache.folder}, where {free / 1e9:.3g} GB are free: give "
-                "--data.cache_dir on a larger disk, or pack them (`qaudio pack`) and give "
-                "--data.packed"
-            )
 
     def _rate(self) -> int:
         """Hz of the clips; raises DataError where the model in training hears another rate."""
@@ -334,15 +272,7 @@ class AudioDataModule(LightningDataModule):
                 "balanced draws every class equally often already: switch either it or the class "
                 "weights off (--data.balanced false, --model.class_weights false)"
             )
-        items = self._items("training")
-        counts = np.bincount([clip.classes[0] for clip, _ in items], minlength=len(self.labels))
-        if not counts.all():
-            empty = self.labels[int(np.argmin(counts))]
-            raise DataError(
-                f"{self.benchmark}: class {empty!r} has no training clips to weight: give it more "
-                "clips than one, or switch weights off (--model.class_weights false)"
-            )
-        return torch.from_numpy(len(items) / (len(counts) * counts)).float()
+        return class_weights(self._items("training"), self.labels, self.benchmark)
 
     @property
     def pads(self) -> bool:
@@ -373,13 +303,6 @@ class AudioDataModule(LightningDataModule):
         """
         batches = islice(self._loader("training"), count)  # beside the loader that trains
         return [(batch["waveform"], batch["label"]) for batch in batches]
-
-    def _items_by_class(self, items: list[Item]) -> list[np.ndarray]:
-        members: list[list[int]] = [[] for _ in (*self.labels, "none")]
-        for n, (clip, _) in enumerate(items):
-            for index in clip.classes or (-1,):
-                members[index].append(n)
-        return [np.array(own, int) for own in members]
 
     def _loader(self, role: str, even: bool = True, whole: bool = False) -> ResumableLoader:
         train, trainer = role == "training" and not whole, self.trainer
@@ -416,7 +339,7 @@ class AudioDataModule(LightningDataModule):
 
     def make_sampler(self, items: list[Item], seed: int, train: bool, **share: Any) -> EpochSampler:
         """The order of a loader; `share` is that of a process, as `EpochSampler` takes it."""
-        classes = self._items_by_class(items) if train and self.balanced else None
+        classes = items_by_class(items, len(self.labels)) if train and self.balanced else None
         return EpochSampler(len(items), seed, train, classes, **share)
 
     def train_dataloader(self) -> DataLoader:
@@ -436,14 +359,10 @@ class AudioDataModule(LightningDataModule):
         return {"split": asdict(self.split), "sounds": self._sounds(), **epoch}
 
     def _sounds(self) -> str:
-        """A digest of the recordings: their lengths, and a little of what is in them."""
-        if not self._digest:
-            digest, some = hashlib.sha256(), self._clips[:: max(1, len(self._clips) // SAMPLED)]
-            lengths = sorted(self._lengths.items())
-            digest.update(json.dumps([self._lengths_rate, lengths]).encode())
-            for clip in some if self.packed is None else []:  # a packed set does not change
-                digest.update(self.cache.get(clip.path, self._rate())[::SAMPLE_EVERY].tobytes())
-            self._digest = digest.hexdigest()
+        """A digest of the recordings; of a packed set, which does not change, of its lengths."""
+        self._digest = self._digest or self._usable.digest(
+            self.cache if self.packed is None else None
+        )
         return self._digest
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -498,29 +417,3 @@ class AudioDataModule(LightningDataModule):
         """Raise DataError under holdout="test", which has no validation fold."""
         if self.holdout == "test":
             raise DataError("holdout='test' has no validation fold: give --data.holdout validation")
-
-
-@contextmanager
-def counted_warnings() -> Iterator[list[str]]:
-    """Keep the `SoundWarning`s of a block, to be told together; others go their way."""
-    parts: list[str] = []
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", SoundWarning)
-        yield parts
-    for one in said:
-        if issubclass(one.category, SoundWarning):
-            parts.append(str(one.message))
-        else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-
-
-@rank_zero_only
-def warn(message: str) -> None:
-    """Warn once, not in each of several processes."""
-    warnings.warn(message, stacklevel=3)
-
-
-def first_of(lines: list[str]) -> str:
-    """The first few of many, and how many more there are."""
-    more = len(lines) - NAMED
-    return "; ".join(lines[:NAMED] + ([f"and {more} more"] if more > 0 else []))

@@ -14,6 +14,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from qaudio.data.augment import WaveformAugment, fit_length, item_seed
 from qaudio.data.clip import Clip
+from qaudio.errors import DataError
 
 if TYPE_CHECKING:
     from qaudio.data.audio import AudioCache
@@ -206,3 +207,24 @@ def cut(length: int, size: int, hop: int) -> tuple[slice, ...]:
     if 2 * (length - size - starts[-1]) >= hop:
         starts.append(length - size)
     return tuple(slice(start, start + size) for start in starts)
+
+
+def items_by_class(items: list[Item], classes: int) -> list[np.ndarray]:
+    """Indices of the items of each class, and at the end of those of none."""
+    members: list[list[int]] = [[] for _ in range(classes + 1)]
+    for n, (clip, _) in enumerate(items):
+        for index in clip.classes or (-1,):
+            members[index].append(n)
+    return [np.array(own, int) for own in members]
+
+
+def class_weights(items: list[Item], labels: list[str], benchmark: str) -> Tensor:
+    """Weights of the classes for the loss, as `AudioDataModule.class_weights` gives them."""
+    counts = np.bincount([clip.classes[0] for clip, _ in items], minlength=len(labels))
+    if not counts.all():
+        empty = labels[int(np.argmin(counts))]
+        raise DataError(
+            f"{benchmark}: class {empty!r} has no training clips to weight: give it more clips "
+            "than one, or switch weights off (--model.class_weights false)"
+        )
+    return torch.from_numpy(len(items) / (len(counts) * counts)).float()

@@ -14,11 +14,12 @@ from typing import Any
 from qaudio.data.audio import CONVERT, SOUNDS, UNREAD, display_name, sound_files
 from qaudio.data.benchmarks.registry import benchmarks, register_benchmark
 from qaudio.data.clip import Clip
-from qaudio.data.datamodule import NAMED, AudioDataModule, first_of, warn
+from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.shards import FACTS
 from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.data.splits import grouped_folds
 from qaudio.data.tables import look_alike, normal, read_rows
+from qaudio.data.usable import NAMED, first_of, warn
 from qaudio.errors import DataError, InputError
 from qaudio.paths import expanded
 from qaudio.text import UNSHOWN, shown

@@ -445,7 +445,7 @@ def test_of_two_folds_none_is_left_beside_a_validation_fold(tree):
 
 
 def test_a_disk_without_room_for_what_is_decoded_is_told_at_once(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr("qaudio.data.datamodule.ROOM_AFTER", 4)
+    monkeypatch.setattr("qaudio.data.usable.ROOM_AFTER", 4)
     rooms = []
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=rooms[-1]))
     settings = {"cache_dir": str(tmp_path / "cache")}
