@@ -45,7 +45,7 @@ def save(
     predictions: Predictions | None = None,
     recipe: str | None = None,
     license: str | None = None,
-    folds: dict[str, dict[str, torch.Tensor]] | None = None,
+    folds: Mapping[str, dict[str, torch.Tensor] | Path] | None = None,
     extra: Mapping[str, str | Predictions] | None = None,
     weights: bool = True,
 ) -> Path:
@@ -59,7 +59,7 @@ def save(
         predictions: what the results were computed from.
         recipe: text of recipe.yaml.
         license: Hub identifier, such as "cc-by-4.0".
-        folds: state dicts to keep beside the model's, by file name.
+        folds: state dicts to keep beside the model's, or files of them to copy, by file name.
         extra: texts and further predictions to store beside them, by file name.
         weights: False leaves out weights, probe and card: results alone, for cells of a study.
 

@@ -36,7 +36,14 @@ from qaudio.zoo.hub_cache import check_repo
 from qaudio.zoo.io import load_weights
 from qaudio.zoo.resolve import find_local
 from qaudio.zoo.schema import SCHEMA_VERSION, HubBenchmark, Results, check_config
-from qaudio.zoo.store import read_config, read_results, read_text, refuse_other, to_json
+from qaudio.zoo.store import (
+    check_hash,
+    read_config,
+    read_results,
+    read_text,
+    refuse_other,
+    to_json,
+)
 
 
 class EntryWriter:
@@ -183,7 +190,8 @@ class EntryWriter:
 
     def _record(self, run: ScoredRun, recipe: Recipe) -> Results:
         card, predictions = (run.split.fold, run.seed), run.predictions
-        net, earlier, kept = run.net, None, {}
+        net, earlier = run.net, None
+        kept: dict[str, dict[str, torch.Tensor] | Path] = {}
         if self.done(recipe):
             self.check_split(run.split)
             self.check_widths(run.net.widths)
@@ -263,16 +271,18 @@ class EntryWriter:
         """The entry's network; one of its shape where no weights are kept."""
         return load_weights(self.path) if self.weights else from_config(read_config(self.path))
 
-    def _kept(self) -> dict[str, dict[str, torch.Tensor]]:
-        names = [name for name in read_config(self.path)["files"] if name.startswith("folds/")]
-        return {name: load_weights(self.path, name).state_dict() for name in names}
+    def _kept(self) -> dict[str, dict[str, torch.Tensor] | Path]:
+        """Files of the folds' weights."""
+        config = read_config(self.path)
+        names = [name for name in config["files"] if name.startswith("folds/")]
+        return {name: check_hash(self.path, config, name) for name in names}
 
     def _save(
         self,
         net: AudioModel,
         results: Results,
         predictions: Predictions,
-        folds: dict[str, dict[str, torch.Tensor]],
+        folds: dict[str, dict[str, torch.Tensor] | Path],
         recipe: str,
         more: dict[str, Predictions],
     ) -> None:

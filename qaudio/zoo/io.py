@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def write_entry(
     folder: str | Path,
     *,
     license: str | None = None,
-    folds: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+    folds: Mapping[str, Mapping[str, torch.Tensor] | Path] | None = None,
     extra: Mapping[str, str | Predictions] | None = None,
     weights: bool = True,
     write_card: Callable[[Path, dict[str, Any]], object] | None = None,
@@ -105,7 +106,8 @@ def write_entry(
     check_model(model, changed=True)
     try:
         for state in (model.state_dict(), *(folds or {}).values()) if weights else ():
-            check_weights(state)
+            if not isinstance(state, Path):
+                check_weights(state)
     except ValueError as error:
         raise EntryError(f"{folder}: not saved: {error}") from None
 
@@ -113,6 +115,9 @@ def write_entry(
         states = {"model.safetensors": model.state_dict(), **(folds or {})} if weights else {}
         for name, state in states.items():
             (new / name).parent.mkdir(exist_ok=True)
+            if isinstance(state, Path):
+                shutil.copyfile(state, new / name)
+                continue
             plain = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
             # Not save_file, whose files are nobody's but their owner's to read.
             (new / name).write_bytes(serialised(plain, {"format": "pt"}))
