@@ -1,4 +1,4 @@
-"""The LightningModule that trains a network; `compressed.py` has those that make it smaller."""
+"""The LightningModule that trains a network: plainly, pruned, taught, or both."""
 
 from __future__ import annotations
 
@@ -6,35 +6,32 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from qaudio.data.augment import Mixup, SpecAugment, global_seed, item_seed, one_hot
-from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.split import Split
 from qaudio.errors import InputError
-from qaudio.evaluation.probe import fit_linear
 from qaudio.frontend_settings import FrontendConfig
-from qaudio.models.base import AudioModel, evaluating
+from qaudio.models.base import AudioModel
 from qaudio.models.config import Task
 from qaudio.models.registry import create_model, from_config
 from qaudio.training import finetuning
-from qaudio.training.callbacks import averaged
+from qaudio.training.distillation import Distillation
 from qaudio.training.finetuning import Freeze
 from qaudio.training.leakage import load_for_split
-from qaudio.training.metrics import ClipMean, clip_metric
+from qaudio.training.metrics import ClipMean, clip_means, clip_metric
+from qaudio.training.optimization import Optimizer, Schedule, make_optimizer, make_scheduler
+from qaudio.training.pruning import StepwisePruning, averaged
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.schema import Teaching
 from qaudio.zoo.store import entry_name, found_in, read_config
-
-Optimizer = Literal["adamw", "adam"]
-Schedule = Literal["cosine", "one_cycle", "trapezoidal", "constant"]
 
 
 class Classifier(LightningModule):
@@ -67,6 +64,8 @@ class Classifier(LightningModule):
         thaw_every: epochs, with freeze "gradual".
         probe_first: start from the classifier that logistic regression finds on the source's
             embeddings of the training clips; for one label a clip.
+        entries: folder of entries in which names are looked up first; the command's is that of the
+            writer.
 
     Raises:
         ValueError: for arguments out of range, or that contradict one another.
@@ -94,51 +93,51 @@ class Classifier(LightningModule):
         freeze: Freeze = "none",
         thaw_every: int = 3,
         probe_first: bool = False,
+        entries: str | None = None,
     ):
         super().__init__()
-        if (arch is None) == (source is None):
-            raise InputError("give exactly one of arch (from scratch) and source (an entry)")
-        if source is not None and frontend is not None:
-            raise InputError("frontend goes with arch only: a source entry brings its own")
-        for name, given, known in (
-            ("task", task, Task),
-            ("optimizer", optimizer, Optimizer),
-            ("schedule", schedule, Schedule),
-            ("freeze", freeze, Freeze),
-        ):
+        choices = {"task": (task, Task), "optimizer": (optimizer, Optimizer),
+                   "schedule": (schedule, Schedule), "freeze": (freeze, Freeze)}  # fmt: skip
+        for name, (given, known) in choices.items():
             if given not in get_args(known):
                 raise InputError(
                     f"{name} must be one of {', '.join(get_args(known))}, not {given!r}"
                 )
-        for name, rate in (
-            ("warmup", warmup),
-            ("decay", decay),
-            ("label_smoothing", label_smoothing),
-            ("block_dropout", block_dropout),
-            ("head_dropout", head_dropout),
-        ):
+        shares = {"warmup": warmup, "decay": decay, "label_smoothing": label_smoothing,
+                  "block_dropout": block_dropout, "head_dropout": head_dropout}  # fmt: skip
+        for name, rate in shares.items():
             if rate is not None and not 0 <= rate <= 1:
                 raise InputError(f"{name} is a share, 0 to 1, not {rate}")
-        if label_smoothing and task == "multilabel":
-            raise InputError("label_smoothing is for one label a clip: leave it 0 with multilabel")
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             if not 0 <= value < math.inf:
                 raise InputError(f"{name} must be at least 0, not {value}")
-        self.arch, self.source, self.frontend, self.task = arch, source, frontend, task
+        for wrong, said in (
+            ((arch is None) == (source is None),
+             "give exactly one of arch (from scratch) and source (an entry)"),
+            (source is not None and frontend is not None,
+             "frontend goes with arch only: a source entry brings its own"),
+            (label_smoothing and task == "multilabel",
+             "label_smoothing is for one label a clip: leave it 0 with multilabel"),
+            (freeze != "none" and source is None,
+             f"freeze {freeze!r} goes with source only: nothing is learnt yet"),
+            (probe_first and (source is None or task == "multilabel"),
+             "probe_first goes with a source, and with one label a clip"),
+            (thaw_every < 1, f"thaw_every must be at least 1, not {thaw_every}"),
+        ):  # fmt: skip
+            if wrong:
+                raise InputError(said)
+        self.entries = entries
+        self.arch, self.source = arch, None if source is None else self.found(source)
+        self.frontend, self.task = frontend, task
         self.optimizer_name, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.schedule, self.warmup, self.decay = schedule, warmup, decay
-        self.label_smoothing = label_smoothing
-        self.class_weights = class_weights
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
         self.mixup, self.spec_augment = mixup, spec_augment
-        if freeze != "none" and source is None:
-            raise InputError(f"freeze {freeze!r} goes with source only: nothing is learnt yet")
-        if probe_first and (source is None or task == "multilabel"):
-            raise InputError("probe_first goes with a source, and with one label a clip")
-        self.probe_first = probe_first
-        if thaw_every < 1:
-            raise InputError(f"thaw_every must be at least 1, not {thaw_every}")
         self.block_dropout, self.head_dropout = block_dropout, head_dropout
-        self.frozen, self.thaw_every = freeze, thaw_every
+        self.frozen, self.thaw_every, self.probe_first = freeze, thaw_every, probe_first
+        self.pruning: StepwisePruning | None = None
+        self.distillation: Distillation | None = None
+        self.projection: nn.Module  # of embeddings to the teacher's, where there is one
         self.net: AudioModel
         self._split: Split | None = None  # that `net` was built for
         self._trained = False
@@ -146,30 +145,42 @@ class Classifier(LightningModule):
         self.loss_weights: Tensor | None = None
         self.scored: list[dict[str, Any]] = []
 
-    def look_in(self, folder: Path) -> None:
-        """Find entries that are given by name in this folder first, as the writer does."""
-        if self.source is not None:
-            self.source = found_in(folder, self.source)
+    def found(self, source: str) -> str:
+        """An entry as it was given, or its path where it is named and lies in `entries`."""
+        return source if self.entries is None else found_in(Path(self.entries), source)
 
     @property
     def parent(self) -> tuple[str, str] | None:
         """Name of the entry that the network comes from, and how; None from scratch."""
-        return None if self.source is None else (entry_name(locate(self.source)), "fine-tuned from")
+        start = self.source and entry_name(locate(self.source))
+        if self.distillation is None:
+            how = "fine-tuned from" if self.pruning is None else "pruned from"
+            return None if start is None else (start, how)
+        teacher = entry_name(locate(self.distillation.teacher))
+        if start is None or (start == teacher and self.pruning is None):
+            return teacher, "distilled from"
+        if start == teacher:
+            return teacher, "pruned and distilled from"
+        how = "fine-tuned" if self.pruning is None else "pruned"
+        return teacher, f"{how} from {start}, distilled from"
 
     @property
     def final_widths(self) -> dict[str, int]:
         """The network's widths when training has ended; known once it begins."""
-        return self.net.widths
+        return self.net.widths | ({} if self.pruning is None else self.pruning.final_widths)
 
     @property
     def teaching(self) -> Teaching | None:
         """What an entry's results say of teaching without labels, if it was that."""
-        return None
+        if self.distillation is None or not self.distillation.unlabelled:
+            return None
+        return self.distillation.teaching(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     @property
     def sources(self) -> list[str]:
         """Entries that the network learns from: what they were trained on, it has seen too."""
-        return [] if self.source is None else [self.source]
+        teachers = [] if self.distillation is None else [self.distillation.teacher]
+        return [*([] if self.source is None else [self.source]), *teachers]
 
     @property
     def sample_rate(self) -> int:
@@ -182,6 +193,8 @@ class Classifier(LightningModule):
 
     def build(self, labels: list[str], split: Split) -> AudioModel:
         """The network to train, for these classes and this split."""
+        if self.distillation is not None:
+            labels = self.distillation.load(labels, split)
         if not labels:
             raise InputError(
                 f"{split.dataset} has no labels to train on: give --model DistilledClassifier and "
@@ -195,7 +208,16 @@ class Classifier(LightningModule):
             if net.labels != labels:
                 net.reset_classifier(len(labels), labels)
         net.labels, net.task = labels, self.task
+        if self.pruning is not None:
+            net = self.pruning.before_training(net, self.trainer)
+        if self.distillation is not None:
+            self.projection = self.distillation.projection(net, self.pruning)
         return net
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The parts that act while training goes on."""
+        steps = self.pruning if self.pruning and self.pruning.steps > 1 else None
+        return [part for part in (steps, self.distillation) if part is not None]
 
     def setup(self, stage: str | None = None) -> None:
         built, fitting = hasattr(self, "net"), self.trainer.state.fn == TrainerFn.FITTING
@@ -227,7 +249,7 @@ class Classifier(LightningModule):
         net = self.build(data.labels, data.split)
         net.eval_seconds, net.padded = data.seconds, data.pads
         if self.probe_first and fitting:
-            probe_classifier(net, data)
+            finetuning.probe_classifier(net, data)
         self.adopt(net)
         self._split = data.split
         self.metric, self.val_loss = clip_metric(self.task, net.num_classes), ClipMean()
@@ -283,7 +305,13 @@ class Classifier(LightningModule):
 
     def clip_labels(self, batch: dict[str, Any]) -> Tensor:
         """What a batch is scored against: class indices (clips,), or 0/1 per class (clips, C)."""
-        return batch["label"]
+        if self.distillation is None or not self.distillation.unlabelled:
+            return batch["label"]
+
+        def embed() -> Tensor:
+            return self.projection(self.net.embed(batch["waveform"])).float()
+
+        return self.distillation.tags(batch, self.sample_rate, embed)
 
     def on_train_start(self) -> None:
         self._trained = True
@@ -332,7 +360,15 @@ class Classifier(LightningModule):
             waveform: the clips before that, (B, T).
             mix: how they were mixed.
         """
-        return self.loss(self.net.classify(embedding), targets)
+        logits = self.net.classify(embedding)
+        if self.distillation is None:
+            return self.loss(logits, targets)
+        answers = self.distillation.answer(waveform, self.sample_rate, mix)
+        mapped = self.projection(embedding).float()
+        loss = self.distillation.loss(mapped, logits.float(), *answers)
+        if self.distillation.unlabelled:
+            return loss
+        return (1 - self.distillation.alpha) * self.loss(logits, targets) + loss
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of logits (B, C) against float targets (B, C)."""
@@ -374,21 +410,13 @@ class Classifier(LightningModule):
             parts: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(parts, self.scored)
             self.scored = [batch for part in parts for batch in part]
+        if self.distillation is not None:
+            self.distillation.leave_out_rare(self.scored)
 
     def configure_optimizers(self) -> Any:
-        decayed = [p for p in self.parameters() if p.ndim > 1]
-        plain = [p for p in self.parameters() if p.ndim <= 1]
-        if self.optimizer_name == "adam":
-            optimizer: torch.optim.Optimizer = torch.optim.Adam(
-                self.parameters(), lr=self.lr, amsgrad=True
-            )
-        else:
-            groups = [
-                {"params": decayed, "weight_decay": self.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ]
-            # One pass over all parameters: small networks spend a tenth of a step here otherwise.
-            optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
+        optimizer = make_optimizer(
+            self.optimizer_name, self.parameters(), self.lr, self.weight_decay
+        )
         if self.schedule == "constant":
             return optimizer
         if math.isinf(self.trainer.estimated_stepping_batches):
@@ -397,71 +425,10 @@ class Classifier(LightningModule):
                 "max_steps, or --model.schedule constant"
             )
         steps = int(self.trainer.estimated_stepping_batches)
-        if self.schedule == "one_cycle":
-            scheduler: Any = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, self.lr, total_steps=steps, pct_start=one_cycle_share(self.warmup, steps)
-            )
-        elif self.schedule == "trapezoidal":
-            scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step: trapezoid(step, steps, self.warmup, self.decay)
-            )
-        else:
-            scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step: warmup_cosine(step, steps, self.warmup)
-            )
+        scheduler = make_scheduler(
+            self.schedule, optimizer, self.lr, steps, self.warmup, self.decay
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
-
-
-@torch.no_grad()
-def probe_classifier(net: AudioModel, data: AudioDataModule) -> None:
-    """Give a network the classifier that a linear probe of its own features finds.
-
-    "Linear probing, then fine-tuning" (Kumar et al., ICLR 2022): a random classifier's first
-    gradients would spoil what the network knows.
-
-    Args:
-        net: left in the mode that it is in.
-        data: whose training clips are taken, without augmentation.
-    """
-    features, labels = [], []
-    with evaluating(net) as view:
-        for batch in data.whole_clips("training"):
-            rows = view.hidden(view.embed(batch["waveform"].to(net.classifier.weight.device)))
-            features.append(clip_means(rows.float().cpu(), batch))
-            labels.append(batch["label"])
-    weight, bias = fit_linear(
-        torch.cat(features).numpy(), torch.cat(labels).numpy(), net.num_classes
-    )
-    net.classifier.weight.copy_(torch.from_numpy(weight))
-    net.classifier.bias.copy_(torch.from_numpy(bias))
-
-
-def clip_means(rows: Tensor, batch: dict[str, Any]) -> Tensor:
-    """Means (clips, D) of what a batch's segments gave, (segments, D)."""
-    return torch.stack([own.mean(0) for own in rows.split(batch["segments"])])
-
-
-def trapezoid(step: int, steps: int, warmup: float, decay: float) -> float:
-    """Learning-rate factor: linear to 1 over the first share, flat, linear to 0 over the last."""
-    rising, falling = max(1, round(warmup * steps)), max(1, round(decay * steps))
-    return min((step + 1) / rising, 1.0, max(0, steps - step) / falling)
-
-
-def one_cycle_share(warmup: float, steps: int) -> float:
-    """The share of warm-up next to the one asked for that torch's OneCycleLR takes.
-
-    It divides by zero where the warm-up takes exactly one of the steps, or all of them.
-    """
-    share = min(warmup, 1 - 1 / steps) if steps > 1 else 0.0
-    return share if abs(share * steps - 1) > 1e-6 else share + min(0.5, steps - 1.5) / steps
-
-
-def warmup_cosine(step: int, steps: int, warmup: float) -> float:
-    """Learning-rate factor: linear over the first `warmup` share, then a half cosine to zero."""
-    start = max(1, round(warmup * steps))
-    if step < start:
-        return (step + 1) / start
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - start) / max(1, steps - start))))

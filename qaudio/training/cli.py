@@ -35,6 +35,9 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(EntryWriter, "writer")
+        parser.link_arguments(
+            "writer.folder", "model.init_args.entries", compute_fn=str, apply_on="instantiate"
+        )
         parser.add_argument("--folds", type=list[int] | int | None, help="[1,2] or 1; default: all")
         parser.add_argument("--seeds", type=list[int] | int, default=[0], help="crossval's seeds")
         parser.add_argument(

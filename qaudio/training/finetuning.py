@@ -1,10 +1,16 @@
-"""Which parts of a network learn: frozen backbones and gradual unfreezing."""
+"""Fine-tuning: which parts of a network learn, and the classifier that it begins with."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import nn
+
+from qaudio.data.datamodule import AudioDataModule
+from qaudio.evaluation.probe import fit_linear
+from qaudio.models.base import AudioModel, evaluating
+from qaudio.training.metrics import clip_means
 
 Freeze = Literal["none", "norms", "backbone", "gradual"]
 
@@ -44,3 +50,27 @@ def apply(net: nn.Module, freeze: Freeze, epoch: int, thaw_every: int) -> None:
         for layer in net.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.eval()
+
+
+@torch.no_grad()
+def probe_classifier(net: AudioModel, data: AudioDataModule) -> None:
+    """Give a network the classifier that a linear probe of its own features finds.
+
+    "Linear probing, then fine-tuning" (Kumar et al., ICLR 2022): a random classifier's first
+    gradients would spoil what the network knows.
+
+    Args:
+        net: left in the mode that it is in.
+        data: whose training clips are taken, without augmentation.
+    """
+    features, labels = [], []
+    with evaluating(net) as view:
+        for batch in data.whole_clips("training"):
+            rows = view.hidden(view.embed(batch["waveform"].to(net.classifier.weight.device)))
+            features.append(clip_means(rows.float().cpu(), batch))
+            labels.append(batch["label"])
+    weight, bias = fit_linear(
+        torch.cat(features).numpy(), torch.cat(labels).numpy(), net.num_classes
+    )
+    net.classifier.weight.copy_(torch.from_numpy(weight))
+    net.classifier.bias.copy_(torch.from_numpy(bias))

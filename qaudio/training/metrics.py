@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -53,3 +53,8 @@ def clip_metric(task: Literal["multiclass", "multilabel"], classes: int) -> Metr
     if task == "multilabel":
         return MeanAveragePrecision(classes)
     return MulticlassAccuracy(classes, average="micro")
+
+
+def clip_means(rows: Tensor, batch: dict[str, Any]) -> Tensor:
+    """Means (clips, D) of what a batch's segments gave, (segments, D)."""
+    return torch.stack([own.mean(0) for own in rows.split(batch["segments"])])

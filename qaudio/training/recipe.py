@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 
 from qaudio.data.benchmarks.registry import data_modules
 from qaudio.errors import EntryError
-from qaudio.zoo.store import entry_name, file_of
+from qaudio.zoo.store import PACKAGE, entry_name, file_of
 
 LONGEST = 1 << 20  # bytes of a recipe
 # Where and which run, not what is run: left out of the recipe that an entry keeps.
@@ -204,3 +205,25 @@ def _flat(settings: Any, name: str = "") -> dict[str, Any]:
         inner = name if key == "init_args" else f"{name}.{key}".lstrip(".")
         found |= _flat(value, inner)
     return found
+
+
+def commit_of(path: Path) -> str | None:
+    """The commit that gave a file or folder its content.
+
+    None outside the package's own clone, where it is not tracked, and where it was changed since.
+    Of other folders nothing is asked: a repository's settings can name programs that git runs.
+    """
+    if not path.resolve().is_relative_to(PACKAGE.parent) or not (PACKAGE.parent / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments, "--", path.name], cwd=path.resolve().parent, check=True,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    try:
+        return None if git("status", "--porcelain") else git("log", "-1", "--format=%H") or None
+    except (OSError, subprocess.CalledProcessError):
+        return None

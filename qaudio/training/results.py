@@ -21,8 +21,7 @@ from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
 from qaudio.paths import replacing
-from qaudio.training.commit import commit_of
-from qaudio.training.recipe import Recipe, epoch_choice
+from qaudio.training.recipe import Recipe, commit_of, epoch_choice
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.schema import (
     Baseline,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from qaudio.evaluation.predictions import Predictions
 from qaudio.paths import replacing
 from qaudio.training.baselines import baselines, comparison, scored
 from qaudio.training.bf16 import fast_bf16
-from qaudio.training.callbacks import take_averages
 from qaudio.training.checkpoints import (
     LAST,
     TrainedBy,
@@ -26,10 +25,10 @@ from qaudio.training.checkpoints import (
     start,
 )
 from qaudio.training.cli import TrainingCLI
+from qaudio.training.pruning import take_averages
 from qaudio.training.recipe import Recipe
 from qaudio.training.results import ScoredRun
 from qaudio.training.scoring import held_out_logits, validation_score
-from qaudio.training.validation_scores import ValidationScores
 from qaudio.zoo.schema import Results
 
 
@@ -72,7 +71,6 @@ class TrainingRun:
         self._check_trainer()
         if self.config.ckpt_path:
             local(self.config.ckpt_path)  # before the data is read
-        self.module.look_in(self.writer.folder)
         resumed = self._resumed()
         if self.writes:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -159,8 +157,12 @@ class TrainingRun:
         self.last.unlink(missing_ok=True)
         return results
 
-    def validate(self, scores: ValidationScores | None = None) -> None:
-        """Fit, then score the validation fold and add that to `scores`; the test fold is left."""
+    def validate(self, keep: Callable[[int, int, float, float], None] | None = None) -> None:
+        """Fit, then score the validation fold; the test fold is left alone.
+
+        Args:
+            keep: is given seed, fold, score and seconds of training.
+        """
         seconds = self.fit()
         score = validation_score(self.trainer, self.module, self.data)
         if not self.writes:
@@ -169,20 +171,18 @@ class TrainingRun:
             f"seed {self.seed} fold {self.fold}: validation {score:.4f} ({seconds:.0f} s)",
             flush=True,
         )
-        if scores is not None:
-            scores.add(self.seed, self.fold, score, seconds)
+        if keep is not None:
+            keep(self.seed, self.fold, score, seconds)
         self.last.unlink(missing_ok=True)
 
     def try_out(self) -> None:
         """Lightning's fast_dev_run: a few batches, of which nothing is kept."""
-        self.module.look_in(self.writer.folder)
         with fast_bf16(self.trainer):
             start(self.trainer, "fit", self.module, self.data)
         print("fast_dev_run: it trains; nothing is kept")
 
     def set_up(self) -> None:
         """Read the recordings as the model will hear them."""
-        self.module.look_in(self.writer.folder)
         self.data.sample_rate = self.data.sample_rate or self.module.sample_rate
         self.data.setup()
 

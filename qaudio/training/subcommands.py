@@ -83,7 +83,6 @@ def evaluate(run: TrainingRun, subcommand: Any) -> None:
         run.data.refuse_unless_testing()
     else:
         run.data.refuse_unless_validating()
-    run.module.look_in(run.writer.folder)
     with fast_bf16(run.trainer):
         start(run.trainer, subcommand, run.module, run.data, run.checkpoint())
 
@@ -101,7 +100,10 @@ def test_entry(source: str, arguments: list[str]) -> int:
         {
             "model": {
                 "class_path": "qaudio.Classifier",
-                "init_args": {"source": str(folder), "task": read_config(folder)["task"]},
+                "init_args": {
+                    "source": str(folder.absolute()),
+                    "task": read_config(folder)["task"],
+                },
             },
             "data": scored_data(folder, fold, grouped),
             "seed_everything": seed,

@@ -1,6 +1,8 @@
 import pytest
 import yaml
 
+import qaudio
+from qaudio.training import classifier, distillation
 from tests.support.networks import FRONTEND
 
 
@@ -46,3 +48,17 @@ def recipe(tmp_path, esc50_tree):
         return ["--config", str(path), "--runs", str(tmp_path / "runs")]
 
     return write
+
+
+@pytest.fixture
+def known(tmp_path, monkeypatch):
+    """Save a network as an entry that may be used for any fold; returns its folder."""
+
+    def save(net, name="known.esc10"):
+        return str(qaudio.save(net, tmp_path / "zoo" / name))
+
+    for module in (classifier, distillation):
+        monkeypatch.setattr(
+            module, "load_for_split", lambda source, split, seed: qaudio.load(source)
+        )
+    return save

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveragi
 import qaudio
 from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
 from qaudio.training.checkpoints import WithinEpoch, last_checkpoint
-from qaudio.training.classifier import one_cycle_share, warmup_cosine
+from qaudio.training.optimization import one_cycle_share, warmup_cosine
 from tests.support.networks import FRONTEND
 
 

@@ -15,8 +15,7 @@ import qaudio
 from qaudio.cli import main
 from qaudio.evaluation.predictions import Predictions
 from qaudio.training.cli import parse
-from qaudio.training.commit import commit_of
-from qaudio.training.recipe import epoch_choice
+from qaudio.training.recipe import commit_of, epoch_choice
 from qaudio.zoo import store
 from qaudio.zoo.store import file_hash
 from tests.support.networks import FRONTEND
@@ -92,7 +91,7 @@ def test_no_program_that_a_repository_names_is_run(tmp_path):
 
 
 def test_a_commit_is_named_of_what_is_as_committed(tmp_path, monkeypatch):
-    monkeypatch.setattr("qaudio.training.commit.PACKAGE", tmp_path / "qaudio")
+    monkeypatch.setattr("qaudio.training.recipe.PACKAGE", tmp_path / "qaudio")
 
     def git(*arguments):
         subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
@@ -777,7 +776,7 @@ def test_no_teacher_teaches_a_fold_that_it_saw(parent, recipe, zoo, esc50_tree, 
     split = qaudio.ESC50(str(esc50_tree), esc10=True, fold=2).split
     module.build(qaudio.load(parent).labels, split)
     expected = qaudio.zoo.io.load_weights(parent, "folds/2.safetensors")
-    assert torch.equal(module._held[0].classifier.weight, expected.classifier.weight)
+    assert torch.equal(module.distillation.network.classifier.weight, expected.classifier.weight)
     shutil.rmtree(parent / "folds")
     arguments = recipe("qcnn6_006.esc10_kd", distilled(parent))
     assert main(["crossval", *arguments, "--folds", "[2]"]) == 1

@@ -213,11 +213,11 @@ def test_pool_without_a_teacher_is_refused(pool, tmp_path, capsys) -> None:
 
 
 def test_labels_of_a_subset_are_matched_by_name(teacher) -> None:
-    module = student(teacher)
-    expert = qaudio.load(teacher)
-    assert module._matched(expert, ["siren", "bark"], "made") == [2, 0]
+    distillation = student(teacher).distillation
+    distillation.network = qaudio.load(teacher)
+    assert distillation._matched(["siren", "bark"], "made") == [2, 0]
     with pytest.raises(EntryError, match="does not know these 2"):
-        module._matched(expert, ["siren", "cat"], "made")
+        distillation._matched(["siren", "cat"], "made")
 
 
 def test_negative_weight_of_embeddings_is_refused(teacher) -> None:

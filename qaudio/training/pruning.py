@@ -1,4 +1,4 @@
-"""Callbacks: pruning in steps while training goes on."""
+"""Pruning as a part of training: at once before it, or in steps while it goes on."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
-from qaudio.compress.prune import Plan, plan, plan_widths, prune, slice_tensors
+from qaudio.compress.prune import Plan, plan, plan_widths, prune, select_groups, slice_tensors
 from qaudio.data.augment import global_seed
 from qaudio.errors import InputError
 from qaudio.models.base import AudioModel
 
 
 class StepwisePruning(Callback):
-    """Prunes a little, trains a little, until the widths of the plan in one step are reached.
+    """Prunes a network before it is trained, or a little at a time while it is.
 
-    The final widths are those that `qaudio.plan` gives for the network as training begins; at
-    each step a layer's width goes an equal part of the way, and the filters that stay are chosen
-    by the weights as they are by then. Moments of the optimizer and averaged weights
+    In steps, the final widths are those that `qaudio.plan` gives for the network as training
+    begins; at each step a layer's width goes an equal part of the way, and the filters that stay
+    are chosen by the weights as they are by then. Moments of the optimizer and averaged weights
     (`WeightAveraging`) lose the same filters. A checkpoint holds widths and steps done, so a
     resumed run is the run that was not interrupted.
 
     Args:
         request: arguments of `qaudio.plan`.
-        steps: number of steps, each at the start of an epoch, the first before training.
+        steps: 1 prunes at once; of more, each is at the start of an epoch, the first before
+            training.
         share: of the epochs over which the steps are spread; the rest fine-tunes.
     """
 
@@ -37,6 +38,25 @@ class StepwisePruning(Callback):
         self.request, self.steps, self.share = request, steps, share
         self.done = 0
         self.whole: Plan | None = None
+
+    @property
+    def final_widths(self) -> dict[str, int]:
+        """Widths of the pruned layers at the end of pruning in steps; {} before it has begun."""
+        return self.whole.after if self.whole else {}
+
+    def before_training(self, net: AudioModel, trainer: Trainer) -> AudioModel:
+        """The network to begin with: pruned, or whole where it is pruned in steps."""
+        if self.steps > 1:
+            return net
+        data = None
+        if self.request["criterion"] == "taylor":
+            data = trainer.datamodule.first_batches()  # type: ignore[attr-defined]
+        return prune(net, **self.request, data=data, seed=global_seed())
+
+    def resizes_embedding(self, net: AudioModel) -> list[str]:
+        """Layers whose pruning changes the size of the embedding while training goes on."""
+        groups = select_groups(net, self.request["layers"]) if self.steps > 1 else []
+        return [group.name for group in groups if "classifier" in group.consumers]
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -1,0 +1,39 @@
+"""Small networks in training on the made ESC-50."""
+
+import torch
+from lightning import Trainer, seed_everything
+
+import qaudio
+from tests.support.networks import FRONTEND
+
+LABELS = ["dog", "rain", "clock_tick"]
+PRUNING = {"ratio": 0.5, "min_channels": 4}
+
+
+def network(arch="qcnn6_006", seed=1, labels=LABELS, **frontend):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = qaudio.create_model(arch, num_classes=len(labels), frontend=FRONTEND | frontend)
+        for _ in range(10):  # norms that fit the sounds
+            net.train()(0.1 * torch.randn(4, 8000))
+    net.labels = list(labels)
+    return net.eval()
+
+
+def data(root, **settings):
+    return qaudio.ESC50(str(root), **{"esc10": True, "seconds": 0.5, "batch_size": 8} | settings)
+
+
+def trainer(epochs, **settings):
+    return Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0,
+        **({"enable_checkpointing": False} | settings),
+    )  # fmt: skip
+
+
+def fitted(module, sounds, epochs=2, seed=0, **settings):
+    seed_everything(seed, verbose=False)
+    run = trainer(epochs, **{k: v for k, v in settings.items() if k != "ckpt_path"})
+    run.fit(module, sounds, ckpt_path=settings.get("ckpt_path"))
+    return run
