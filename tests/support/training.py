@@ -1,5 +1,8 @@
 """Small networks in training on the made ESC-50."""
 
+import json
+from pathlib import Path
+
 import torch
 from lightning import Trainer, seed_everything
 
@@ -37,3 +40,17 @@ def fitted(module, sounds, epochs=2, seed=0, **settings):
     run = trainer(epochs, **{k: v for k, v in settings.items() if k != "ckpt_path"})
     run.fit(module, sounds, ckpt_path=settings.get("ckpt_path"))
     return run
+
+
+def results_of(entry: Path) -> dict:
+    return json.loads((entry / "results.json").read_text())
+
+
+def pruned(parent, **settings) -> dict:
+    arguments = {"source": str(parent), "ratio": 0.5, "min_channels": 4, "lr": 0.01}
+    return {"class_path": "qaudio.PrunedClassifier", "init_args": arguments | settings}
+
+
+def distilled(teacher, **settings) -> dict:
+    arguments = {"teacher": str(teacher), "arch": "qcnn6_006", "frontend": FRONTEND, "lr": 0.01}
+    return {"class_path": "qaudio.DistilledClassifier", "init_args": arguments | settings}

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
 import qaudio
+from qaudio.cli import main
 from qaudio.training import classifier, distillation
 from tests.support.networks import FRONTEND
 
@@ -62,3 +65,15 @@ def known(tmp_path, monkeypatch):
             module, "load_for_split", lambda source, split, seed: qaudio.load(source)
         )
     return save
+
+
+@pytest.fixture
+def zoo(tmp_path) -> Path:
+    return tmp_path / "zoo"
+
+
+@pytest.fixture
+def parent(recipe, zoo) -> Path:
+    """A cross-validated entry with two folds and all their weights."""
+    assert main(["crossval", *recipe(), "--folds", "[1,2]"]) == 0
+    return zoo / "qcnn6_006.esc10"

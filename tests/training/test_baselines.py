@@ -130,7 +130,7 @@ def run(root, tmp_path, parent):
     return start
 
 
-def test_crossval_keeps_the_baselines_of_every_fold_and_tells_the_groups(run, capsys):
+def test_baselines_crossval_keeps_the_baselines_of_every_fold_and_tells_the_groups(run, capsys):
     run("crossval", "--folds", "[1]")
     entry = run("crossval")  # goes on from the first, and refreshes
     out = capsys.readouterr().out
@@ -148,7 +148,7 @@ def test_crossval_keeps_the_baselines_of_every_fold_and_tells_the_groups(run, ca
         assert kept.runs() == [(0, 1), (0, 2)]
 
 
-def test_training_from_scratch_has_no_baselines(run, capsys):
+def test_baselines_training_from_scratch_has_no_baselines(run, capsys):
     front = [f"--model.frontend.{name}={value}" for name, value in FRONTEND.items()]
     entry = run("train", "--model.source=null", "--model.arch=qcnn6_006", *front)
     assert "held out: 8 of 16 clips (fold 1 of 2): groups" in capsys.readouterr().out
@@ -160,7 +160,7 @@ def test_training_from_scratch_has_no_baselines(run, capsys):
     ("interval", "says"),
     [([0.01, 0.2], "better"), ([-0.2, -0.01], "worse"), ([-0.1, 0.1], "too close for 9 clips")],
 )
-def test_verdict_says_no_more_than_the_interval(interval, says):
+def test_baselines_verdict_says_no_more_than_the_interval(interval, says):
     difference = Difference("accuracy", 0.0, interval, runs=1, clips=9)
     row = Baseline("probe", None, difference, "probe.npz")
     assert verdict(row).startswith("against the probe: +0.0 points (")

@@ -53,7 +53,7 @@ def trainer(epochs=1):
     )  # fmt: skip
 
 
-def test_a_clips_logits_are_the_mean_over_its_segments(tones):
+def test_benchmark_clips_logits_are_the_mean_over_its_segments(tones):
     seed_everything(0, verbose=False)
     module, data = classifier(), sounds(tones)
     trainer().fit(module, data)
@@ -75,7 +75,7 @@ def test_a_clips_logits_are_the_mean_over_its_segments(tones):
         assert torch.allclose(found[clip.id], expected, atol=1e-5)
 
 
-def test_validation_counts_clips_too(tones):
+def test_benchmark_validation_counts_clips_too(tones):
     seed_everything(0, verbose=False)
     module, data = classifier(), sounds(tones, folds=3, holdout="validation")
     trainer().fit(module, data)
@@ -118,7 +118,7 @@ def change(entry, name, content):
     (entry / "config.json").write_text(json.dumps(config))
 
 
-def test_an_entrys_predictions_hold_clips(run, tones, capsys):
+def test_benchmark_entrys_predictions_hold_clips(run, tones, capsys):
     entry = run("crossval", model={"class_weights": True})
     predictions = Predictions.load(entry / "predictions.npz")
     assert sorted(predictions.clip) == FILES
@@ -137,7 +137,7 @@ def test_an_entrys_predictions_hold_clips(run, tones, capsys):
     assert "report.json is not what its predictions give" in capsys.readouterr().err
 
 
-def test_a_multi_label_set_with_a_fixed_split_gives_an_entry_scored_by_map(run, tones):
+def test_benchmark_multi_label_set_with_a_fixed_split_gives_an_entry_scored_by_map(run, tones):
     parts = ("train", "test", "train", "validation", "train", "test")
     rows = [(file, parts[n % 6], int(n < 6), n % 2) for n, file in enumerate(FILES)]
     path = table(tones, ("file", "split", "high", "odd"), rows)
@@ -168,14 +168,14 @@ def test_a_multi_label_set_with_a_fixed_split_gives_an_entry_scored_by_map(run, 
     run("train", "--data.holdout", "validation", **settings)
 
 
-def test_a_task_that_is_not_the_datas_is_refused(tones):
+def test_benchmark_task_that_is_not_the_datas_is_refused(tones):
     rows = [(file, int(n < 6), n % 2) for n, file in enumerate(FILES)]
     data = sounds(tones, table=table(tones, ("file", "high", "odd"), rows))
     with pytest.raises(ValueError, match=r"give --model\.task multilabel"):
         trainer().fit(classifier(), data)
 
 
-def test_class_weights_reach_the_loss(tones):
+def test_benchmark_class_weights_reach_the_loss(tones):
     for n in (0, 1, 2):
         (tones / "high" / f"{n}.wav").unlink()
     module, data = classifier(class_weights=True), sounds(tones, folds=3, segment_hop=None)
@@ -187,7 +187,7 @@ def test_class_weights_reach_the_loss(tones):
     assert torch.allclose(module.loss(logits, targets), expected)
 
 
-def test_an_entry_is_fine_tuned_on_other_classes(run, tones):
+def test_benchmark_entry_is_fine_tuned_on_other_classes(run, tones):
     parent = run("crossval", "--folds", "[1]")
     (tones / "high").rename(tones / "whistle")
     model = {"arch": None, "frontend": None, "source": str(parent)}
@@ -202,7 +202,7 @@ def test_an_entry_is_fine_tuned_on_other_classes(run, tones):
     assert labels == {"low", "whistle"}
 
 
-def test_a_parent_of_the_same_recordings_is_asked_for_the_folds_weights(run, capsys):
+def test_benchmark_parent_of_the_same_recordings_is_asked_for_the_folds_weights(run, capsys):
     parent = run("crossval", "--folds", "[1]")
     model = {"arch": None, "frontend": None, "source": str(parent)}
     arguments = ["--writer.entry", "qcnn6_006.tones_again", "--data.split_seed", "1"]
@@ -211,7 +211,7 @@ def test_a_parent_of_the_same_recordings_is_asked_for_the_folds_weights(run, cap
     assert "held-out clips were seen" in capsys.readouterr().err
 
 
-def test_folds_of_other_recordings_are_not_done_before(run, tones, capsys):
+def test_benchmark_folds_of_other_recordings_are_not_done_before(run, tones, capsys):
     entry = run("crossval")
     before = (entry / "results.json").read_bytes()
     capsys.readouterr()
@@ -225,7 +225,7 @@ def test_folds_of_other_recordings_are_not_done_before(run, tones, capsys):
     assert (entry / "results.json").read_bytes() == before
 
 
-def test_a_card_names_the_table_and_another_name_for_other_recordings(run, tones, tmp_path):
+def test_benchmark_card_names_the_table_and_another_name_for_other_recordings(run, tones, tmp_path):
     table = tmp_path / "table.csv"
     rows = [f"{file},{file.split('/')[0]}" for file in FILES]
     table.write_text("\n".join(["file,label", *rows]))

@@ -38,7 +38,7 @@ def step(mode, autocast=True):
     return [y.detach(), x.grad, *(p.grad for p in net.parameters())], seen.types
 
 
-def test_products_are_summed_in_float32_and_rounded_to_bf16():
+def test_bf16_products_are_summed_in_float32_and_rounded_to_bf16():
     plain, types = step(nullcontext())
     assert types and all(found == {torch.bfloat16} for found in types.values())
     ours, types = step(RoundedProducts())
@@ -49,7 +49,7 @@ def test_products_are_summed_in_float32_and_rounded_to_bf16():
         torch.testing.assert_close(one, other, rtol=0.02, atol=0.02 * other.abs().max().item())
 
 
-def test_a_convolution_is_that_of_the_rounded_numbers():
+def test_bf16_convolution_is_that_of_the_rounded_numbers():
     x, w = torch.randn(2, 3, 9, 9).bfloat16(), torch.randn(6, 3, 3, 3).bfloat16()
     with RoundedProducts():
         found = torch.nn.functional.conv2d(x, w, torch.zeros(6).bfloat16())
@@ -57,7 +57,7 @@ def test_a_convolution_is_that_of_the_rounded_numbers():
     assert torch.equal(found, expected)
 
 
-def test_float32_stays_as_it_is():
+def test_bf16_float32_stays_as_it_is():
     for one, other in zip(
         step(RoundedProducts(), False)[0], step(nullcontext(), False)[0], strict=True
     ):
@@ -75,7 +75,7 @@ def test_float32_stays_as_it_is():
         ("32-true", {"avx2": True}, True, nullcontext),
     ],
 )
-def test_only_where_bf16_is_slow(monkeypatch, precision, capabilities, onednn, expected):
+def test_bf16_only_where_bf16_is_slow(monkeypatch, precision, capabilities, onednn, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
     trainer = lightning.Trainer(accelerator="cpu", precision=precision, logger=False)
@@ -83,7 +83,7 @@ def test_only_where_bf16_is_slow(monkeypatch, precision, capabilities, onednn, e
 
 
 @pytest.mark.parametrize("command", ["fit", "validate"])
-def test_training_commands_run_in_it(monkeypatch, recipe, command):
+def test_bf16_training_commands_run_in_it(monkeypatch, recipe, command):
     monkeypatch.setattr(bf16, "bf16_is_fast", lambda: False)
     arguments = recipe(trainer={"precision": "bf16-mixed", "max_epochs": 1})
     if command == "validate":

@@ -40,7 +40,7 @@ def everything_random():
     )
 
 
-def test_it_learns_to_tell_tones_from_noise(esc50_tree):
+def test_classifier_learns_to_tell_tones_from_noise(esc50_tree):
     seed_everything(0, verbose=False)
     module, sounds = classifier(head_dropout=0.0, block_dropout=0.0), data(esc50_tree)
     trainer(12).fit(module, sounds)
@@ -52,7 +52,7 @@ def test_it_learns_to_tell_tones_from_noise(esc50_tree):
     assert module.net.eval_seconds == 0.5
 
 
-def test_one_seed_gives_one_run_and_another_seed_another(esc50_tree):
+def test_classifier_one_seed_gives_one_run_and_another_seed_another(esc50_tree):
     found = []
     for seed in (0, 0, 1):
         seed_everything(seed, verbose=False)
@@ -63,7 +63,7 @@ def test_one_seed_gives_one_run_and_another_seed_another(esc50_tree):
     assert not torch.equal(found[0], found[2])
 
 
-def test_a_run_goes_on_in_the_middle_of_an_epoch(esc50_tree, tmp_path):
+def test_classifier_run_goes_on_in_the_middle_of_an_epoch(esc50_tree, tmp_path):
     """Without dropout, whose draws follow from the epoch's beginning, nothing differs at all."""
 
     def fresh():
@@ -110,7 +110,7 @@ def norm(part):
 
 
 @pytest.mark.parametrize("kind", ["gradual", "steps"])
-def test_the_parts_learn_that_would_have_where_a_run_goes_on_within_an_epoch(
+def test_classifier_parts_learn_that_would_have_where_a_run_goes_on_within_an_epoch(
     kind, esc50_tree, tiny_entry, tmp_path, monkeypatch
 ):
     def made():
@@ -138,7 +138,9 @@ def test_the_parts_learn_that_would_have_where_a_run_goes_on_within_an_epoch(
     assert whole.seen[2, 2] != whole.seen[3, 2] or kind == "steps"
 
 
-def test_no_checkpoint_within_an_epoch_is_of_its_last_batch(esc50_tree, tmp_path, monkeypatch):
+def test_classifier_no_checkpoint_within_an_epoch_is_of_its_last_batch(
+    esc50_tree, tmp_path, monkeypatch
+):
     """A run that went on from there would leave out what comes at the epoch's end."""
     found = []
 
@@ -152,7 +154,9 @@ def test_no_checkpoint_within_an_epoch_is_of_its_last_batch(esc50_tree, tmp_path
     assert found == [(2, 3), (5, 6)]
 
 
-def test_a_run_that_goes_on_within_an_epoch_saves_no_sooner(esc50_tree, tmp_path, monkeypatch):
+def test_classifier_run_that_goes_on_within_an_epoch_saves_no_sooner(
+    esc50_tree, tmp_path, monkeypatch
+):
     save = ModelCheckpoint(tmp_path, "part", every_n_train_steps=1)
     with pytest.raises(InterruptedError):
         trainer(1, enable_checkpointing=True, callbacks=[save, Kill((0, 1))]).fit(
@@ -165,7 +169,7 @@ def test_a_run_that_goes_on_within_an_epoch_saves_no_sooner(esc50_tree, tmp_path
     assert not (tmp_path / "last.ckpt").exists()
 
 
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(esc50_tree, tmp_path):
+def test_classifier_resumed_run_is_the_run_that_was_not_interrupted(esc50_tree, tmp_path):
     seed_everything(0, verbose=False)
     whole, settings = everything_random()
     trainer(3).fit(whole, data(esc50_tree, **settings))
@@ -194,7 +198,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(esc50_tree, tmp_path)
     assert torch.equal(weights(whole), weights(again))
 
 
-def test_a_source_entry_is_trained_in_training_mode(esc50_tree, tmp_path):
+def test_classifier_source_entry_is_trained_in_training_mode(esc50_tree, tmp_path):
     seed_everything(0, verbose=False)
     scratch = classifier()
     trainer(1).fit(scratch, data(esc50_tree))
@@ -214,31 +218,31 @@ def test_a_source_entry_is_trained_in_training_mode(esc50_tree, tmp_path):
         ({"source": "x", "frontend": {}}, "frontend goes with arch only"),
     ],
 )
-def test_contradictory_arguments_are_refused(arguments, message):
+def test_classifier_contradictory_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         qaudio.Classifier(**arguments)
 
 
-def test_dropout_rates_reach_the_network(esc50_tree):
+def test_classifier_dropout_rates_reach_the_network(esc50_tree):
     for arch in ("qcnn6_006", "ast_tiny"):
         module = qaudio.Classifier(arch, frontend=FRONTEND, block_dropout=0.1, head_dropout=0.3)
         trainer(0).fit(module, data(esc50_tree))
         assert (module.net.block_dropout.p, module.net.head_dropout.p) == (0.1, 0.3)
 
 
-def test_a_rate_for_a_dropout_that_is_not_there_is_refused(esc50_tree):
+def test_classifier_rate_for_a_dropout_that_is_not_there_is_refused(esc50_tree):
     module = qaudio.Classifier("timm:test_convnext", frontend=FRONTEND, block_dropout=0.1)
     with pytest.raises(ValueError, match=r"no block_dropout: leave --model\.block_dropout out"):
         trainer(0).fit(module, data(esc50_tree))
 
 
 @pytest.mark.parametrize("arguments", [{}, {"ratio": 0.5, "target_macs": 0.5}])
-def test_pruning_takes_exactly_one_target(arguments):
+def test_classifier_pruning_takes_exactly_one_target(arguments):
     with pytest.raises(ValueError, match="exactly one of ratio"):
         qaudio.PrunedClassifier("qcnn10_050.esc10", **arguments)
 
 
-def test_losses_are_torchs():
+def test_classifier_losses_are_torchs():
     logits, targets = torch.randn(5, 3), torch.eye(3)[[0, 1, 2, 0, 1]]
     plain = classifier().loss(logits, targets)
     smooth = classifier(label_smoothing=0.1).loss(logits, targets)
@@ -251,7 +255,7 @@ def test_losses_are_torchs():
     assert torch.allclose(multilabel, by_hand, atol=1e-6)
 
 
-def test_weight_decay_spares_biases_and_norms(esc50_tree):
+def test_classifier_weight_decay_spares_biases_and_norms(esc50_tree):
     module = classifier(weight_decay=0.3)
     run = trainer(1, limit_train_batches=1)
     run.fit(module, data(esc50_tree))
@@ -263,7 +267,9 @@ def test_weight_decay_spares_biases_and_norms(esc50_tree):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam"])
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "constant"])
-def test_every_optimizer_and_schedule_changes_the_weights(esc50_tree, optimizer, schedule):
+def test_classifier_every_optimizer_and_schedule_changes_the_weights(
+    esc50_tree, optimizer, schedule
+):
     seed_everything(0, verbose=False)
     module = classifier(optimizer=optimizer, schedule=schedule)
     torch.manual_seed(0)
@@ -274,12 +280,12 @@ def test_every_optimizer_and_schedule_changes_the_weights(esc50_tree, optimizer,
     assert torch.isfinite(weights(module)).all()
 
 
-def test_a_schedule_of_no_known_length_is_refused(esc50_tree):
+def test_classifier_schedule_of_no_known_length_is_refused(esc50_tree):
     with pytest.raises(ValueError, match="'cosine' ends with the training: give --"):
         trainer(-1, max_time="00:00:01:00").fit(classifier(), data(esc50_tree))
 
 
-def test_warmup_cosine_rises_falls_and_ends_at_zero():
+def test_classifier_warmup_cosine_rises_falls_and_ends_at_zero():
     factors = [warmup_cosine(step, 100, 0.1) for step in range(101)]
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) == factors[9] == 1.0
@@ -303,12 +309,12 @@ def test_warmup_cosine_rises_falls_and_ends_at_zero():
         ({"weight_decay": float("nan")}, "weight_decay must be at least 0"),
     ],
 )
-def test_settings_out_of_range_are_refused(setting, said):
+def test_classifier_settings_out_of_range_are_refused(setting, said):
     with pytest.raises(ValueError, match=said):
         classifier(**setting)
 
 
-def test_a_module_is_not_trained_on_two_splits(esc50_tree):
+def test_classifier_module_is_not_trained_on_two_splits(esc50_tree):
     module = classifier()
     trainer(1).fit(module, data(esc50_tree, fold=1))
     trainer(1).fit(module, data(esc50_tree, fold=1))  # on it goes
@@ -323,7 +329,7 @@ def test_a_module_is_not_trained_on_two_splits(esc50_tree):
     trainer(1).fit(module, train_dataloaders=loader.train_dataloader())  # what it holds, you know
 
 
-def test_a_network_that_was_only_scored_is_made_anew_for_another_split(esc50_tree):
+def test_classifier_network_that_was_only_scored_is_made_anew_for_another_split(esc50_tree):
     for fold, kept in ((1, True), (2, False)):
         module = classifier()
         trainer(1).test(module, data(esc50_tree, fold=1), verbose=False)
@@ -332,7 +338,7 @@ def test_a_network_that_was_only_scored_is_made_anew_for_another_split(esc50_tre
         assert (module.net is scored) == kept
 
 
-def test_a_network_that_somebody_gave_is_trained_on_any_split(esc50_tree):
+def test_classifier_network_that_somebody_gave_is_trained_on_any_split(esc50_tree):
     module = classifier()
     net = qaudio.create_model("qcnn6_006", num_classes=3, frontend=FRONTEND)
     module.adopt(net)
@@ -340,7 +346,7 @@ def test_a_network_that_somebody_gave_is_trained_on_any_split(esc50_tree):
     assert module.net is net
 
 
-def test_a_datamodule_of_ones_own_is_one_that_tells_of_its_split(esc50_tree):
+def test_classifier_datamodule_of_ones_own_is_one_that_tells_of_its_split(esc50_tree):
     class Own(LightningDataModule):
         """Has all of a benchmark's attributes, and is none."""
 
@@ -363,13 +369,13 @@ def test_a_datamodule_of_ones_own_is_one_that_tells_of_its_split(esc50_tree):
     assert module.net.labels == ["dog", "rain", "clock_tick"]
 
 
-def test_loaders_without_a_datamodule_are_refused(esc50_tree):
+def test_classifier_loaders_without_a_datamodule_are_refused(esc50_tree):
     loader = [{"waveform": torch.zeros(2, 4000), "label": torch.zeros(2)}]
     with pytest.raises(TypeError, match="takes classes and rate from a DataModule"):
         trainer(1).fit(classifier(), train_dataloaders=loader)
 
 
-def test_averaging_that_would_average_nothing_is_refused(esc50_tree):
+def test_classifier_averaging_that_would_average_nothing_is_refused(esc50_tree):
     averaging = StochasticWeightAveraging(swa_lrs=0.01)
     with pytest.raises(ValueError, match="take Lightning's WeightAveraging or EMAWeightAveraging"):
         trainer(2, callbacks=[averaging]).fit(classifier(), data(esc50_tree))
@@ -377,7 +383,7 @@ def test_averaging_that_would_average_nothing_is_refused(esc50_tree):
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.3, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 10, 100])
-def test_one_cycle_runs_whatever_its_few_steps(warmup, steps):
+def test_classifier_one_cycle_runs_whatever_its_few_steps(warmup, steps):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     share = one_cycle_share(warmup, steps)
     assert abs(share - warmup) <= 1 / steps + 1e-9

@@ -58,7 +58,7 @@ def finished(process, seconds=120.0) -> str:
     return said
 
 
-def test_train_scores_and_writes_what_one_process_scores(recipe, started, tmp_path, esc50_tree):
+def test_ddp_train_scores_and_writes_what_one_process_scores(recipe, started, tmp_path, esc50_tree):
     finished(started(["train", *recipe(trainer=TWO)]))
     entry = tmp_path / "zoo" / "qcnn6_006.esc10"
     clips = Predictions.load(entry / "predictions.npz").run(0, 1).clip
@@ -67,7 +67,7 @@ def test_train_scores_and_writes_what_one_process_scores(recipe, started, tmp_pa
     assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 0  # the same, alone
 
 
-def test_crossval_writes_every_fold(recipe, started, tmp_path):
+def test_ddp_crossval_writes_every_fold(recipe, started, tmp_path):
     finished(started(["crossval", *recipe(trainer=TWO), "--folds=[1,2]"]))
     entry = tmp_path / "zoo" / "qcnn6_006.esc10"
     assert Predictions.load(entry / "predictions.npz").runs() == [(0, 1), (0, 2)]
@@ -75,7 +75,7 @@ def test_crossval_writes_every_fold(recipe, started, tmp_path):
     assert again.count("done before") == 2
 
 
-def test_crossval_scores_validation_folds(recipe, started, tmp_path):
+def test_ddp_crossval_scores_validation_folds(recipe, started, tmp_path):
     arguments = ["--folds=[1,2]", "--data.holdout=validation"]
     finished(started(["crossval", *recipe(trainer=TWO), *arguments]))
     path = tmp_path / "runs" / "qcnn6_006.esc10.validation.json"
@@ -84,7 +84,7 @@ def test_crossval_scores_validation_folds(recipe, started, tmp_path):
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_signal_at_any_moment_ends_both_and_the_run_goes_on(
+def test_ddp_signal_at_any_moment_ends_both_and_the_run_goes_on(
     recipe, started, tmp_path, signum, seed
 ):
     arguments = ["train", *recipe(trainer=TWO | {"max_epochs": 60})]

@@ -13,7 +13,7 @@ def digest(path) -> str:
     return whole.hexdigest()
 
 
-def test_recipe_and_seed_give_the_weights_whatever_loads_the_clips(recipe, tmp_path):
+def test_determinism_recipe_and_seed_give_the_weights_whatever_loads_the_clips(recipe, tmp_path):
     model = {"spec_augment": {}, "mixup": {"alpha": 0.3, "probability": 0.5}, "head_dropout": 0.3}
     arguments = recipe(model=None, data={"augment": {"roll": 0.5, "speed": 0.1}})
     arguments += [f"--model.{name}={value}".replace("'", '"') for name, value in model.items()]

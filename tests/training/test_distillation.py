@@ -21,7 +21,9 @@ def student(teacher, **settings):
     [{"arch": "cnn6_013"}, {"arch": "qcnn6_013", "sample_rate": 16000, "n_mels": 40}],
     ids=["real", "other rate"],
 )
-def test_a_student_learns_from_any_teacher_which_stays_as_it_is(known, esc50_tree, loss, teacher):
+def test_distillation_student_learns_from_any_teacher_which_stays_as_it_is(
+    known, esc50_tree, loss, teacher
+):
     net = network(**teacher)
     module = student(known(net), loss=loss, alpha=1.0, mixup=Mixup(0.3))
     run = fitted(module, data(esc50_tree), epochs=1)
@@ -43,7 +45,7 @@ def step_loss(module, sounds, alpha):
     return module.training_step(batch, 0).item()
 
 
-def test_the_loss_is_the_weighted_sum_of_labels_and_teacher(known, esc50_tree):
+def test_distillation_loss_is_the_weighted_sum_of_labels_and_teacher(known, esc50_tree):
     module, sounds = student(known(network("cnn6_013"))), data(esc50_tree)
     fitted(module, sounds, epochs=1)
     labels, teacher, half = (step_loss(module, sounds, alpha) for alpha in (0.0, 1.0, 0.5))
@@ -55,7 +57,9 @@ def test_the_loss_is_the_weighted_sum_of_labels_and_teacher(known, esc50_tree):
     )
 
 
-def test_teacher_and_student_see_the_same_mixture_masked_for_the_student_alone(known, esc50_tree):
+def test_distillation_teacher_and_student_see_the_same_mixture_masked_for_the_student_alone(
+    known, esc50_tree
+):
     """A student that is its own teacher agrees with it, mixed or not, until it is masked."""
     net = network()
     source = known(net)
@@ -70,7 +74,7 @@ def test_teacher_and_student_see_the_same_mixture_masked_for_the_student_alone(k
     assert step_loss(module, sounds, 1.0) > 1e-6
 
 
-def test_a_teachers_classes_may_stand_in_another_order(known, esc50_tree):
+def test_distillation_teachers_classes_may_stand_in_another_order(known, esc50_tree):
     net = network(labels=LABELS[::-1])
     module, sounds = student(known(net)), data(esc50_tree)
     trainer(1, limit_train_batches=0).fit(module, sounds)
@@ -79,7 +83,7 @@ def test_a_teachers_classes_may_stand_in_another_order(known, esc50_tree):
         assert torch.allclose(module.distillation.answer(waveform, 8000)[1], net(waveform).flip(1))
 
 
-def test_a_teacher_hears_the_sounds_at_its_own_rate(known, esc50_tree):
+def test_distillation_teacher_hears_the_sounds_at_its_own_rate(known, esc50_tree):
     net = network(sample_rate=16000, n_mels=40)
     module, sounds = student(known(net)), data(esc50_tree)
     trainer(1, limit_train_batches=0).fit(module, sounds)
@@ -90,7 +94,9 @@ def test_a_teacher_hears_the_sounds_at_its_own_rate(known, esc50_tree):
         assert not torch.allclose(taught, net(waveform), atol=1e-3)
 
 
-def test_a_teacher_of_other_classes_is_refused_with_what_would_be_allowed(known, esc50_tree):
+def test_distillation_teacher_of_other_classes_is_refused_with_what_would_be_allowed(
+    known, esc50_tree
+):
     source = known(network(labels=["dog", "rain", "siren"]), "other.made")
     with pytest.raises(qaudio.errors.EntryError) as refused:
         fitted(student(source), data(esc50_tree))
@@ -111,12 +117,12 @@ def test_a_teacher_of_other_classes_is_refused_with_what_would_be_allowed(known,
     ],
     ids=str,
 )
-def test_contradictory_arguments_are_refused(settings, message):
+def test_distillation_contradictory_arguments_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         student("teacher", **settings)
 
 
-def test_several_labels_are_distilled_by_bce(known):
+def test_distillation_several_labels_are_distilled_by_bce(known):
     net, teacher = network(), network("cnn6_013")
     module = student("teacher", task="multilabel", loss="bce", alpha=1.0)
     module.net, module.projection, module.distillation.network = net, nn.Identity(), teacher
@@ -130,7 +136,7 @@ def test_several_labels_are_distilled_by_bce(known):
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
 @pytest.mark.parametrize("loss", ["kl_logits", "published", "features"])
-def test_each_loss_is_the_one_of_its_name_at_its_temperature(loss, task):
+def test_distillation_each_loss_is_the_one_of_its_name_at_its_temperature(loss, task):
     net, teacher = network(), network(seed=2)
     module = student("teacher", task=task, loss=loss, alpha=1.0, temperature=3.5)
     module.net, module.projection, module.distillation.network = net, nn.Identity(), teacher
@@ -150,7 +156,7 @@ def test_each_loss_is_the_one_of_its_name_at_its_temperature(loss, task):
     assert all(found.item() != pytest.approx(value.item(), rel=0.05) for value in expected.values())
 
 
-def test_embeddings_that_shrink_in_steps_are_not_compared(known, esc50_tree):
+def test_distillation_embeddings_that_shrink_in_steps_are_not_compared(known, esc50_tree):
     source = known(network("qcnn6_013"))
     start = {"arch": None, "frontend": None, "source": source, "loss": "features"}
     pruning = PRUNING | {"layers": "block2,fc1"}
@@ -161,7 +167,9 @@ def test_embeddings_that_shrink_in_steps_are_not_compared(known, esc50_tree):
         fitted(student(source, **start, **settings), data(esc50_tree), epochs=4)
 
 
-def test_stored_answers_are_computed_once_and_change_nothing(known, esc50_tree, tmp_path):
+def test_distillation_stored_answers_are_computed_once_and_change_nothing(
+    known, esc50_tree, tmp_path
+):
     source = known(network("cnn6_013"))
     sounds = {"seconds": 1.0}  # as long as the clips: no random crops
 
@@ -193,13 +201,13 @@ def test_stored_answers_are_computed_once_and_change_nothing(known, esc50_tree, 
     assert same_state(again.net, first.net)
 
 
-def test_a_trial_of_one_step_stores_no_answers(known, esc50_tree, tmp_path):
+def test_distillation_trial_of_one_step_stores_no_answers(known, esc50_tree, tmp_path):
     module = student(known(network("cnn6_013")), store_teacher=str(tmp_path / "teacher"))
     fitted(module, data(esc50_tree, seconds=1.0), fast_dev_run=True)
     assert not (tmp_path / "teacher").exists()
 
 
-def test_stored_answers_follow_the_order_of_the_students_classes(tmp_path):
+def test_distillation_stored_answers_follow_the_order_of_the_students_classes(tmp_path):
     waveform, teacher = torch.randn(2, 4000), network("cnn6_013").eval()
 
     def taught(order):
@@ -219,13 +227,15 @@ def test_stored_answers_follow_the_order_of_the_students_classes(tmp_path):
     [{"augment": WaveformAugment(flip=True)}, {"seconds": 0.5}, {"seconds": 1.5}],
     ids=str,
 )
-def test_answers_are_not_stored_where_clips_change(known, esc50_tree, tmp_path, settings):
+def test_distillation_answers_are_not_stored_where_clips_change(
+    known, esc50_tree, tmp_path, settings
+):
     module = student(known(network()), store_teacher=str(tmp_path / "teacher"))
     with pytest.raises(ValueError, match="clips that repeat"):
         fitted(module, data(esc50_tree, **{"seconds": 1.0} | settings), epochs=1)
 
 
-def test_pruning_and_distillation_combine(known, esc50_tree):
+def test_distillation_pruning_and_distillation_combine(known, esc50_tree):
     source = known(network("qcnn6_013"))
     for steps in (1, 2):
         module = student(source, arch=None, frontend=None, source=source, steps=steps, **PRUNING)
@@ -235,7 +245,7 @@ def test_pruning_and_distillation_combine(known, esc50_tree):
         assert module.sources == [source, source]
 
 
-def test_the_parent_says_where_a_student_comes_from(known):
+def test_distillation_parent_says_where_a_student_comes_from(known):
     one, two = known(network()), known(network(), "other.esc10")
     start = {"arch": None, "frontend": None}
     for settings, how in (

@@ -57,20 +57,20 @@ def fit(esc50_tree, epochs, **settings):
     return module, watch.changed()
 
 
-def test_a_frozen_backbone_stays_with_its_statistics(esc50_tree):
+def test_finetuning_frozen_backbone_stays_with_its_statistics(esc50_tree):
     module, changed = fit(esc50_tree, 2, freeze="backbone")
     assert len(changed[0]) == 7  # bn0, four blocks, fc1, classifier
     assert changed == [[False] * 6 + [True]] * 2
     assert all(weight.requires_grad for weight in module.net.parameters())
 
 
-def test_stages_thaw_one_after_the_other(esc50_tree):
+def test_finetuning_stages_thaw_one_after_the_other(esc50_tree):
     _, changed = fit(esc50_tree, 4, freeze="gradual", thaw_every=2)
     assert changed == [[False] * 6 + [True]] * 2 + [[False] * 5 + [True] * 2] * 2
     assert [learning(4, "gradual", epoch, 2) for epoch in range(9)] == [1, 1, 2, 2, 3, 3, 4, 4, 4]
 
 
-def test_nothing_is_frozen_unless_asked(esc50_tree):
+def test_finetuning_nothing_is_frozen_unless_asked(esc50_tree):
     assert fit(esc50_tree, 1)[1] == [[True] * 7]
 
 
@@ -81,12 +81,12 @@ def test_nothing_is_frozen_unless_asked(esc50_tree):
         ({"source": "x", "freeze": "gradual", "thaw_every": 0}, "thaw_every must be"),
     ],
 )
-def test_freezing_that_makes_no_sense_is_refused(settings, message):
+def test_finetuning_freezing_that_makes_no_sense_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         qaudio.Classifier(**settings)
 
 
-def test_probe_first_starts_from_the_classifier_of_a_linear_probe(esc50_tree) -> None:
+def test_finetuning_probe_first_starts_from_the_classifier_of_a_linear_probe(esc50_tree) -> None:
     seed_everything(0, verbose=False)
     module = Made(source="made", lr=0.0, weight_decay=0.0, probe_first=True, head_dropout=0.0)
     data = qaudio.ESC50(str(esc50_tree), esc10=True, seconds=0.25, batch_size=8)
@@ -103,12 +103,12 @@ def test_probe_first_starts_from_the_classifier_of_a_linear_probe(esc50_tree) ->
 
 
 @pytest.mark.parametrize("settings", [{"arch": "cnn6"}, {"source": "x", "task": "multilabel"}])
-def test_probe_first_needs_a_source_and_one_label_a_clip(settings) -> None:
+def test_finetuning_probe_first_needs_a_source_and_one_label_a_clip(settings) -> None:
     with pytest.raises(ValueError, match="probe_first goes with a source"):
         qaudio.Classifier(**settings, probe_first=True)
 
 
-def test_frozen_norms_keep_their_statistics_and_learn_their_weights(esc50_tree):
+def test_finetuning_frozen_norms_keep_their_statistics_and_learn_their_weights(esc50_tree):
     seed_everything(0, verbose=False)
     module = Made(source="made", lr=0.01, freeze="norms")
     data = qaudio.ESC50(str(esc50_tree), esc10=True, seconds=0.25, batch_size=8)

@@ -5,7 +5,7 @@ from sklearn.metrics import average_precision_score
 from qaudio.training.metrics import clip_metric
 
 
-def test_map_is_scikit_learns_over_the_classes_that_are_there():
+def test_metrics_map_is_scikit_learns_over_the_classes_that_are_there():
     rng = np.random.default_rng(0)
     labels = (rng.random((60, 5)) < 0.3).astype(int)
     labels[:, 2] = 0
@@ -19,7 +19,7 @@ def test_map_is_scikit_learns_over_the_classes_that_are_there():
     assert abs(metric.compute().item() - expected) < 1e-6
 
 
-def test_accuracy_is_the_share_of_clips_not_of_classes():
+def test_metrics_accuracy_is_the_share_of_clips_not_of_classes():
     metric = clip_metric("multiclass", 2)
     metric.update(torch.tensor([[1.0, 0]] * 4), torch.tensor([0, 0, 0, 1]))
     assert metric.compute().item() == 0.75

@@ -27,7 +27,7 @@ def stepwise(source, **settings):
         ("adamw", {"ratio": None, "target_macs": 0.4, "allocation": "global"}),
     ],
 )
-def test_steps_end_at_the_widths_of_the_plan_in_one(known, esc50_tree, target, optimizer):
+def test_pruning_steps_end_at_the_widths_of_the_plan_in_one(known, esc50_tree, target, optimizer):
     source = known(network("qcnn6_013"))
     module, seen = stepwise(source, optimizer=optimizer, **target), []
 
@@ -51,7 +51,7 @@ def test_steps_end_at_the_widths_of_the_plan_in_one(known, esc50_tree, target, o
         assert all(later[name] <= earlier[name] for name in later)
 
 
-def test_steps_are_equal_parts_at_equal_distances(known, esc50_tree):
+def test_pruning_steps_are_equal_parts_at_equal_distances(known, esc50_tree):
     source, seen = known(network("qcnn6_013")), []
 
     class Watch(Callback):
@@ -69,13 +69,13 @@ def test_steps_are_equal_parts_at_equal_distances(known, esc50_tree):
         assert abs(widths[0] - width) <= whole.request["multiple_of"] / 2
 
 
-def test_the_callback_serves_any_classifier(esc50_tree):
+def test_pruning_callback_serves_any_classifier(esc50_tree):
     module = qaudio.Classifier("qcnn6_013", frontend=FRONTEND, lr=0.01)
     fitted(module, data(esc50_tree), epochs=4, callbacks=[StepwisePruning({"ratio": 0.5}, 2)])
     assert module.net.widths == qaudio.plan(network("qcnn6_013"), ratio=0.5).after
 
 
-def test_moments_and_weights_lose_the_same_filters(known, esc50_tree):
+def test_pruning_moments_and_weights_lose_the_same_filters(known, esc50_tree):
     net = network("qcnn6_013")
     optimizer = torch.optim.Adam([*net.parameters(), extra := torch.nn.Parameter(torch.ones(2))])
     for _ in range(2):
@@ -119,7 +119,7 @@ class Interrupt(Callback):
 
 
 @pytest.mark.parametrize(("averaging", "interrupted"), [(False, 1), (True, 1), (False, 4)])
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(
+def test_pruning_resumed_run_is_the_run_that_was_not_interrupted(
     known, esc50_tree, tmp_path, averaging, interrupted
 ):
     source = known(network("qcnn6_013"))
@@ -143,7 +143,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(
     assert same_state(again.net, module.net)
 
 
-def test_averaged_weights_lose_the_same_filters(known, esc50_tree):
+def test_pruning_averaged_weights_lose_the_same_filters(known, esc50_tree):
     class First(Callback):
         net = None
 
@@ -165,7 +165,7 @@ def test_averaged_weights_lose_the_same_filters(known, esc50_tree):
     ("steps", "epochs", "message"),
     [(3, 4, "at least 6 epochs are needed"), (5, 0, "at least 10 epochs")],
 )
-def test_steps_that_do_not_fit_are_refused(known, esc50_tree, steps, epochs, message):
+def test_pruning_steps_that_do_not_fit_are_refused(known, esc50_tree, steps, epochs, message):
     module = stepwise(known(network()), steps=steps)
     with pytest.raises(ValueError, match=message):
         fitted(module, data(esc50_tree), epochs)
@@ -174,7 +174,7 @@ def test_steps_that_do_not_fit_are_refused(known, esc50_tree, steps, epochs, mes
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_taylor_looks_at_the_folds_training_batches(known, esc50_tree, steps, monkeypatch):
+def test_pruning_taylor_looks_at_the_folds_training_batches(known, esc50_tree, steps, monkeypatch):
     module = stepwise(known(network("qcnn6_013")), criterion="taylor", steps=steps)
     sounds, heard = data(esc50_tree, seconds=1.0), []
     real = importance.loss_gradients
@@ -191,7 +191,7 @@ def test_taylor_looks_at_the_folds_training_batches(known, esc50_tree, steps, mo
     assert len(heard) == 24 * (1 if steps == 1 else 3)  # in steps: widths, then filters twice
 
 
-def test_only_entries_are_pruned():
+def test_pruning_only_entries_are_pruned():
     with pytest.raises(ValueError, match="only an entry can be pruned"):
         qaudio.PrunedClassifier(arch="qcnn6_006", ratio=0.5)
     with pytest.raises(ValueError, match="only an entry can be pruned"):
@@ -199,7 +199,7 @@ def test_only_entries_are_pruned():
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_random_pruning_differs_from_seed_to_seed(known, esc50_tree, steps):
+def test_pruning_random_pruning_differs_from_seed_to_seed(known, esc50_tree, steps):
     source = known(network("qcnn6_013"))
 
     def kept(seed):

@@ -19,7 +19,7 @@ def quick(recipe):
     return recipe(trainer={"max_epochs": 1}, writer={"push_to": REPO})
 
 
-def test_a_recipe_can_end_on_the_hub(hub, quick, recipe, tmp_path, capsys):
+def test_publish_recipe_can_end_on_the_hub(hub, quick, recipe, tmp_path, capsys):
     assert main(["crossval", *quick, "--folds", "[1,2]"]) == 0
     assert "pushed once the other folds are there" in capsys.readouterr().out
     assert not hub.requests
@@ -63,6 +63,6 @@ def test_a_recipe_can_end_on_the_hub(hub, quick, recipe, tmp_path, capsys):
     [("--writer.push_to=nobody", "not the name of a repository"),
      ("--writer.license=null", "needs writer.license")],
 )  # fmt: skip
-def test_what_could_not_be_published_is_said_before_training(quick, option, says, capsys):
+def test_publish_what_could_not_be_published_is_said_before_training(quick, option, says, capsys):
     assert main(["crossval", *quick, option]) == 1
     assert says in capsys.readouterr().err

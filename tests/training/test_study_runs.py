@@ -42,7 +42,7 @@ def study(tmp_path, recipe):
             "--runs", str(tmp_path / "runs"), "--folds", "[1]"]  # fmt: skip
 
 
-def test_what_is_missing_is_trained_and_the_tables_are_made(study, tmp_path, capsys):
+def test_study_what_is_missing_is_trained_and_the_tables_are_made(study, tmp_path, capsys):
     assert main(study) == 0
     cell = tmp_path / "zoo" / "study" / "esc10" / "taught"
     assert Predictions.load(cell / "predictions.npz").runs() == [(0, 1)]
@@ -83,7 +83,7 @@ def failing(monkeypatch):
     return make
 
 
-def test_an_interrupted_study_trains_no_other_cell(study, failing, capsys):
+def test_study_interrupted_study_trains_no_other_cell(study, failing, capsys):
     failing(KeyboardInterrupt())
     assert main(study) == 130
     told = capsys.readouterr()
@@ -91,7 +91,7 @@ def test_an_interrupted_study_trains_no_other_cell(study, failing, capsys):
     assert "esc10 taught" not in told.out
 
 
-def test_one_cell_that_fails_does_not_end_a_study(study, failing, tmp_path, capsys):
+def test_study_one_cell_that_fails_does_not_end_a_study(study, failing, tmp_path, capsys):
     failing(RuntimeError("out of something"))
     assert main(study) == 1
     told = capsys.readouterr()
@@ -100,7 +100,7 @@ def test_one_cell_that_fails_does_not_end_a_study(study, failing, tmp_path, caps
     assert (tmp_path / "zoo" / "study" / "differences.svg").is_file()
 
 
-def test_what_is_told_in_one_line_is_so_in_a_study(study, failing, capsys):
+def test_study_what_is_told_in_one_line_is_so_in_a_study(study, failing, capsys):
     failing(AudioError("a.wav is broken"))
     assert main(study) == 1
     told = capsys.readouterr().err
@@ -109,7 +109,7 @@ def test_what_is_told_in_one_line_is_so_in_a_study(study, failing, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("benchmark", ["esc10", "ravdess"])
-def test_every_shipped_cell_parses(benchmark, monkeypatch):
+def test_study_every_shipped_cell_parses(benchmark, monkeypatch):
     monkeypatch.chdir(ROOT)
     study = Study("recipes/study.yaml")
     for cell in study.cells.values():

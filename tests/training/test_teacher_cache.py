@@ -5,7 +5,7 @@ from qaudio.training.teacher_cache import StoredAnswers
 from tests.support.training import network
 
 
-def test_answers_of_a_network_of_half_precision_are_told_apart(tmp_path):
+def test_teacher_cache_answers_of_a_network_of_half_precision_are_told_apart(tmp_path):
     paths = {
         StoredAnswers(tmp_path, network(seed=seed).to(dtype), "logits").path
         for seed in (1, 2) for dtype in (torch.bfloat16, torch.float32)
@@ -13,7 +13,7 @@ def test_answers_of_a_network_of_half_precision_are_told_apart(tmp_path):
     assert len(paths) == 4
 
 
-def test_stored_answers_know_the_front_end_and_name_a_broken_file(tmp_path):
+def test_teacher_cache_stored_answers_know_the_front_end_and_name_a_broken_file(tmp_path):
     one, other = network(), network(hop_length=100)
     other.load_state_dict(one.state_dict())
     paths = [StoredAnswers(tmp_path, net, "logits").path for net in (one, other)]

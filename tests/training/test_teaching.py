@@ -89,7 +89,7 @@ def recipe(tmp_path, pool, teacher, **model):
     return ["train", "--config", str(path), "--runs", str(tmp_path / "runs")]
 
 
-def test_student_learns_the_teachers_classes_without_labels(pool, teacher) -> None:
+def test_teaching_student_learns_the_teachers_classes_without_labels(pool, teacher) -> None:
     from lightning import Trainer
 
     seed_everything(0, verbose=False)
@@ -117,7 +117,7 @@ def _scored(sounds):
     return list(sounds.test_dataloader())
 
 
-def test_loss_is_the_tags_and_the_cosine_of_mapped_embeddings(pool, teacher) -> None:
+def test_teaching_loss_is_the_tags_and_the_cosine_of_mapped_embeddings(pool, teacher) -> None:
     from lightning import Trainer
 
     module, sounds = student(teacher, alpha=0.7, embedding_weight=0.2), data(pool)
@@ -137,7 +137,7 @@ def test_loss_is_the_tags_and_the_cosine_of_mapped_embeddings(pool, teacher) -> 
     torch.testing.assert_close(loss, 0.7 * bce + 0.2 * apart)
 
 
-def test_entry_is_scored_against_the_teachers_tags_and_says_what_was_heard(
+def test_teaching_entry_is_scored_against_the_teachers_tags_and_says_what_was_heard(
     pool, teacher, tmp_path
 ) -> None:
     assert main(recipe(tmp_path, pool, teacher)) == 0
@@ -160,7 +160,7 @@ def test_entry_is_scored_against_the_teachers_tags_and_says_what_was_heard(
     qaudio.verify(folder)
 
 
-def test_run_killed_within_epochs_gives_the_weights_of_the_uninterrupted_one(
+def test_teaching_run_killed_within_epochs_gives_the_weights_of_the_uninterrupted_one(
     pool, teacher, tmp_path, monkeypatch
 ) -> None:
     """Of twenty steps, it ends after two, six and twelve."""
@@ -188,7 +188,7 @@ def test_run_killed_within_epochs_gives_the_weights_of_the_uninterrupted_one(
         assert torch.equal(tensor, weights["killed"][name]), name
 
 
-def test_teacher_that_names_no_classes_is_refused(pool, tmp_path, capsys) -> None:
+def test_teaching_teacher_that_names_no_classes_is_refused(pool, tmp_path, capsys) -> None:
     net = small_model("cnn6_025", 3, frontend=FRONTEND)
     source = json.dumps({"trained_on": ["ESC-50"]})
     for name, task, labels in (("a.x", "multiclass", ["x", "y", "z"]), ("b.x", "multilabel", None)):
@@ -200,7 +200,7 @@ def test_teacher_that_names_no_classes_is_refused(pool, tmp_path, capsys) -> Non
         assert f"{name}: no tagger with named classes" in err[-1]
 
 
-def test_pool_without_a_teacher_is_refused(pool, tmp_path, capsys) -> None:
+def test_teaching_pool_without_a_teacher_is_refused(pool, tmp_path, capsys) -> None:
     arguments = recipe(tmp_path, pool, "unused")
     config = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     config["model"] = {
@@ -212,7 +212,7 @@ def test_pool_without_a_teacher_is_refused(pool, tmp_path, capsys) -> None:
     assert "sound pool has no labels to train on" in capsys.readouterr().err
 
 
-def test_labels_of_a_subset_are_matched_by_name(teacher) -> None:
+def test_teaching_labels_of_a_subset_are_matched_by_name(teacher) -> None:
     distillation = student(teacher).distillation
     distillation.network = qaudio.load(teacher)
     assert distillation._matched(["siren", "bark"], "made") == [2, 0]
@@ -220,6 +220,6 @@ def test_labels_of_a_subset_are_matched_by_name(teacher) -> None:
         distillation._matched(["siren", "cat"], "made")
 
 
-def test_negative_weight_of_embeddings_is_refused(teacher) -> None:
+def test_teaching_negative_weight_of_embeddings_is_refused(teacher) -> None:
     with pytest.raises(ValueError, match="embedding_weight must be at least 0"):
         student(teacher, embedding_weight=-1.0)

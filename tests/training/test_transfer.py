@@ -25,7 +25,7 @@ def data(root, **settings):
     return qaudio.ESC50(str(root), **{"esc10": True, "seconds": 0.5, "batch_size": 8} | settings)
 
 
-def test_probe_is_fitted_on_the_other_folds(tagger, esc50_tree, monkeypatch) -> None:
+def test_transfer_probe_is_fitted_on_the_other_folds(tagger, esc50_tree, monkeypatch) -> None:
     from qaudio.training import transfer as module
 
     seen = []
@@ -42,7 +42,7 @@ def test_probe_is_fitted_on_the_other_folds(tagger, esc50_tree, monkeypatch) -> 
     assert found.protocol == "ESC-50 official 5 folds; linear probe"
 
 
-def test_clips_are_embedded_as_the_model_does(tagger, esc50_tree) -> None:
+def test_transfer_clips_are_embedded_as_the_model_does(tagger, esc50_tree) -> None:
     sounds = data(esc50_tree)
     found = embed_clips(tagger, sounds)
     assert len(set(found.clip)) == len(found.clip) and set(found.fold) == {1, 2, 3, 4, 5}
@@ -56,7 +56,7 @@ def test_clips_are_embedded_as_the_model_does(tagger, esc50_tree) -> None:
     assert (found.label[rows] == batch["label"].numpy()).all() and (found.fold[rows] == 2).all()
 
 
-def test_zero_shot_takes_the_taggers_own_classes(tagger, esc50_tree) -> None:
+def test_transfer_zero_shot_takes_the_taggers_own_classes(tagger, esc50_tree) -> None:
     sounds = data(esc50_tree)
     found = transfer(tagger, sounds, ZERO_SHOT)
     embedded = embed_clips(tagger, data(esc50_tree))
@@ -69,7 +69,7 @@ def test_zero_shot_takes_the_taggers_own_classes(tagger, esc50_tree) -> None:
     assert found.result.mean == pytest.approx(accuracy, abs=1e-6)
 
 
-def test_zero_shot_needs_a_tagger_and_a_label_map(tagger, esc50_tree) -> None:
+def test_transfer_zero_shot_needs_a_tagger_and_a_label_map(tagger, esc50_tree) -> None:
     tagger.task = "multiclass"
     with pytest.raises(DataError, match="need a tagger"):
         transfer(tagger, data(esc50_tree), ZERO_SHOT)
@@ -78,7 +78,7 @@ def test_zero_shot_needs_a_tagger_and_a_label_map(tagger, esc50_tree) -> None:
         transfer(tagger, data(esc50_tree), ZERO_SHOT)
 
 
-def test_probe_command_prints_a_score_and_writes_it_into_the_entry(
+def test_transfer_probe_command_prints_a_score_and_writes_it_into_the_entry(
     recipe, tmp_path, capsys
 ) -> None:
     arguments = recipe()
@@ -105,7 +105,7 @@ def test_probe_command_prints_a_score_and_writes_it_into_the_entry(
         qaudio.verify(folder)
 
 
-def test_probe_command_tells_what_it_does_not_take(recipe, tmp_path, capsys) -> None:
+def test_transfer_probe_command_tells_what_it_does_not_take(recipe, tmp_path, capsys) -> None:
     config = recipe()[1]
     assert main(["probe", "x", "--config", config, "--model.lr", "1"]) == 2
     assert "unknown option --model.lr" in capsys.readouterr().err
