@@ -29,10 +29,11 @@ from qaudio.commands.common import (
 # Files of qaudio/commands/ by command, in the order of the help; only the one named is loaded.
 COMMANDS = {
     "list": "list_", "info": "info", "predict": "predict", "embed": "embed", "explain": "explain",
-    "listen": "listen", "demo": "demo", "probe": "probe", "compare": "compare",
-    "verify": "verify", "prune": "prune", "import": "import_", "export": "export", "push": "push",
-    "pull": "pull", "finetune": "finetune", **dict.fromkeys(training.TRAINING, "training"),
-    "study": "study", "pack": "pack", "doctor": "doctor",
+    "listen": "listen", "demo": "demo", "probe": "probe", "calibrate": "calibrate",
+    "compare": "compare", "verify": "verify", "prune": "prune", "import": "import_",
+    "export": "export", "push": "push", "pull": "pull", "finetune": "finetune",
+    **dict.fromkeys(training.TRAINING, "training"), "study": "study", "pack": "pack",
+    "doctor": "doctor",
 }  # fmt: skip
 # Packages that a command may find missing, and the extra that brings each.
 EXTRAS = {

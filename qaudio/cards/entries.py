@@ -14,8 +14,9 @@ import torch
 
 from qaudio.cards import files as card_files
 from qaudio.errors import EntryError
+from qaudio.evaluation.calibration import summarise
 from qaudio.evaluation.predictions import Predictions
-from qaudio.evaluation.result import Result
+from qaudio.evaluation.result import Calibration, Result
 from qaudio.models.base import AudioModel
 from qaudio.paths import locked, replace_folder
 from qaudio.records import parse
@@ -35,6 +36,8 @@ from qaudio.zoo.store import (
     to_json,
 )
 from qaudio.zoo.verify import check_entry, check_results
+
+OUTSIDE = "outside.npz"  # predictions on sounds of none of an entry's classes
 
 
 def save(
@@ -265,6 +268,40 @@ def add_transfer(
         results.transfer = [scores[protocol] for protocol in sorted(scores)]
         _rewrite(folder, config, results, own, {name: predictions})
     return folder
+
+
+def calibrate(source: str | Path, outside: Predictions | None = None) -> Calibration:
+    """Put calibration into an entry's config, results and card.
+
+    Args:
+        source: the entry.
+        outside: as for `qaudio.evaluation.calibration.summarise`; None: what the entry has.
+
+    Returns:
+        The calibration, as its results have it.
+
+    Raises:
+        EntryError: for an entry without results, or that does not verify.
+        InputError: for one whose predictions give no calibration.
+    """
+    folder = locate(source)
+    with locked(folder):
+        config, results = read_config(folder), read_results(folder)
+        if results is None:
+            raise EntryError(f"{entry_name(folder)}: has no results to calibrate")
+        predictions = check_results(folder, config, results)
+        made = {} if outside is None else {OUTSIDE: outside}
+        if outside is None and results.calibration and results.calibration.outside:
+            outside = Predictions.load(file_of(folder, OUTSIDE))
+        found = summarise(predictions, results.card_fold, results.card_seed, outside)
+        if found.outside:
+            found.outside.predictions = OUTSIDE
+        results.calibration = found
+        config["calibration"] = {
+            "temperature": found.temperature, "thresholds": found.thresholds
+        }  # fmt: skip
+        _rewrite(folder, config, results, predictions, made)
+    return found
 
 
 def _rewrite(

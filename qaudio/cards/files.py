@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from qaudio.cards import confusion, model_card
+from qaudio.cards import confusion, model_card, reliability
 from qaudio.cards.tables import figures, percent
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
@@ -41,21 +41,28 @@ def write(
     for name, text in made.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    if predictions is None or not confusion.pictured(config, results):
-        return list(made)
-    if picture is None:
-        confusion.draw(predictions, config["labels"], folder / confusion.FILE)
-    else:
-        shutil.copyfile(picture, folder / confusion.FILE)
-    return [*made, confusion.FILE]
+    pictures = [] if predictions is None else _pictures(config, results)
+    for name in pictures:
+        assert predictions is not None
+        if name == reliability.FILE:
+            reliability.draw(predictions, folder / name)
+        elif picture is None:
+            confusion.draw(predictions, config["labels"], folder / name)
+        else:
+            shutil.copyfile(picture, folder / name)
+    return [*made, *pictures]
+
+
+def _pictures(config: dict[str, Any], results: Results) -> list[str]:
+    """Names of the pictures that an entry has."""
+    found = [confusion.FILE] if confusion.pictured(config, results) else []
+    return found + ([reliability.FILE] if results.calibration else [])
 
 
 def names(config: dict[str, Any]) -> list[str]:
     """Which of an entry's files follow from the others."""
-    return [
-        name for name in config["files"]
-        if name in ("README.md", confusion.FILE) or name.startswith(".eval_results/")
-    ]  # fmt: skip
+    own = ("README.md", confusion.FILE, reliability.FILE)
+    return [n for n in config["files"] if n in own or n.startswith(".eval_results/")]
 
 
 def check(folder: Path, config: dict[str, Any], results: Results, predictions: Predictions) -> str:
@@ -87,6 +94,8 @@ def check(folder: Path, config: dict[str, Any], results: Results, predictions: P
                 )
     if confusion.FILE in shown:
         confusion.check(folder / confusion.FILE, predictions, config["labels"])
+    if reliability.FILE in shown:
+        reliability.check(folder / reliability.FILE, predictions)
     return f"{', '.join(shown)}: numbers and metadata are those of the results"
 
 
@@ -100,6 +109,8 @@ def is_current(
             check_hash(folder, config, name)
         if confusion.FILE in shown:
             confusion.check(folder / confusion.FILE, predictions, config["labels"])
+        if reliability.FILE in shown:
+            reliability.check(folder / reliability.FILE, predictions)
         same = all(read_text(folder, name) == text for name, text in made.items())
     except EntryError:
         return False
@@ -110,9 +121,9 @@ def is_current(
 def _made(
     config: dict[str, Any], results: Results, predictions: Predictions
 ) -> tuple[dict[str, str], list[str]]:
-    """The texts, and the names of them and of the picture if there is one."""
+    """The texts, and the names of them and of the pictures."""
     made = model_card.documents(config, results, predictions)
-    return made, [*made, confusion.FILE] if confusion.pictured(config, results) else list(made)
+    return made, [*made, *_pictures(config, results)]
 
 
 def sound_picture(folder: Path, config: dict[str, Any], predictions: Predictions) -> Path | None:

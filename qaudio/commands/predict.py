@@ -51,7 +51,11 @@ def register(command: Commands) -> None:
         "--top-k", type=positive, metavar="N", help="classes to show (5; all above a threshold)"
     )
     sub.add_argument(
-        "--threshold", type=float, metavar="P", help="only classes of at least this probability"
+        "--threshold",
+        type=_threshold,
+        metavar="P",
+        help="only classes of at least this probability; entry: each class's own, where the entry "
+        "has them (`qaudio calibrate`), 0.5 where it has none",
     )
     sub.add_argument("--times", action="store_true", help="add the classes of every window")
     sub.add_argument(
@@ -83,6 +87,16 @@ def register(command: Commands) -> None:
     sub.add_argument("--out", metavar="FOLDER", help="of the files of --format")
 
 
+def _threshold(text: str) -> float | str:
+    """An argument type: a number, or "entry"."""
+    if text == "entry":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be 0 to 1, or entry, not {text!r}") from None
+
+
 def _predict(options: argparse.Namespace) -> int:
     if wrong := _wrong(options):
         return usage("predict", wrong)
@@ -91,9 +105,11 @@ def _predict(options: argparse.Namespace) -> int:
 
     per_window = options.times or options.format or (options.csv and options.window is not None)
     unbounded = options.format and options.top_k is None and options.threshold is None
+    of_entry = options.threshold == "entry"
+    threshold = THRESHOLD if unbounded or of_entry else options.threshold
     try:
         selection = Selection(
-            top_k=options.top_k, threshold=THRESHOLD if unbounded else options.threshold,
+            top_k=options.top_k, threshold=threshold,
             windows=bool(per_window), merge=options.merge, low_threshold=options.low_threshold,
             min_duration=options.min_duration or 0.0,
         )  # fmt: skip
@@ -109,6 +125,10 @@ def _predict(options: argparse.Namespace) -> int:
         say_beside_bar(f"{shown(path)}: {fault}")
     jobs = options.jobs or cores()
     model = open_model(options.model, threads_per_file(jobs, len(paths)))
+    if of_entry and model.thresholds is not None:
+        selection = replace(selection, threshold=model.thresholds)
+    elif of_entry:
+        say_beside_bar(f"{shown(options.model)} has no thresholds of its own: {THRESHOLD} is taken")
 
     def run(paths: list[str], before: int) -> Results:
         return with_bar(
@@ -199,7 +219,7 @@ def _print_json(
     from qaudio.data.audio import display_name
 
     document: dict[str, Any] = {"file": display_name(path), "predictions": [vars(p) for p in top]}
-    if analysis.hears_none:
+    if analysis.hears_none or (options.threshold is not None and not top):
         document["none_of_these"] = True
     if options.merge:
         document["events"] = [vars(p) for p in rows]
@@ -221,6 +241,8 @@ def _print_text(
     print(f"{display_name(path)}  ({shown(Path(options.model).name)})")
     if analysis.hears_none:
         print(f"  none of its {len(analysis.labels)} classes reaches {UNHEARD:.0%}; the nearest:")
+    elif options.threshold is not None and not top:
+        print(f"  none of its {len(analysis.labels)} classes reaches its threshold")
     for p in top:
         print(f"  {p.probability:6.1%}  {shown(p.label)}")
     if rows:

@@ -46,6 +46,7 @@ class OptimizedModel(AudioModel):
         casts = any(isinstance(layer, _Scaled) for layer in network.modules())
         stored = next((p.dtype for p in network.parameters()), torch.float32)
         self.input_dtype = torch.float32 if casts else stored
+        self.temperature, self.thresholds = original.temperature, original.thresholds
         self.min_frames = original.min_frames
         self.choices = choices
         self.difference = float("nan")

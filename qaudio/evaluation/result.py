@@ -1,10 +1,10 @@
-"""Records of scores, as results.json has them; made by `qaudio.evaluation.bootstrap`."""
+"""Records of scores, as results.json has them; made by `bootstrap` and `calibration`."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from qaudio.records import Change, Count, Record, Share, Text
+from qaudio.records import Change, Count, InnerPath, Number, Positive, Record, Share, Text
 
 Metric = Literal["accuracy", "mAP"]
 
@@ -64,3 +64,65 @@ class Difference(Record):
             metric=self.metric, mean=-self.mean, interval95=(-high, -low), runs=self.runs,
             clips=self.clips, groups=self.groups,
         )  # fmt: skip
+
+
+class Answered(Record):
+    """What a network answers where a precision is wanted.
+
+    Attributes:
+        wanted: precision.
+        share: of the clips that it answers.
+        precision: of these answers; None where there are none.
+    """
+
+    wanted: Share
+    share: Share
+    precision: Share | None
+
+
+class Outside(Record):
+    """How well sounds of none of the classes are told from held-out clips.
+
+    Attributes:
+        inside_clips: held-out clips.
+        sources: of the other sounds, how many of each.
+        auroc: area under the ROC curve by each score.
+        best: score of the largest.
+        predictions: file that they follow from.
+    """
+
+    inside_clips: Count
+    sources: dict[Text, Count]
+    auroc: dict[Text, Share]
+    best: Text
+    predictions: InnerPath | None = None
+
+
+class Scaling(Record):
+    """What makes logits probabilities and probabilities answers.
+
+    Attributes:
+        temperature: that logits are divided by.
+        thresholds: of each class, the least probability at which it is given.
+    """
+
+    temperature: Positive
+    thresholds: list[Share]
+
+
+class Calibration(Scaling):
+    """How far probabilities can be trusted.
+
+    Attributes:
+        ece, ece_calibrated: expected calibration error, without and with temperature.
+        loss, loss_calibrated: mean cross-entropy, without and with temperature.
+        answered: for each precision that may be wanted.
+        outside: sounds of none of the classes.
+    """
+
+    ece: Share
+    ece_calibrated: Share
+    loss: Number
+    loss_calibrated: Number
+    answered: list[Answered]
+    outside: Outside | None = None

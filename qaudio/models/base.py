@@ -70,6 +70,8 @@ class AudioModel(nn.Module):
     Attributes:
         config: what the model is rebuilt from (`qaudio.models.registry.from_config`); its fields
             are attributes of the model too.
+        temperature: that logits are divided by before they become probabilities.
+        thresholds: per class, the least probability at which it is given; None: not known.
         published_blocks: numbers of the blocks that the papers prune.
     """
 
@@ -93,6 +95,8 @@ class AudioModel(nn.Module):
         self.head_dropout = nn.Dropout(0.0)
         self.hidden: nn.Module = nn.Identity()
         self._num_features: int | None = None
+        self.temperature = 1.0
+        self.thresholds: list[float] | None = None
 
     @property
     def num_features(self) -> int:
@@ -184,10 +188,12 @@ class AudioModel(nn.Module):
         self.config = replace(self.config, num_classes=num_classes, labels=labels)
         old = self.classifier
         self.classifier = nn.Linear(old.in_features, num_classes).to(old.weight)
+        self.temperature, self.thresholds = 1.0, None
 
     @torch.no_grad()
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Softmax or sigmoid of logits, by `task`."""
+        """Softmax or sigmoid of logits / `temperature`, by `task`."""
+        logits = logits / self.temperature
         return logits.softmax(-1) if self.task == "multiclass" else logits.sigmoid()
 
 

@@ -50,6 +50,9 @@ def load_weights(folder: Path, weights: str = "model.safetensors") -> AudioModel
         model.load_state_dict(state)
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise EntryError(f"{entry_name(folder)}: {weights} is not readable ({error})") from None
+    if weights == "model.safetensors" and (calibration := config.get("calibration")):
+        model.temperature = calibration["temperature"]
+        model.thresholds = calibration["thresholds"]
     return model.eval()
 
 

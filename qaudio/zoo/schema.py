@@ -11,7 +11,7 @@ from msgspec import field
 
 from qaudio.compress.measured import Cost
 from qaudio.errors import InputError
-from qaudio.evaluation.result import Difference, Result
+from qaudio.evaluation.result import Calibration, Difference, Result, Scaling
 from qaudio.records import (
     Count,
     EntryName,
@@ -172,6 +172,7 @@ class Results(Record, kw_only=True):
         teaching: of a network taught on unlabelled sound.
         transfer: scores on other benchmarks.
         baselines: of a fine-tuned network.
+        calibration: of its probabilities.
         hub_benchmark: leaderboard that the score is written for.
     """
 
@@ -197,6 +198,7 @@ class Results(Record, kw_only=True):
     teaching: Teaching | None = None
     transfer: list[Transfer] = field(default_factory=list)
     baselines: list[Baseline] = field(default_factory=list)
+    calibration: Calibration | None = None
     hub_benchmark: HubBenchmark | None = None
 
     @property
@@ -261,7 +263,10 @@ class ScoredSet(Record):
 
 
 class Config(Record, kw_only=True):
-    """config.json of an entry: its network, licence and files with their sha256."""
+    """config.json of an entry: its network, licence and files with their sha256.
+
+    `calibration` is of the weights that the entry carries, not of what is made of them.
+    """
 
     schema_version: Integer
     qaudio_version: Text
@@ -274,6 +279,7 @@ class Config(Record, kw_only=True):
     eval_seconds: Positive | None
     quaternion: bool | None = None
     padded: bool = False
+    calibration: Scaling | None = None
     license: Text | None
     files: dict[InnerPath, Sha256]
 
@@ -289,3 +295,7 @@ def check_config(config: Any) -> None:
     found = parse(config, Config)
     if found.labels is not None and len(found.labels) != found.num_classes:
         raise InputError(f"{found.num_classes} classes, {len(found.labels)} labels")
+    if found.calibration and len(found.calibration.thresholds) != found.num_classes:
+        raise InputError(
+            f"{found.num_classes} classes, {len(found.calibration.thresholds)} thresholds"
+        )

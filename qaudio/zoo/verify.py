@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.errors import EntryError
-from qaudio.evaluation import per_class
+from qaudio.evaluation import calibration, per_class
 from qaudio.evaluation.bootstrap import paired_difference, summarise
 from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
-from qaudio.evaluation.result import Difference, Result
+from qaudio.evaluation.result import Calibration, Difference, Result
 from qaudio.records import Record
 from qaudio.zoo.io import check_probe, load_weights
 from qaudio.zoo.resolve import find_local
@@ -113,6 +113,11 @@ def check_results(folder: Path, config: dict[str, Any], results: Results) -> Pre
         _compare(folder, row.method, row.result, result)
         difference = _difference(folder, row.method, predictions, kept)
         _compare(folder, f"difference to {row.method}", row.difference, difference)
+    if results.calibration:
+        fitted = _calibration_again(folder, results, predictions)
+        _compare(folder, "calibration", results.calibration, fitted)
+        used = {"temperature": fitted.temperature, "thresholds": fitted.thresholds}
+        _compare(folder, "calibration in config.json", config.get("calibration"), used)
     parent = results.parent
     if parent and parent.difference:
         theirs = find_local(parent.name, folder.parent)
@@ -135,6 +140,20 @@ def _again(folder: Path, one: Transfer | Baseline, task: str) -> tuple[Result, P
         return summarise(predictions, one.result.metric), predictions
     except ValueError as error:
         raise EntryError(f"{entry_name(folder)}: {one.predictions}: {error}") from None
+
+
+def _calibration_again(folder: Path, results: Results, predictions: Predictions) -> Calibration:
+    """The calibration that follows from an entry's predictions; raises EntryError."""
+    stated = results.calibration and results.calibration.outside
+    name = stated.predictions if stated else None
+    try:
+        outside = Predictions.load(file_of(folder, name)) if name else None
+        again = calibration.summarise(predictions, results.card_fold, results.card_seed, outside)
+    except ValueError as error:
+        raise EntryError(f"{entry_name(folder)}: calibration: {error}") from None
+    if again.outside:
+        again.outside.predictions = name
+    return again
 
 
 def _difference(folder: Path, what: str, ours: Predictions, theirs: Predictions) -> Difference:

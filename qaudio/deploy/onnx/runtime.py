@@ -32,6 +32,11 @@ def _labels(value: Any) -> bool:
     )
 
 
+def _number(value: Any, least: float, most: float) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and least <= value <= most
+
+
 def _seconds(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return value is None or (number and 0 < value <= LONGEST)
@@ -49,6 +54,13 @@ EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 OPTIONAL: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "eval_seconds": (f"seconds up to {LONGEST}, or null", _seconds),
     "padded": ("true or false", lambda value: isinstance(value, bool)),
+    "temperature": ("0.01 to 100", lambda value: _number(value, 0.01, 100)),
+    "thresholds": (
+        "a list of probabilities, or null",
+        lambda value: (
+            value is None or (isinstance(value, list) and all(_number(one, 0, 1) for one in value))
+        ),
+    ),
 }
 
 
@@ -93,6 +105,8 @@ class OnnxModel:
         self.labels: list[str] | None = self.metadata["labels"]
         self.eval_seconds: float | None = self.metadata.get("eval_seconds")
         self.padded = bool(self.metadata.get("padded"))
+        self.temperature = float(self.metadata.get("temperature", 1.0))
+        self.thresholds: list[float] | None = self.metadata.get("thresholds")
 
     def logits(self, waveform: np.ndarray, sample_rate: int | None = None) -> np.ndarray:
         """Logits (B, classes) of mono waveforms (B, T), floats in −1…1.
@@ -131,8 +145,8 @@ class OnnxModel:
         return str(self.metadata["task"])
 
     def probabilities(self, waveform: np.ndarray, sample_rate: int | None = None) -> np.ndarray:
-        """Softmax or sigmoid of the logits, by the model's task; arguments as `logits`."""
-        logits = self.logits(waveform, sample_rate).astype(np.float64)
+        """Softmax or sigmoid of the logits / temperature, by the task; arguments as `logits`."""
+        logits = self.logits(waveform, sample_rate).astype(np.float64) / self.temperature
         if self.task == "multilabel":
             return 0.5 * (1 + np.tanh(logits / 2))
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -1,0 +1,82 @@
+"""`qaudio calibrate`: how far an entry's probabilities can be trusted, and thresholds for them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from qaudio.commands.common import Commands, positive
+from qaudio.errors import EntryError
+from qaudio.text import shown
+from qaudio.zoo.resolve import load, locate
+from qaudio.zoo.store import entry_name, file_of, read_results
+
+
+def register(command: Commands) -> None:
+    """Add the subcommand."""
+    sub = command(
+        "calibrate", _calibrate,
+        "temperature and thresholds of an entry's probabilities, from its held-out predictions",
+        "qaudio calibrate qcnn10_050.esc10\n"
+        "         qaudio calibrate my_entry --outside GTZAN --outside RAVDESS --write",
+    )  # fmt: skip
+    sub.add_argument("entry", help="name, folder or hf-hub:org/name")
+    sub.add_argument(
+        "--outside", action="append", metavar="FOLDER",
+        help="sounds of none of its classes, by which it is judged how well they are told apart",
+    )  # fmt: skip
+    sub.add_argument(
+        "--most", type=positive, default=200, metavar="N", help="files of each folder (200)"
+    )
+    sub.add_argument(
+        "--write", action="store_true",
+        help="store them in the entry, where `qaudio predict` and `qaudio export` use them, and on "
+        "its card",
+    )  # fmt: skip
+    sub.add_argument("--json", action="store_true", help="print them as JSON")
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    import numpy as np
+    from tqdm import tqdm
+
+    from qaudio.cards.entries import calibrate
+    from qaudio.evaluation.calibration import check, summarise
+    from qaudio.evaluation.predictions import Predictions
+    from qaudio.inference.outside import outside_logits
+
+    folder = locate(options.entry)
+    results = read_results(folder)
+    if results is None:
+        raise EntryError(f"{entry_name(folder)}: has no results to calibrate")
+    predictions = Predictions.load(file_of(folder, "predictions.npz"))
+    check(predictions)
+    fold, seed = results.card_fold, results.card_seed
+    outside = None
+    if options.outside:
+        with tqdm(desc="sounds", unit="file", delay=2, leave=False, disable=None) as bar:
+            names, logits = outside_logits(
+                load(folder), options.outside, most=options.most,
+                progress=lambda done: bar.update(done - bar.n),
+            )  # fmt: skip
+        labels = np.zeros(len(names), int)  # which say nothing: none of the classes is theirs
+        outside = Predictions.of_run(fold, seed, names, labels, logits)
+    found = calibrate(folder, outside) if options.write else summarise(
+        predictions, fold, seed, outside
+    )  # fmt: skip
+    if options.json:
+        print(json.dumps(found.to_dict()))
+        return 0
+    print(
+        f"{shown(entry_name(folder))}: temperature {found.temperature:g}; expected calibration "
+        f"error {found.ece_calibrated:.3f}, {found.ece:.3f} without"
+    )
+    for row in found.answered:
+        right = "" if row.precision is None else f", of which {row.precision:.1%} are right"
+        print(f"  for a precision of {row.wanted:.0%}: answers {row.share:.1%}{right}")
+    if found.outside:
+        for name, value in found.outside.auroc.items():
+            print(f"  sounds of none of its classes, by {name}: AUROC {value:.3f}")
+    if not options.write:
+        print("  --write stores this in the entry")
+    return 0
