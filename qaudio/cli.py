@@ -32,6 +32,7 @@ COMMANDS = {
     "listen": "listen", "demo": "demo", "probe": "probe", "calibrate": "calibrate",
     "compare": "compare", "verify": "verify", "prune": "prune", "import": "import_",
     "export": "export", "push": "push", "pull": "pull", "finetune": "finetune",
+    "recipes": "recipes",
     **dict.fromkeys(training.TRAINING, "training"), "study": "study", "pack": "pack",
     "doctor": "doctor",
 }  # fmt: skip

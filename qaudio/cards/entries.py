@@ -123,6 +123,7 @@ def push(
     license: str | None = None,
     publish_names: bool = False,
     incomplete: bool = False,
+    scored: bool = True,
 ) -> hub.Pushed:
     """Publish an entry as a repository on the Hub, in one commit.
 
@@ -140,6 +141,7 @@ def push(
         publish_names: keep the file names of your own recordings in the published predictions;
             else hashes stand there, the same for the same names.
         incomplete: publish an entry that lacks folds.
+        scored: False also publishes weights that have no results, recipe or card.
 
     Raises:
         EntryError: when the entry does not verify, or has no licence, results, recipe or card, or
@@ -151,7 +153,8 @@ def push(
     with tempfile.TemporaryDirectory() as scratch:
         ready = publishable(folder, Path(scratch) / folder.name, license, publish_names, incomplete)
         return hub.push(
-            ready, repo_id, private=private, create_pr=create_pr, revision=revision, verify=verify
+            ready, repo_id, private=private, create_pr=create_pr, revision=revision, scored=scored,
+            verify=verify,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qaudio.cards.tables import facts
 from qaudio.commands.common import Commands
@@ -12,11 +13,19 @@ from qaudio.errors import EntryError
 from qaudio.zoo.resolve import DEFAULT_ENTRY, load, locate
 from qaudio.zoo.store import entry_name, read_config, read_results, read_source, read_text
 
+if TYPE_CHECKING:
+    from qaudio.models.base import AudioModel
+
+SECONDS = 10.0  # of the clip that MACs are counted for
+
 
 def register(command: Commands) -> None:
     """Add the subcommand."""
     sub = command("info", _info, "what is known of an entry", f"qaudio info {DEFAULT_ENTRY}")
     sub.add_argument("entry", help="name, folder or hf-hub:org/name")
+    sub.add_argument(
+        "--layers", action="store_true", help="a table of its modules: parameters and MACs of each"
+    )
     sub.add_argument("--json", action="store_true", help="print config and results, whole")
 
 
@@ -24,8 +33,12 @@ def _info(options: argparse.Namespace) -> int:
     folder = locate(options.entry)
     config, results = read_config(folder), read_results(folder)
     if options.json:
-        plain = results and results.to_dict()
-        print(json.dumps({"config": config, "results": plain}, indent=1))
+        document = {"config": config, "results": results and results.to_dict()}
+        if options.layers:
+            from qaudio.compress.cost import macs_by_layer
+
+            document["macs_by_layer"] = macs_by_layer(load(folder), SECONDS)
+        print(json.dumps(document, indent=1))
         return 0
     print(f"{entry_name(folder)}: {config['architecture']}, {config['num_classes']} classes")
     rows = [("licence", config["license"] or "not stated")]
@@ -45,7 +58,20 @@ def _info(options: argparse.Namespace) -> int:
         rows += _unscored(folder)
     for name, value in rows:
         print(f"  {name:14}{value}")
+    if options.layers:
+        _print_layers(load(folder))
     return 0
+
+
+def _print_layers(model: AudioModel) -> None:
+    """fvcore's table of a network's modules, and the totals as `cost` counts them."""
+    from qaudio.compress.cost import cost
+    from qaudio.compress.layers import layer_table
+
+    print(f"\n{layer_table(model, SECONDS)}")
+    total = cost(model, seconds=SECONDS)
+    print(f"total: {total.params:,} parameters, {total.macs:,} MACs for {SECONDS:g} s, front-end "
+          "not counted")  # fmt: skip
 
 
 def _unscored(folder: Path) -> list[tuple[str, str]]:

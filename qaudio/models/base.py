@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar, overload
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+import qaudio
 from qaudio.errors import InputError
 from qaudio.frontend import Frontend, pad_to, resample
 from qaudio.models.config import ModelConfig, Task
@@ -97,6 +101,45 @@ class AudioModel(nn.Module):
         self._num_features: int | None = None
         self.temperature = 1.0
         self.thresholds: list[float] | None = None
+
+    def save_pretrained(self, folder: str | Path, **parts: Any) -> Path:
+        """Write the model as an entry; arguments and errors as `qaudio.save`."""
+        return qaudio.save(self, folder, **parts)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **settings: Any) -> Self:
+        """A pretrained network; arguments and errors as `qaudio.load`.
+
+        Args:
+            source: what `load` takes, or a repository on the Hub without "hf-hub:" before it.
+            **settings: as `load` takes them.
+
+        Raises:
+            TypeError: for an entry of another class than this one.
+        """
+        if re.fullmatch(r"[\w.-]+/[\w.-]+(@\S+)?", str(source)) and not Path(source).exists():
+            source = f"hf-hub:{source}"
+        model = qaudio.load(source, **settings)
+        if not isinstance(model, cls):
+            raise TypeError(f"{source} holds a {type(model).__name__}, not a {cls.__name__}")
+        return model
+
+    def push_to_hub(self, repo_id: str, *, license: str, **how: Any) -> Any:
+        """Publish the model as a repository on the Hub, without scores.
+
+        `qaudio.push` publishes an entry that was scored, with its card.
+
+        Args:
+            repo_id: "your-name/name"; made where it does not exist.
+            license: of the weights, Hub identifier, such as "cc-by-4.0".
+            **how: `private`, `create_pr` and `revision` as `qaudio.push` takes them.
+
+        Returns:
+            What `qaudio.push` returns. Raises as that does.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            entry = self.save_pretrained(Path(folder) / repo_id.rpartition("/")[2], license=license)
+            return qaudio.push(entry, repo_id, scored=False, **how)
 
     @property
     def num_features(self) -> int:

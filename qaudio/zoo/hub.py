@@ -53,6 +53,7 @@ def push(
     private: bool = False,
     create_pr: bool = False,
     revision: str | None = None,
+    scored: bool = True,
     verify: Callable[[Path], Any],
 ) -> Pushed:
     """`qaudio.push`, which gives the check that an entry has to pass before anything is sent.
@@ -69,7 +70,7 @@ def push(
     if create_pr and revision is not None:
         raise EntryError("a pull request is made for the main branch: leave out the revision")
     folder = locate(folder)
-    _refuse_unpublishable(folder)
+    _refuse_unpublishable(folder, scored)
     verify(folder)
     with one_line_errors(repo_id, revision):
         return with_retries(lambda: _push(folder, repo_id, private, create_pr, revision))
@@ -113,10 +114,10 @@ def pull(
     return Path(out)
 
 
-def _refuse_unpublishable(folder: Path) -> None:
+def _refuse_unpublishable(folder: Path, scored: bool) -> None:
     config = read_config(folder)
-    lacking = [name for name in ("results.json", "predictions.npz", "recipe.yaml", "README.md")
-               if name not in config["files"]]  # fmt: skip
+    needed = ("results.json", "predictions.npz", "recipe.yaml", "README.md") if scored else ()
+    lacking = [name for name in needed if name not in config["files"]]
     if not config["license"]:
         lacking.insert(0, "a licence (push --license, writer.license, or save(license=…))")
     if lacking:
@@ -154,12 +155,12 @@ def _push(folder: Path, repo: str, private: bool, create_pr: bool, revision: str
     ]
     operations += [CommitOperationDelete(path_in_repo=name) for name in sorted(stale)]
     results = read_results(folder)
-    assert results is not None
+    name = results.entry if results else folder.name
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always")
         commit = api.create_commit(
             repo, operations, revision=revision, create_pr=create_pr,
-            commit_message=f"{results.entry} by qaudio {__version__}",
+            commit_message=f"{name} by qaudio {__version__}",
         )  # fmt: skip
     for remark in remarks:
         log.warning("%s: %s", repo, one_line(remark.message))

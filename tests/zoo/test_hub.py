@@ -19,6 +19,9 @@ from qaudio import cli
 from qaudio.cards.entries import refuse_folders
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
+from qaudio.models.base import AudioModel
+from qaudio.models.cnn import CNN
+from qaudio.models.resnet import ResNet
 from qaudio.zoo.store import entries, read_config
 from tests.support.entries import results_of, tiny
 from tests.support.hub import ENDPOINT, TOKEN, Fault, hub_on_loopback
@@ -507,3 +510,25 @@ def test_no_token_in_output_or_files(hub, entry, tmp_path):
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
     assert not any(TOKEN.encode() in body for body in hub.repos[REPO].files("main")[1].values())
+
+
+# The verbs of a model.
+
+
+def test_a_models_own_verbs_save_publish_and_load_it(hub, tmp_path):
+    model = tiny()
+    folder = model.save_pretrained(tmp_path / "qcnn6_006.made", license="cc-by-4.0")
+    assert torch.equal(logits(AudioModel.from_pretrained(folder)), logits(model))
+    pushed = model.push_to_hub(REPO, license="cc-by-4.0")
+    assert pushed.changed and not model.push_to_hub(REPO, license="cc-by-4.0").changed
+    found = CNN.from_pretrained(REPO)
+    assert torch.equal(logits(found), logits(model)) and found.labels == model.labels
+    assert AudioModel.from_pretrained(REPO, num_classes=5).num_classes == 5
+    with pytest.raises(TypeError, match="holds a CNN, not a ResNet"):
+        ResNet.from_pretrained(folder)
+
+
+def test_weights_without_a_licence_are_not_published(hub):
+    with pytest.raises(EntryError, match="lacks a licence"):
+        tiny().push_to_hub(REPO, license="")
+    assert not hub.requests

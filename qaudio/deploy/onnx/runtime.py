@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qaudio.errors import InputError
+from qaudio.errors import AudioError, InputError
 from qaudio.resampling import resample_array
 from qaudio.text import UNSHOWN, shown
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST_METADATA = 1 << 20  # characters
 MOST_CLASSES, LONGEST = 1_000_000, 3600  # seconds
+LOUDEST = 1e15  # sample beyond which powers exceed float32
 
 
 def _count(value: Any, least: int, most: int) -> bool:
@@ -116,11 +117,19 @@ class OnnxModel:
             sample_rate: Hz; None: `self.sample_rate`.
 
         Raises:
-            ValueError: for samples that are no floats, or a rate out of range.
+            ValueError: for samples that are no floats, another shape, or a rate out of range.
+            AudioError: for samples that are NaN, infinite or too large to be sound: onnxruntime
+                makes ordinary logits of them.
         """
         waveform = np.asarray(waveform)
         if waveform.dtype.kind != "f":
             raise InputError(f"waveforms must be floats in -1 to 1, not {waveform.dtype}")
+        if waveform.ndim != 2 or 0 in waveform.shape:
+            raise InputError(f"waveforms must be (B, T), nothing empty, not {waveform.shape}")
+        if not np.isfinite(waveform).all():
+            raise AudioError("samples hold NaN or infinite values")
+        if np.abs(waveform).max() > LOUDEST:
+            raise AudioError("samples are too large to be sound")
         waveform = waveform.astype(np.float32)
         if sample_rate is not None:
             waveform = resample_array(waveform, sample_rate, self.sample_rate)

@@ -14,7 +14,7 @@ import torch
 import qaudio
 from qaudio import cli
 from qaudio.deploy.onnx.runtime import OnnxModel
-from qaudio.errors import InputError
+from qaudio.errors import AudioError, InputError
 from tests.robustness.fuzz.onnx_files import made
 
 # Stands before the command in a process of its own: an import of these fails as if not installed.
@@ -213,6 +213,22 @@ def test_what_other_tools_write_into_the_metadata_is_left_alone(path, tmp_path):
 def test_idle_threads_leave_the_cores_to_others(path):
     options = qaudio.OnnxModel(path).session.get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        ([[0.1, float("nan")]], "NaN or infinite"),
+        ([[0.1, float("-inf")]], "NaN or infinite"),
+        ([[1e30] * 9000], "too large to be sound"),
+        ([0.1, 0.2], r"must be \(B, T\), nothing empty, not \(2,\)"),
+        (np.zeros((1, 0)), r"nothing empty, not \(1, 0\)"),
+    ],
+)
+def test_logits_are_refused_for_samples_that_are_no_sound(path, samples, said):
+    model = qaudio.OnnxModel(path)
+    with pytest.raises((AudioError, InputError), match=said):
+        model.logits(np.asarray(samples, dtype=np.float32))
 
 
 def test_integer_samples_are_refused(path):
