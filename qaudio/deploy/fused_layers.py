@@ -22,11 +22,11 @@ from functools import cache
 from typing import Any, cast
 
 import torch
-import torch.fx.experimental._config
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qaudio.deploy import cpp_kernel
+from qaudio.deploy.private_torch import can_pack, convolve_packed, pack_weight, sizes_apart
 from qaudio.quaternion.algebra import Four, gather, product_weights, spread
 from qaudio.quaternion.layers import QConv2d, QLinear
 
@@ -116,8 +116,7 @@ def _fused(
         arguments = (products, each, each, *([blocks(4)] if function is _added else []))
     with (
         torch.inference_mode(),
-        torch.fx.experimental._config.patch(use_duck_shape=False),  # type: ignore[attr-defined]
-        torch._dynamo.config.patch(recompile_limit=64),
+        sizes_apart(),
     ):
         piece(*arguments)
     return piece
@@ -137,15 +136,6 @@ def can_compile() -> bool:
         )
         return False
     return True
-
-
-def can_pack(tensor: Tensor) -> bool:
-    """Whether oneDNN can lay out weights of this kind on this machine."""
-    if tensor.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    if tensor.dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return tensor.dtype == torch.float32
 
 
 class Convolution(nn.Module):
@@ -174,20 +164,14 @@ class Convolution(nn.Module):
         self.weight = self._layout(weight.contiguous(memory_format=torch.channels_last))
 
     def _layout(self, weight: Tensor) -> Tensor:
-        if not self.packed:
-            return weight
-        return torch.ops.mkldnn._reorder_convolution_weight(
-            weight, self.padding, self.stride, self.dilation, self.groups, self.input_shape
-        )
+        where = self.padding, self.stride, self.dilation, self.groups
+        return pack_weight(weight, where, self.input_shape) if self.packed else weight
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
         where = self.padding, self.stride, self.dilation, self.groups
         if self.packed:
-            # oneDNN's own ReLU would make a zero of NaN.
-            x = torch.ops.mkldnn._convolution_pointwise(
-                x, self.weight, self.bias, *where, "none", [None], ""
-            )
+            x = convolve_packed(x, self.weight, self.bias, where)
         else:
             x = F.conv2d(x, self.weight, self.bias, where[1], where[0], *where[2:])
         return F.relu_(x) if self.relu else x
