@@ -1,6 +1,7 @@
 """What the documents say is what the code does."""
 
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -127,6 +128,24 @@ def test_an_architecture_and_a_benchmark_of_ones_own_train_an_entry(mine, tmp_pa
     assert {name: t.shape for name, t in model.state_dict().items()} == {
         name: tensor.shape for name, tensor in before.items()
     }
+
+
+def test_contract_tests_run_on_a_made_architecture_and_benchmark(tmp_path):
+    """Each in a file of its own, as shown; nothing else is changed."""
+    for name, what in (("tiny", "architecture"), ("tones", "benchmark")):
+        (tmp_path / f"{name}.py").write_text("\n".join(["import qaudio", *contributing(what)]))
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-p", "tiny", "-p", "tones", "-p", "no:cacheprovider",
+            "-k", "(tiny and not ast_tiny) or tones", "tests/models/test_architectures.py",
+            "tests/data/benchmarks/test_contract.py",
+        ],
+        cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )  # fmt: skip
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert passed and int(passed[1]) >= 15 and "skipped" not in done.stdout
 
 
 @pytest.mark.slow
