@@ -43,7 +43,7 @@ def test_batch_of_one_equals_the_batch_of_32(arch) -> None:
         whole = model(x)
         single = torch.cat([model(x[n : n + 1]) for n in (0, 13, 31)])
     scale = whole.abs().max().item()
-    assert whole.std(dim=0).min() > 0.01 * scale  # else equality says nothing
+    assert whole.std(dim=0).min() > 1e-3 * scale  # far above the tolerance, or it says nothing
     torch.testing.assert_close(single, whole[[0, 13, 31]], rtol=0, atol=3e-5 * scale)
 
 
