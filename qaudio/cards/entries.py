@@ -153,7 +153,12 @@ def push(
     with tempfile.TemporaryDirectory() as scratch:
         ready = publishable(folder, Path(scratch) / folder.name, license, publish_names, incomplete)
         return hub.push(
-            ready, repo_id, private=private, create_pr=create_pr, revision=revision, scored=scored,
+            ready,
+            repo_id,
+            private=private,
+            create_pr=create_pr,
+            revision=revision,
+            scored=scored,
             verify=verify,
         )
 
