@@ -1,7 +1,7 @@
 """Entries as HEAR's benchmark takes them: module `qaudio.hear`, an entry as the model's path.
 
-`python -m heareval.embeddings.runner qaudio.hear --model qcnn10_050.audioset_kd`; the interface is
-that of Turian et al., *HEAR: Holistic Evaluation of Audio Representations*, PMLR 176 (2022).
+`python -m heareval.embeddings.runner qaudio.hear --model ENTRY`; the interface is that of
+Turian et al., *HEAR: Holistic Evaluation of Audio Representations*, PMLR 176 (2022).
 """
 
 from __future__ import annotations

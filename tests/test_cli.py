@@ -178,7 +178,7 @@ def test_list_shows_architectures_and_entries_with_their_licence(run, shipped):
 
 def test_list_narrows_down(run, shipped):
     assert [line.split()[0] for line in run("list", "q*").out.splitlines()] == [
-        "qcnn10", "qcnn14", "qcnn6", "qresnet38",
+        "qcnn6", "qcnn10", "qcnn14", "qresnet38",
     ]  # fmt: skip
     assert run("list", "--pretrained").out.split()[0] == shipped
     assert run("list", "--benchmark", "made").out.split()[0] == shipped

@@ -16,7 +16,8 @@ from qaudio.zoo.store import entries, read_config, read_results
 
 # Entries of the README's table, and what each is for.
 PICKS = {
-    "qcnn10_050.audioset_kd": "any sound, in 527 classes; a start for your own",
+    "qcnn10_050.audioset_kd_pruned50": "any sound, in 527 classes",
+    "qcnn10_050.audioset_kd_long": "the same, unpruned; a start for your own sounds",
     "qcnn10_050.esc10_pruned50": "ten everyday sounds, from scratch, small",
     "qcnn10_050.esc10_pruned75": "the same, smallest",
     "qcnn10_050.ravdess_pruned25": "emotions in acted speech",

@@ -19,7 +19,7 @@ from qaudio.data.benchmarks.registry import benchmarks
 from qaudio.errors import EntryError, InputError
 from qaudio.evaluation.result import Result
 from qaudio.text import shown
-from qaudio.zoo.resolve import DEFAULT_ENTRY, locate
+from qaudio.zoo.resolve import PRETRAINED_ENTRY, locate
 from qaudio.zoo.store import entry_name, read_results
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def register(command: Commands) -> None:
     sub.add_argument("folder", metavar="FOLDER", help="recordings, a folder for each class")
     sub.add_argument("--table", help="CSV of the files' classes, in place of folders")
     sub.add_argument(
-        "--from", dest="source", metavar="ENTRY", default=DEFAULT_ENTRY,
+        "--from", dest="source", metavar="ENTRY", default=PRETRAINED_ENTRY,
         help="entry to start from: name, folder or hf-hub:org/name (%(default)s)",
     )  # fmt: skip
     sub.add_argument("--out", default="my_models", help="folder of new entries (%(default)s)")

@@ -13,7 +13,7 @@ def register(command: Commands) -> None:
     """Add the subcommand."""
     sub = command(
         "probe", _probe, "score an entry on a benchmark that it was not trained on",
-        "qaudio probe qcnn10_050.audioset_kd --config recipes/esc10/qcnn10_050.yaml "
+        "qaudio probe qcnn10_050.audioset_kd_long --config recipes/esc10/qcnn10_050.yaml "
         "--data.root data/ESC-50",
     )  # fmt: skip
     sub.add_argument("entry", help="name, folder or hf-hub:org/name")

@@ -95,7 +95,7 @@ def command_of(subcommand: str, arguments: list[str], table: bool) -> str:
     kept, skip = [], False
     for argument in arguments:
         if argument.endswith((".yaml", ".yml")):
-            argument = argument.replace(os.sep, "/")  # which every system reads
+            argument = _recipe_file(argument)
         if argument.startswith("--"):
             name, _, value = argument[2:].partition("=")
             skip = name in hidden
@@ -109,6 +109,13 @@ def command_of(subcommand: str, arguments: list[str], table: bool) -> str:
             kept.append(argument)
     command = f"qaudio {subcommand} {shlex.join(kept)} --data.root PATH"
     return f"{command} --data.table PATH" if table else command
+
+
+def _recipe_file(argument: str) -> str:
+    """A recipe's path, or an option with one: as every system reads it, no folder of this one's."""
+    option, equals, path = argument.rpartition("=")
+    path = os.path.basename(path) if os.path.isabs(path) else path.replace(os.sep, "/")
+    return f"{option}{equals}{path}"
 
 
 def keep_nulls(plain: dict[str, Any], whole: dict[str, Any], read: dict[str, Any]) -> None:

@@ -24,7 +24,8 @@ from qaudio.zoo.store import entries, found_in, hosted, read_results
 if TYPE_CHECKING:
     from qaudio.models.base import AudioModel
 
-DEFAULT_ENTRY = "qcnn10_050.audioset_kd"  # what `qaudio predict FILE` uses
+DEFAULT_ENTRY = "qcnn10_050.audioset_kd_pruned50"  # what `qaudio predict FILE` uses
+PRETRAINED_ENTRY = "qcnn10_050.audioset_kd_long"  # what `qaudio finetune FOLDER` starts from
 
 
 def load(
