@@ -154,7 +154,7 @@ def build(models: Mapping[str, AudioModel], example: str | os.PathLike | None = 
         with gradio.Row():
             run_button = gradio.Button("Run", variant="primary", elem_id="run")
             if example is not None:
-                offered = gradio.Button("Try a ticking clock", elem_id="example")
+                offered = gradio.Button("Try a struck bowl", elem_id="example")
                 offered.click(lambda: os.fspath(example), None, sound, show_progress="hidden")
         outputs = []
         with gradio.Row():

@@ -98,7 +98,7 @@ def test_the_demonstration_sound_is_known(tmp_path, monkeypatch, capsys):
     assert main(["predict", "--demo"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("qaudio-demo.wav")
-    assert printed[1].endswith("Tick-tock")
+    assert printed[1].endswith("Singing bowl")
     assert len(printed) == 6
     assert (tmp_path / "qaudio-demo.wav").is_file()
 
