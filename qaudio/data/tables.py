@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise DataError(f"{path} not found: --data.table must name a CSV or Parquet file")
     is_parquet = path.suffix.lower() in (".parquet", ".pq")
-    columns, rows = _parquet(path) if is_parquet else _csv(path)
-    names = [normal(name) for name in columns]
+    rows = _parquet(path) if is_parquet else _csv(path)
+    names = [normal(name) for name in next(rows, [])]
     doubled = sorted({name for name in names if name and names.count(name) > 1})
     if doubled:
         raise DataError(f"{path}: two columns are named {shown(doubled[0])!r}: rename one")
@@ -73,33 +73,32 @@ def _too_large(path: Path, cells: int, size: int) -> None:
         )
 
 
-def _csv(path: Path) -> tuple[list[str], list[list[str]]]:
+def _csv(path: Path) -> Iterator[list[str]]:
+    """The header and then the rows, of which one at a time is held."""
     _too_large(path, 0, path.stat().st_size)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.reader(file, strict=True)
             columns = next(table, [])
-            rows: list[list[str]] = []
-            for row in table:
-                if not row:
-                    continue
+            yield columns
+            for number, row in enumerate(filter(None, table), start=1):
                 if any("\0" in cell for cell in row):
                     raise csv.Error("it holds NUL: it is no text")
                 if len(row) != len(columns):
                     raise DataError(
-                        f"{path}: row {len(rows) + 2}: {len(row)} cells under {len(columns)} "
+                        f"{path}: row {number + 1}: {len(row)} cells under {len(columns)} "
                         "columns: quote what has commas in it"
                     )
-                rows.append(row)
-                _too_large(path, len(rows) * len(columns), 0)
+                _too_large(path, number * len(columns), 0)
+                yield row
     except UnicodeDecodeError:
         raise DataError(f"{path} is not in UTF-8: save it as 'CSV UTF-8'") from None
     except csv.Error as error:
         raise DataError(f"{path}: line {table.line_num} is not readable: {error}") from None
-    return columns, rows
 
 
-def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+def _parquet(path: Path) -> Iterator[list[str]]:
+    """The names of the columns and then the rows, of which one batch at a time is held."""
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
@@ -108,16 +107,17 @@ def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
         file = parquet.ParquetFile(path)
         names, size = file.schema_arrow.names, 0
         _too_large(path, file.metadata.num_rows * len(names), 0)
-        rows: list[list[str]] = []
+        yield names
+        known: dict[str, str] = {}  # one object for a text, however often it stands there
         for batch in file.iter_batches(1 << 14):
             size += batch.nbytes
-            _too_large(path, (len(rows) + len(batch)) * len(names), size)
+            _too_large(path, 0, size)
             columns = [column.to_pylist() for column in batch.columns]
-            rows += [[_text(cell) for cell in row] for row in zip(*columns, strict=True)]
+            for row in zip(*columns, strict=True):
+                yield [known.setdefault(text, text) for text in map(_text, row)]
     except (ArrowException, OSError, ValueError) as error:
         fault = str(error).partition("\n")[0]
         raise DataError(f"{path} is no whole Parquet file: {fault}") from None
-    return names, rows
 
 
 def _text(value: Any) -> str:

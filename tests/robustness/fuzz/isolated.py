@@ -20,7 +20,7 @@ from pathlib import Path
 SECONDS = 5.0  # of a case, until it counts as hung
 BUSY_MACHINE = 10  # times as long it may take where other programs have the processor
 PATIENCE = 60.0  # of what is no case: starting, making files, looking at the answers
-MEMORY = 1 << 30  # bytes that the process may reach, its libraries included
+MEMORY = 1_500_000_000  # bytes that the process may reach, its libraries included
 RESERVE = 4 << 30  # bytes of data that it may ask for: beyond, MemoryError and not a dead machine
 
 Begin = Callable[[int], None]
