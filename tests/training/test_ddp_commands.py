@@ -52,7 +52,7 @@ def running_in(group: int) -> list[str]:
     return found
 
 
-def finished(process, seconds=120.0) -> str:
+def finished(process, seconds=600.0) -> str:
     said, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, said
     return said
