@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,9 @@ from qaudio.models.base import AudioModel, check_model, evaluating, sharing_copy
 WARMUP, REPEATS = 3, 15
 TURN = 2  # timed runs of one of two networks, one after the other
 FEWEST, LONG_ENOUGH = 2, 1.0  # turns of each at least, and seconds after which they end
+
+# Of exports and of counts: torch's exporter changes, for every thread, what modules do meanwhile.
+ONE_AT_A_TIME = threading.RLock()
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -69,7 +73,7 @@ def cost(model: AudioModel, *, seconds: float = 10.0, latency: bool = False) -> 
 def macs_by_layer(model: AudioModel, seconds: float) -> dict[str, int]:
     """MACs of one clip for each layer that has any, by its name."""
     net = sharing_copy(model).eval()
-    with torch.inference_mode():
+    with ONE_AT_A_TIME, torch.inference_mode():
         features = net.features(_silence(net, seconds))
         with _Counter(net) as counter:
             net.classify(net.embed_features(features))

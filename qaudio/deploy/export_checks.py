@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from qaudio.errors import InputError
 
-ONE_AT_A_TIME = threading.RLock()  # torch's exporter changes what its modules are, meanwhile
 TOLERANCE = 1e-4  # of the logits' range, fp32 in another runtime against PyTorch
 
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from qaudio import __version__
+from qaudio.compress.cost import ONE_AT_A_TIME
 from qaudio.deploy.export_checks import (
-    ONE_AT_A_TIME,
     TOLERANCE,
     Export,
     ExportError,

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from qaudio import __version__
+from qaudio.compress.cost import ONE_AT_A_TIME
 from qaudio.deploy.calibration import calibration_clips, split
 from qaudio.deploy.export_checks import (
-    ONE_AT_A_TIME,
     TOLERANCE,
     Export,
     ExportError,

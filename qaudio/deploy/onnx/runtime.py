@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 MOST_METADATA = 1 << 20  # characters
 MOST_CLASSES, LONGEST = 1_000_000, 3600  # seconds
+# Operators that may go on for ever, which no network of ours has, as a file names them: NodeProto's
+# field 4, its type.
+ENDLESS = {name: b"\x22" + bytes([len(name)]) + name.encode() for name in ("Loop", "Scan")}
 LOUDEST = 1e15  # sample beyond which powers exceed float32
 
 
@@ -84,6 +88,7 @@ class OnnxModel:
         path = os.fspath(path)
         if not os.path.isfile(path):
             raise InputError(f"{path}: no such file; `qaudio export ENTRY --out FILE` makes one")
+        _refuse_loops(path)
         self.session = session(path, threads)
         stored = self.session.get_modelmeta().custom_metadata_map
         if "qaudio_version" not in stored:
@@ -184,6 +189,19 @@ def _decoded(stored: dict[str, str], path: str) -> dict[str, Any]:
             "classes; export it again"
         )
     return found
+
+
+def _refuse_loops(path: str) -> None:
+    with open(path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return  # onnxruntime says so
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found = [name for name, typed in ENDLESS.items() if content.find(typed) >= 0]
+    if found:
+        raise InputError(
+            f"{path}: has a {found[0]}, which may never end and no `qaudio export` writes: export "
+            "it again"
+        )
 
 
 def session(model: str | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:

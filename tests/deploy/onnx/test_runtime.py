@@ -242,3 +242,15 @@ def test_integer_samples_are_refused(path):
 def test_a_runtime_that_does_not_fit_the_model_is_wrong_usage(options, capsys):
     assert cli.main(["predict", "a.wav", *options]) == 2
     assert "--runtime" in capsys.readouterr().err
+
+
+def test_onnx_model_with_a_loop_is_refused_before_it_runs(tiny_export, tmp_path):
+    """Which onnxruntime would run for ever."""
+    import onnx
+
+    model, path = onnx.load(tiny_export), tmp_path / "loop.onnx"
+    body = onnx.helper.make_graph([], "body", [], [])
+    model.graph.node.append(onnx.helper.make_node("Loop", ["", ""], [], body=body))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=r"loop\.onnx: has a Loop, which may never end"):
+        OnnxModel(path)
