@@ -246,8 +246,6 @@ def test_a_runtime_that_does_not_fit_the_model_is_wrong_usage(options, capsys):
 
 def test_onnx_model_with_a_loop_is_refused_before_it_runs(tiny_export, tmp_path):
     """Which onnxruntime would run for ever."""
-    import onnx
-
     model, path = onnx.load(tiny_export), tmp_path / "loop.onnx"
     body = onnx.helper.make_graph([], "body", [], [])
     model.graph.node.append(onnx.helper.make_node("Loop", ["", ""], [], body=body))
