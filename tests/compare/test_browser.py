@@ -182,7 +182,7 @@ def test_two_entries_are_compared(page, comparison):
     found = group.difference(b, a)
     low, high = (f"{100 * bound:+.1f}" for bound in found.interval95)
     verdict = page.one("#group1 .verdict").text
-    assert f"{100 * found['mean']:+.1f} ({low} to {high}) points" in verdict
+    assert f"{100 * found.mean:+.1f} ({low} to {high}) points" in verdict
     assert "48 clips" in verdict
     assert found.interval95[1] < 0 and "the second is better" in verdict
     costs, classes = page.all("#group1 .outcome table")
