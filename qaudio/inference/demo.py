@@ -213,11 +213,12 @@ def launch(page: Any, *, port: int | None = None, browser: bool = False, block: 
     """
     import gradio
 
-    plain = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}  # none is fetched
+    # Fonts that a system has: none is fetched.
+    plain = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     _, url, _ = page.launch(
         server_name="127.0.0.1", server_port=port, inbrowser=browser, quiet=True, share=False,
         prevent_thread_lock=True, footer_links=[], max_file_size=MOST_UPLOAD, css=STYLE,
-        theme=gradio.themes.Default(**plain), ssr_mode=False,
+        theme=plain, ssr_mode=False,
     )  # fmt: skip
     if block:
         print(f"qaudio: {url}; Ctrl-C stops", flush=True)
