@@ -252,7 +252,8 @@ def add_transfer(
 
     Args:
         source: the entry.
-        benchmark, dataset, protocol: as in its results; a score of the same protocol is replaced.
+        benchmark, dataset, protocol: as in its results; a score of the same benchmark and protocol
+            is replaced.
         result: the score.
         predictions: that it follows from.
 
@@ -263,17 +264,19 @@ def add_transfer(
         EntryError: for an entry without results, or that does not verify.
     """
     folder = locate(source)
-    name = f"transfer/{re.sub('[^a-z0-9]+', '_', protocol.lower()).strip('_')}.npz"
+    key = (benchmark, protocol)
     with locked(folder):
         config, results = read_config(folder), read_results(folder)
         if results is None:
             raise EntryError(f"{entry_name(folder)}: has no results to add scores to")
         own = check_results(folder, config, results)
-        scores = {one.protocol: one for one in results.transfer} | {
-            protocol: Transfer(benchmark=benchmark, dataset=dataset, protocol=protocol,
-                               result=result, predictions=name)
-        }  # fmt: skip
-        results.transfer = [scores[protocol] for protocol in sorted(scores)]
+        scores = {(one.benchmark, one.protocol): one for one in results.transfer}
+        words = re.sub("[^a-z0-9]+", "_", " ".join(key).lower()).strip("_")
+        name = scores[key].predictions if key in scores else f"transfer/{words}.npz"
+        scores[key] = Transfer(
+            benchmark=benchmark, dataset=dataset, protocol=protocol, result=result, predictions=name
+        )  # fmt: skip
+        results.transfer = [scores[key] for key in sorted(scores)]
         _rewrite(folder, config, results, own, {name: predictions})
     return folder
 

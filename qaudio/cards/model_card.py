@@ -11,7 +11,16 @@ import yaml
 
 from qaudio.cards.confusion import FILE as PICTURE
 from qaudio.cards.confusion import pictured
-from qaudio.cards.tables import dependence, difference_text, giga, interval, percent, points, spread
+from qaudio.cards.tables import (
+    dependence,
+    difference_text,
+    giga,
+    interval,
+    percent,
+    points,
+    spread,
+    titled,
+)
 from qaudio.data.benchmarks.registry import about
 from qaudio.evaluation.metrics import most_confused_class, scores_by_class
 from qaudio.evaluation.predictions import Predictions
@@ -79,6 +88,7 @@ def _template() -> Template:
     environment.filters |= {
         "percent": percent, "points": points, "interval": interval, "spread": spread,
         "difference": difference_text, "markdown": markdown, "giga": giga, "commas": "{:,}".format,
+        "titled": titled,
     }  # fmt: skip
     return environment.get_template("model_card.md.jinja")
 

@@ -11,7 +11,7 @@ from qaudio.data.benchmarks.registry import about
 from qaudio.errors import EntryError
 from qaudio.evaluation.result import Difference
 from qaudio.text import markdown
-from qaudio.zoo.schema import Results
+from qaudio.zoo.schema import Results, Transfer
 from qaudio.zoo.store import entries, read_config, read_results
 
 # Entries of the README's table, and what each is for.
@@ -154,6 +154,11 @@ def index(folder: Path | None = None) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
+def titled(score: Transfer) -> str:
+    """A benchmark and its protocol, which others may have too."""
+    return f"{about(score.benchmark).title}: {score.protocol}"
+
+
 def _carried_over(every: list[Results]) -> list[str]:
     """Scores of entries on benchmarks that they were not trained on, each protocol apart."""
     scores = [(probed, one) for one in every for probed in one.transfer]
@@ -165,8 +170,8 @@ def _carried_over(every: list[Results]) -> list[str]:
         "linear probe is fitted for each fold on the others; parameters are those of the whole "
         "network, its own classifier included.",
     ]
-    for protocol in sorted({probed.protocol for probed, _ in scores}):
-        own = [(probed.result, one) for probed, one in scores if probed.protocol == protocol]
+    for protocol in sorted({titled(probed) for probed, _ in scores}):
+        own = [(probed.result, one) for probed, one in scores if titled(probed) == protocol]
         rows = [
             [_link(one.entry), percent(result.mean) + spread(result.std),
              interval(result.interval95), f"{one.cost.params:,}"]

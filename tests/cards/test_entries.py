@@ -230,7 +230,19 @@ def test_what_was_heard_and_carried_over_is_text_in_the_card(entry, tmp_path):
     card = (made / "README.md").read_text()
     assert "| a\\|b | 1 | 0.50 | \\<b\\>CC\\|0\\</b\\> |" in card
     assert "held out: \\`c\\`. " in card and "benchmarks: \\[d\\](e)." in card
-    assert "| f\\|g; probe | " in card
+    assert "f\\|g; probe | " in card
+
+
+def test_add_transfer_keeps_scores_of_other_benchmarks_by_the_same_protocol(entry):
+    """ESC-10 and 26 classes of ESC-50 have the same official folds."""
+    for benchmark in ("esc10", "esc26", "esc10"):
+        add_transfer(entry, **score_of(entry) | {"benchmark": benchmark, "protocol": "folds"})
+    scores = read_results(entry).transfer
+    assert [one.benchmark for one in scores] == ["esc10", "esc26"]
+    assert len({one.predictions for one in scores}) == 2
+    assert qaudio.verify(entry)
+    card = (entry / "README.md").read_text()
+    assert "| ESC-10: folds | " in card and "| ESC-50, 26 of its classes: folds | " in card
 
 
 def score_of(entry):
