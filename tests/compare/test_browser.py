@@ -1,11 +1,11 @@
 """The page in headless Chromium: what a reader does with mouse, keys and a phone."""
 
 import base64
-import shutil
 
 import pytest
 
 from qaudio.cli import main
+from tests.support.browser import chromium
 from tests.support.comparison import HOSTILE, LABELS, made
 
 pytestmark = pytest.mark.browser
@@ -15,23 +15,8 @@ WIDTHS = (1280, 1000, 390, 320)
 @pytest.fixture(scope="module")
 def driver():
     """A browser that may not reach anything but this machine's files."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    chrome = shutil.which("chromium") or shutil.which("chromium-browser")
-    program = shutil.which("chromedriver")
-    assert chrome and program, (
-        "these tests need Chromium and its driver: apt-get install chromium chromium-driver"
-    )
-    options = webdriver.ChromeOptions()
-    options.binary_location = chrome
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage",
-                     "--proxy-server=127.0.0.1:9", "--force-prefers-reduced-motion"):  # fmt: skip
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(program))
-    yield driver
-    driver.quit()
+    with chromium("--force-prefers-reduced-motion") as driver:
+        yield driver
 
 
 class Page:

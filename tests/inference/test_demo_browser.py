@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import torch
 
 import qaudio
 from tests.conftest import LABELS
+from tests.support.browser import chromium
 from tests.support.esc50 import SETTINGS
 
 pytestmark = pytest.mark.browser
@@ -54,25 +54,10 @@ def address(entries):
 @pytest.fixture(scope="module")
 def driver():
     """A browser with a made microphone that reaches nothing but this machine."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    chrome = shutil.which("chromium") or shutil.which("chromium-browser")
-    program = shutil.which("chromedriver")
-    assert chrome and program, (
-        "these tests need Chromium and its driver: apt-get install chromium chromium-driver"
-    )
-    options = webdriver.ChromeOptions()
-    options.binary_location = chrome
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage",
-                     "--proxy-server=127.0.0.1:9", "--use-fake-device-for-media-stream",
-                     "--use-fake-ui-for-media-stream"):  # fmt: skip
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(program))
-    driver.set_page_load_timeout(180)
-    yield driver
-    driver.quit()
+    made = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with chromium(*made) as driver:
+        driver.set_page_load_timeout(180)
+        yield driver
 
 
 @pytest.fixture

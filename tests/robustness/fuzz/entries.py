@@ -11,9 +11,8 @@ import json
 import os
 import random
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from qaudio.errors import EntryError
 from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.per_class import FILE, report
 from tests.robustness.fuzz.isolated import Begin, Outcome, captured, in_child
+from tests.robustness.fuzz.sandbox import content_of, listening
 from tests.robustness.fuzz.spoil import SPOIL, TIMES, rehash
 from tests.support.comparison import LABELS, made
 
@@ -103,14 +103,14 @@ def try_out(cases: Sequence[int], begin: Begin, *, seed: int, whole: Path) -> di
 
 def _judged(entry: Path, ways: str, refuse: bool) -> Outcome:
     sandbox = entry.parents[1]
-    before, said, faults = _outside(sandbox), [], []
+    before, said, faults = content_of(sandbox / "outside"), [], []
     with _watched(entry) as events:
         for call in (_load, *(partial(_command, words) for words in COMMANDS)):
             refusal, fault = call(entry)
             said.append(refusal)
             faults += [fault] if fault else []
     faults += [f"touched {event}" for event in events]
-    if _outside(sandbox) != before:
+    if content_of(sandbox / "outside") != before:
         faults.append("wrote outside the folder")
     if left := {*os.listdir(entry.parent)} - {NAME, LOCK}:
         faults.append(f"left {sorted(left)}")
@@ -169,19 +169,6 @@ def _no_line(text: str) -> str | None:
     return None
 
 
-def _outside(sandbox: Path) -> dict[str, bytes | None]:
-    found = sorted((sandbox / "outside").rglob("*"))
-    return {str(path): path.read_bytes() if path.is_file() else None for path in found}
-
-
-_listeners: list[Callable[[str, tuple], None]] = []
-
-
-def _audit(event: str, arguments: tuple) -> None:
-    for listener in _listeners:
-        listener(event, arguments)
-
-
 @contextlib.contextmanager
 def _watched(entry: Path) -> Iterator[set[str]]:
     """What was touched meanwhile that is none of the entry's business.
@@ -210,14 +197,5 @@ def _watched(entry: Path) -> Iterator[set[str]]:
         if not ours and (path.startswith(sandbox) or writes or path == "/etc/passwd"):
             seen.add(f"{event} {path} {mode}")
 
-    if _audit not in _installed:
-        sys.addaudithook(_audit)
-        _installed.append(_audit)
-    _listeners.append(listen)
-    try:
+    with listening(listen):
         yield seen
-    finally:
-        _listeners.remove(listen)
-
-
-_installed: list[Callable] = []

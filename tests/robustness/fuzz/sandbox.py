@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -171,20 +171,20 @@ def _audit(event: str, arguments: tuple) -> None:
         listener(event, arguments)
 
 
+@cache
+def _install() -> None:
+    sys.addaudithook(_audit)  # for good: a hook cannot be taken off
+
+
 @contextlib.contextmanager
 def listening(listener: Callable[[str, tuple], None]) -> Iterator[None]:
     """Let a function hear of Python's audit events meanwhile."""
-    if _audit not in _installed:
-        sys.addaudithook(_audit)
-        _installed.append(_audit)
+    _install()
     _listeners.append(listener)
     try:
         yield
     finally:
         _listeners.remove(listener)
-
-
-_installed: list[Callable] = []
 
 
 @contextlib.contextmanager
