@@ -119,12 +119,18 @@ def answers(model) -> dict:
     }
 
 
+def assert_alike(found: list[dict], right: dict) -> None:
+    """The same answers, as far as sums in another order go: threads share the processor."""
+    for one in found:
+        assert one | {"predict": pytest.approx(one["predict"], rel=1e-5)} == right
+
+
 def test_threads_that_share_a_network_get_the_answers_of_one():
     """In whatever mode it is; a counter of torch's hooks into every module of the process."""
     model, twin = small_model("qcnn6_025").train(), small_model("qcnn6_025")
     right = answers(model)
     for found in together(*[lambda: [answers(model) for _ in range(3)]] * 4):
-        assert found == [right] * 3
+        assert_alike(found, right)
     assert same_state(model, twin)
     assert all(module.training for module in model.modules())
 
@@ -134,7 +140,7 @@ def test_threads_may_optimize_and_run_a_network_at_once():
     right = answers(model)
     optimize = lambda: qaudio.optimize(model, seconds=1.0, compile=False)  # noqa: E731
     one, other, found = together(optimize, optimize, lambda: [answers(model) for _ in range(3)])
-    assert found == [right] * 3
+    assert_alike(found, right)
     assert max(one.difference, other.difference) < 1e-5
     assert same_state(model, twin)
     assert all(module.training for module in model.modules())
@@ -149,7 +155,7 @@ def test_threads_may_export_and_run_a_network_at_once(tmp_path):
         lambda: export_onnx(model, tmp_path / "2.onnx"),
         lambda: [answers(model) for _ in range(20)],
     )
-    assert found == [right] * 20
+    assert_alike(found, right)
     assert max(one.metadata["check"]["largest_difference"] for one in (first, second)) < 1e-4
     assert same_state(model, twin)
 
