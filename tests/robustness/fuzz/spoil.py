@@ -59,6 +59,8 @@ def write(entry: Path, name: str, document: Any) -> None:
 
 def rehash(entry: Path) -> None:
     """Make config.json agree with the files, as a forger would, where it still lists files."""
+    if not (entry / "config.json").is_file():
+        return  # a device that never ends
     try:
         config = read(entry, "config.json")
         for name in config["files"]:
