@@ -14,7 +14,7 @@ NAMES = {
     "nEMO": r"(?P<speaker>\w+?)_(?P<emotion>[a-z]+)_\d+",  # Polish: SPK_anger_12
     "EmoDB": r"(?P<speaker>\d\d)\w\d\d(?P<emotion>[A-Z])\w",  # German: 03a01Wa
     "TurEV-DB": r"(?P<emotion>[A-Z][a-z]+)__(?P<speaker>\d+)_.+",  # Turkish: Angry__1157_kz_word
-    "RML": r".*(?P<speaker>s\d)__(?:.+__)?(?P<emotion>[a-z]{2})\d+",  # six languages: s3__f1eng__an2
+    "RML": r".*(?P<speaker>s\d)__(?:.+__)?(?P<emotion>[a-z]{2})\d+",  # six tongues: s3__f1eng__an2
     "URDU": r"(?P<emotion>[A-Z][a-z]+)__(?P<speaker>S[MF]\d+)_.+",  # Urdu: Sad__SM24_F1_S01
 }
 EMOTIONS = {
