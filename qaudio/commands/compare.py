@@ -15,6 +15,8 @@ PLOTS = (".png", ".svg")
 LIMITS = {
     "params": "many parameters, such as 100k",
     "macs": "many MACs, such as 500M",
+    "bytes": "many bytes of weights as stored, such as 128k",
+    "macs_per_second": "many MACs for a second of sound, such as 30M",
     "latency": "many milliseconds, as measured on the machine that its card names",
 }
 
@@ -32,7 +34,10 @@ def register(command: Commands) -> None:
     )  # fmt: skip
     for key, what in LIMITS.items():
         sub.add_argument(
-            f"--max-{key}", type=amount, metavar="N", help=f"only entries of at most so {what}"
+            f"--max-{key.replace('_', '-')}",
+            type=amount,
+            metavar="N",
+            help=f"only entries of at most so {what}",
         )
     sub.add_argument("--json", action="store_true", help="print a JSON document, not the tables")
     sub.add_argument("--csv", metavar="FILE", help="write the entries as CSV")

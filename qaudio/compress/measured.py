@@ -8,6 +8,10 @@ from msgspec import Meta
 
 from qaudio.records import Number, Positive, Record, Text
 
+# DCASE's challenge, task 1, low-complexity acoustic scene classification, 2022 to 2025.
+DCASE_BYTES, DCASE_MACS = 128_000, 30_000_000  # of weights; for a second of sound
+NUMBERS = {"float32": 4, "float16": 2, "int8": 1}  # bytes
+
 Whole = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
 
@@ -47,3 +51,11 @@ class Cost(Record):
     bytes: Whole
     seconds: Positive
     latency: Latency | None
+
+    @property
+    def within_dcase(self) -> str | None:
+        """The widest type of weights in which DCASE's budget holds; None where in none."""
+        if self.macs > DCASE_MACS * self.seconds:
+            return None
+        fits = (name for name, size in NUMBERS.items() if size * self.params <= DCASE_BYTES)
+        return next(fits, None)

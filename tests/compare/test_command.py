@@ -44,10 +44,13 @@ def test_one_failing_entry_is_one_line_and_the_rest_is_shown(run, zoo):
     assert "big.made" in result.out
 
 
+COSTS = (("params", "--max-params"), ("macs", "--max-macs"), ("bytes", "--max-bytes"))
+
+
 def test_entries_over_a_limit_are_left_out(run, zoo):
     document = json.loads(run(*zoo, "--json").out)
     rows = [entry for group in document["groups"] for entry in group["entries"]]
-    for key, option in (("params", "--max-params"), ("macs", "--max-macs")):
+    for key, option in COSTS:
         costs = sorted({row[key] for row in rows})
         assert len(costs) > 1
         for most in costs:
@@ -56,6 +59,10 @@ def test_entries_over_a_limit_are_left_out(run, zoo):
             assert sorted(found) == sorted(row[key] for row in rows if row[key] <= most)
         refused = run(*zoo, option, costs[0] / 2)
         assert refused.code == 1 and f"from {costs[0]:g}" in refused.err
+    slowest = max(row["macs"] / row["seconds"] for row in rows)
+    left = json.loads(run(*zoo, "--json", "--max-macs-per-second", 0.99 * slowest).out)["groups"]
+    found = [entry["macs"] / entry["seconds"] for group in left for entry in group["entries"]]
+    assert 0 < len(found) < len(rows) and max(found) < slowest
     assert run(*zoo, "--max-params", "1k").code == 1 and run(*zoo, "--max-macs", "1000G").code == 0
     for wrong in ("1kk", "0", "-3", "k", "nan", "many"):
         assert run(*zoo, "--max-params", wrong).code == 2

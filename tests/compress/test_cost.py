@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from qaudio.compress.cost import cost, device_name, macs_by_layer
+from qaudio.compress.measured import Cost
 from qaudio.compress.prune import plan, prune
 from qaudio.models.registry import create_model
 from tests.support.networks import same_state, small_model
@@ -189,3 +190,13 @@ def test_processors_are_named_as_their_systems_do(monkeypatch) -> None:
     assert device_name(torch.device("cpu")).startswith("Raspberry Pi 5, ")
     files["/proc/cpuinfo"] = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz \n"
     assert device_name(torch.device("cpu")).startswith("Some CPU @ 2 GHz, ")
+
+
+@pytest.mark.parametrize(
+    ("params", "macs", "widest"),
+    [(32_000, 60_000_000, "float32"), (32_001, 1, "float16"), (64_001, 1, "int8"),
+     (128_000, 1, "int8"), (128_001, 1, None), (1, 60_000_001, None)],
+)  # fmt: skip
+def test_budget_of_dcase_is_kept_in_the_widest_type_that_fits(params, macs, widest) -> None:
+    two_seconds = Cost(params=params, macs=macs, bytes=4 * params, seconds=2.0, latency=None)
+    assert two_seconds.within_dcase == widest
