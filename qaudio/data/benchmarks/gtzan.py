@@ -18,11 +18,14 @@ GENRES = (
     "blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock",
 )  # fmt: skip
 UNDECODABLE = "jazz.00054"  # as distributed; some copies lack it for that reason
+DEALT = "stratified, by SHA-256 of the clip's name"
 PROTOCOLS = {
     "filtered": "GTZAN fault-filtered split 443/197/290",
-    "10-fold": "GTZAN 10 folds, stratified, by SHA-256 of the clip's name",
-    "sample": "GTZAN sample (100 clips), 5 folds, stratified, by SHA-256 of the clip's name",
+    "10-fold": f"GTZAN 10 folds, {DEALT}",
+    "sample": f"GTZAN sample (100 clips), 5 folds, {DEALT}",
+    "sample-10-fold": f"GTZAN sample (100 clips), 10 folds, {DEALT}",
 }
+FOLDS = {"filtered": 1, "10-fold": 10, "sample": 5, "sample-10-fold": 10}
 
 
 def filtered_split() -> dict[str, int]:
@@ -96,7 +99,8 @@ class GTZAN(AudioDataModule):
         root: folder that holds `genres`.
         protocol: "filtered" is the fault-filtered split of 930 clips; "10-fold" takes all 1000
             clips, with their known repeats and mislabels; "sample" is for 100 clips, ten of each
-            genre, in 5 folds: its results are the sample's, never GTZAN's.
+            genre, in 5 folds, "sample-10-fold" for these in 10: results of either are the
+            sample's, never GTZAN's.
         segment_hop: of `AudioDataModule`.
         **settings: of `AudioDataModule`.
     """
@@ -110,7 +114,7 @@ class GTZAN(AudioDataModule):
         self,
         root: str = "data/GTZAN",
         *,
-        protocol: Literal["filtered", "10-fold", "sample"] = "filtered",
+        protocol: Literal["filtered", "10-fold", "sample", "sample-10-fold"] = "filtered",
         segment_hop: float | None = 5.0,
         **settings: Any,
     ):
@@ -119,15 +123,16 @@ class GTZAN(AudioDataModule):
             raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
         self.clip_list = protocol
         self.protocol = PROTOCOLS[protocol]
-        self.benchmark = "gtzan_sample" if protocol == "sample" else "gtzan"
-        self.folds = {"filtered": 1, "10-fold": 10, "sample": 5}[protocol]
+        self.of_sample = protocol.startswith("sample")
+        self.benchmark = "gtzan_sample" if self.of_sample else "gtzan"
+        self.folds = FOLDS[protocol]
 
     def read_clips(self) -> tuple[list[Clip], list[str]]:
         folder = self._genres()
         found = sounds_by_name(folder)
         extra = [n for n in found if not re.fullmatch(rf"({'|'.join(GENRES)})\.000\d\d", n)]
         self.left_out += [f"{found.pop(name)}: not a name of GTZAN" for name in extra]
-        if self.clip_list == "sample":
+        if self.of_sample:
             self._check_sample(found, folder)
             folds = dealt(list(found), self.folds)
         elif self.clip_list == "filtered":

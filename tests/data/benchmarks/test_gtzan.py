@@ -91,12 +91,13 @@ def test_one_missing_clip_is_one_too_many_but_for_the_one_that_never_decodes(tre
         GTZAN(str(tree), protocol=protocol).read_clips()
 
 
-def test_the_sample_bears_its_own_name(sample):
-    data = small(sample)
+@pytest.mark.parametrize(("protocol", "each"), [("sample", 2), ("sample-10-fold", 1)])
+def test_the_sample_bears_its_own_name(sample, protocol, each):
+    data = small(sample, protocol=protocol)
     clips, _ = data.read_clips()
     assert data.split.benchmark == "gtzan_sample"
     assert data.split.protocol.startswith("GTZAN sample (100 clips)")
-    assert set(Counter((clip.label, clip.fold) for clip in clips).values()) == {2}
+    assert set(Counter((clip.label, clip.fold) for clip in clips).values()) == {each}
 
 
 def test_the_whole_is_no_sample(tree):
