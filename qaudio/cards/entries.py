@@ -21,7 +21,7 @@ from qaudio.models.base import AudioModel
 from qaudio.paths import locked, replace_folder
 from qaudio.records import parse
 from qaudio.zoo import hub, io
-from qaudio.zoo.resolve import locate
+from qaudio.zoo.resolve import locate, of_one_version
 from qaudio.zoo.schema import Results, Transfer
 from qaudio.zoo.store import (
     NOT_OURS,
@@ -103,7 +103,10 @@ def verify(source: str | Path) -> list[str]:
     Raises:
         EntryError: at the first thing that does not hold.
     """
-    folder = locate(source)
+    return of_one_version(locate(source), _checked)
+
+
+def _checked(folder: Path) -> list[str]:
     found = check_entry(folder)
     if found.results is None or found.predictions is None:
         return found.done

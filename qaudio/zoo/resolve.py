@@ -9,8 +9,9 @@ import contextlib
 import difflib
 import fnmatch
 import glob
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qaudio.data.benchmarks.registry import benchmarks
 from qaudio.errors import EntryError
@@ -24,6 +25,7 @@ from qaudio.zoo.store import entries, found_in, hosted, read_results
 if TYPE_CHECKING:
     from qaudio.models.base import AudioModel
 
+T = TypeVar("T")
 DEFAULT_ENTRY = "qcnn10_050.audioset_kd_pruned50"  # what `qaudio predict FILE` uses
 PRETRAINED_ENTRY = "qcnn10_050.audioset_kd_long"  # what `qaudio finetune FOLDER` starts from
 
@@ -51,24 +53,37 @@ def load(
     """
     from qaudio.zoo.io import load_weights  # loads torch
 
-    folder = locate(source, revision=revision, cache_dir=cache_dir)
-    version, model = None, None
-    while model is None or version != _version(folder):
-        version = _version(folder)
-        try:
-            model = load_weights(folder)
-        except EntryError:
-            # Another process may have replaced the entry between two of its files.
-            if version == _version(folder):
-                raise
+    model = of_one_version(locate(source, revision=revision, cache_dir=cache_dir), load_weights)
     if num_classes is not None:
         model.reset_classifier(num_classes)
     return model
 
 
-def _version(folder: Path) -> tuple[int, int]:
+def of_one_version(folder: Path, read: Callable[[Path], T]) -> T:
+    """What is read of an entry's files; again where another process replaced it in between.
+
+    Args:
+        folder: of the entry.
+        read: gives what is wanted of the folder; what it raises is raised.
+    """
+    while True:
+        version = _version(folder)
+        try:
+            found = read(folder)
+        except (EntryError, OSError):
+            if version == _version(folder):
+                raise
+        else:
+            if version == _version(folder):
+                return found
+
+
+def _version(folder: Path) -> tuple[int, int] | None:
     """What tells an entry from the one that takes its place, even from an equal one."""
-    stat = (folder / "config.json").stat()
+    try:
+        stat = (folder / "config.json").stat()
+    except OSError:  # whoever reads it says so
+        return None
     return stat.st_ino, stat.st_mtime_ns
 
 

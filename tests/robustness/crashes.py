@@ -19,7 +19,10 @@ from pathlib import Path
 from tests.support import jobs
 from tests.support.jobs import Job, done, ended, file_events, forked, prepared
 
-KILLS = {"train": 4, "crossval": 4, "pack": 3, "pull": 3, "cache": 3, "entry": 3}
+KILLS = {
+    "train": 4, "crossval": 4, "pack": 3, "pull": 4, "cache": 3, "entry": 3,
+    "verify": 5, "kernel": 4,
+}  # fmt: skip
 AT_START = ("train", "pull")  # of these, one kill of a process that is still importing
 
 
@@ -86,13 +89,13 @@ def killed_at_start(name: str, job: Job, top: Path, rng: random.Random) -> Path:
     raise AssertionError(f"{name}: ends before it can be killed")
 
 
-def run(top: Path, seed: int) -> None:
+def run(top: Path, seed: int, names: list[str]) -> None:
     """All kills; raises AssertionError at the first that leaves something wrong."""
     rng, total, kept = random.Random(seed), 0, 0
     work = jobs.jobs(top)
     with jobs.Served(top):
-        for name, count in KILLS.items():
-            job = work[name]
+        for name in names:
+            job, count = work[name], KILLS[name]
             old, new, seconds, events = undisturbed(name, job, top)
             untouched = 0
             for n in range(count):
@@ -129,9 +132,10 @@ def check(name: str, found: dict, old: dict, new: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=KILLS, help="this kind of work alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run(Path(folder), options.seed)
+        run(Path(folder), options.seed, [options.only] if options.only else list(KILLS))
 
 
 if __name__ == "__main__":

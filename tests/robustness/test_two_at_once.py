@@ -16,6 +16,8 @@ from qaudio.compress.cost import macs_by_layer
 from qaudio.deploy.onnx.export import export_onnx
 from qaudio.evaluation.predictions import Predictions
 from qaudio.zoo.io import load_weights
+from qaudio.zoo.store import check_hash, read_config
+from qaudio.zoo.verify import check_entry
 from tests.support.esc50 import SETTINGS
 from tests.support.hub import Repository
 from tests.support.networks import same_state, small_model
@@ -106,6 +108,23 @@ def test_a_load_between_two_files_of_two_entries_starts_again(two_commits, tmp_p
     monkeypatch.setattr("qaudio.zoo.io.load_weights", replaced_meanwhile)
     assert torch.equal(qaudio.load(out).classifier.weight, two_commits[1][1])
     assert len(loads) == 2
+
+
+def test_a_verify_between_two_files_of_two_entries_starts_again(two_commits, tmp_path, monkeypatch):
+    out = qaudio.pull(two_commits[0][0], tmp_path / "out")
+    checks = []
+
+    def replaced_meanwhile(folder: Path):
+        checks.append(folder)
+        if len(checks) == 1:
+            config = read_config(folder)
+            qaudio.pull(two_commits[1][0], out)
+            check_hash(folder, config, "model.safetensors")
+        return check_entry(folder)
+
+    monkeypatch.setattr("qaudio.cards.entries.check_entry", replaced_meanwhile)
+    assert qaudio.verify(out)
+    assert len(checks) == 2
 
 
 def answers(model) -> dict:

@@ -4,18 +4,21 @@ Processes are forked from one that has imported everything, so that they start a
 """
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import resource
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 os.environ.pop("HF_HUB_OFFLINE", None)
 os.environ["NO_PROXY"] = "*"
@@ -26,11 +29,13 @@ import yaml
 from safetensors.torch import load_file
 
 import qaudio
+from qaudio.cards import files as card_files
 from qaudio.cards.entries import verify
 from qaudio.cli import _guarded, main
 from qaudio.data.audio import AudioCache
 from qaudio.data.pack import pack
 from qaudio.data.shards import PackedClips
+from qaudio.deploy import cpp_kernel
 from qaudio.evaluation.predictions import Predictions
 from qaudio.training import cli  # noqa: F401  (heavy, and wanted before the fork)
 from qaudio.zoo.store import read_results
@@ -113,6 +118,29 @@ def jobs(top: Path) -> dict[str, Job]:
         training("crossval", "--folds=[1,2]"),
     )
     first = training("crossval", "--folds=[1]")
+
+    def verifying(folder: Path) -> int:
+        """Write the entry's card over and over beside a crossval, which outlives a kill of this."""
+        held(folder)  # by both, until the last of them has ended
+        beside = os.fork()
+        if not beside:
+            os._exit(main(cross(folder)))
+        with mock.patch.object(card_files, "is_current", lambda *_: False):
+            while not (found := os.waitpid(beside, os.WNOHANG))[0]:
+                assert main(["verify", "--write", str(folder / "zoo" / "toy.esc10")]) == 0
+        if os.waitstatus_to_exitcode(found[1]) == -signal.SIGKILL:
+            os.kill(os.getpid(), signal.SIGKILL)  # as it is told that the work was killed
+        return os.waitstatus_to_exitcode(found[1])
+
+    def verified(folder: Path) -> dict:
+        os.close(held(folder))  # waits for a crossval that goes on
+        return trained(folder)
+
+    def building(folder: Path) -> int:
+        (folder / "tmp").mkdir(exist_ok=True)
+        tempfile.tempdir = str(folder / "tmp")
+        return 0 if cpp_kernel.kernel.__wrapped__() is not None else 1
+
     pull = lambda folder: ["pull", SOURCE, "--out", str(folder / "entry")]  # noqa: E731
     return {
         "train": Job(command(first), command(train), trained, train),
@@ -121,6 +149,8 @@ def jobs(top: Path) -> dict[str, Job]:
         "pull": Job(saving, command(pull), entry, pull),
         "cache": Job(lambda folder: None, fill, cached),
         "entry": Job(lambda folder: saving(folder, 0), saving, entry),
+        "verify": Job(command(first), verifying, verified),
+        "kernel": Job(lambda folder: None, building, built),
     }
 
 
@@ -183,6 +213,21 @@ def cached(folder: Path) -> dict:
 def entry(folder: Path) -> dict:
     verify(folder / "entry")
     return files(folder / "entry")
+
+
+def held(folder: Path) -> int:
+    """Take the lock of a folder, wait for it where another has it; descriptor of its file."""
+    descriptor = os.open(folder.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def built(folder: Path) -> dict:
+    """Compiled kernels that would be loaded: they are, and must work."""
+    found = sorted((folder / "kernels").glob("[!.]*.so"))
+    return {
+        path.name: cpp_kernel.Kernel(path).works() for path in found if cpp_kernel._is_ours(path)
+    }
 
 
 # Processes.
