@@ -20,6 +20,7 @@ from tests.benchmarks.speed.table import HEAD, RULE, Table, machine
 GROUPS: dict[str, Callable[[Table], None]] = {
     "large": networks.large,
     "mobile": networks.mobile,
+    "tagger": exports.tagger,
     "entries": networks.pruned_entries,
     "budgets": networks.budgets,
     "frontend": networks.frontends,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from qaudio.models.base import AudioModel
 from qaudio.models.registry import lookup
 from qaudio.training.leakage import fold_file
 from qaudio.zoo.io import load_weights
-from qaudio.zoo.resolve import locate
+from qaudio.zoo.resolve import DEFAULT_ENTRY, locate
 from qaudio.zoo.store import read_results
-from tests.benchmarks.speed.networks import SECONDS, network
+from tests.benchmarks.speed.networks import SECONDS, network, sound
 from tests.benchmarks.speed.table import Session, Table
 
+PEERS = {"mn04": 1.0, "mn10": None}  # of EfficientAT, by the limit against each of its runtimes
 MODELS = ("qcnn14", "qcnn10_050.esc10", "qcnn10_050.esc10_pruned50", "cnn10_050.esc10")
 
 
@@ -65,10 +67,39 @@ def latency(table: Table, names: tuple[str, ...] = MODELS) -> None:
                 for path in (exported(model, folder), exported(model, folder, sounds))
             )
             table.pair(
-                f"ONNX fp32 of {name}", "optimize of the same", 1.1,
+                f"ONNX fp32 of {name}", "optimize of the same", 1.05,
                 fp32, lambda fast=fast, waveform=waveform: fast(waveform),
             )  # fmt: skip
             table.pair(f"ONNX int8 of {name}", "ONNX fp32", 0.6, int8, fp32)
+
+
+def tagger(table: Table) -> None:
+    """The tagger that `qaudio predict` uses against EfficientAT's, in each of their runtimes.
+
+    The time of a network does not depend on its weights: the peers' are random.
+    """
+    model = qaudio.load(DEFAULT_ENTRY).eval()
+    ours, waveform = qaudio.optimize(model), sound(SECONDS, model.sample_rate)
+    name = f"optimize({DEFAULT_ENTRY})"
+    for arch, limit in PEERS.items():
+        peer = network(arch, num_classes=model.num_classes)
+        theirs = sound(SECONDS, peer.sample_rate)
+        with tempfile.TemporaryDirectory() as folder, made_sounds(peer.sample_rate) as sounds:
+            fast = qaudio.optimize(peer)
+            files = exported(peer, folder), exported(peer, folder, sounds)
+            fp32, int8 = (Session(running(path), path, theirs.numpy()) for path in files)
+            for other, call in (
+                (f"{arch} in PyTorch", partial(peer, theirs)),
+                (f"optimize({arch})", partial(fast, theirs)),
+                (f"ONNX fp32 of {arch}", fp32),
+                (f"ONNX int8 of {arch}", int8),
+            ):
+                table.pair(name, other, limit, partial(ours, waveform), call)
+    with tempfile.TemporaryDirectory() as folder:
+        path = exported(model, folder)
+        onnx = Session(running(path), path, waveform.numpy())
+        table.pair(f"ONNX fp32 of {DEFAULT_ENTRY}", "optimize of the same", 1.05, onnx,
+                   partial(ours, waveform))  # fmt: skip
 
 
 def accuracy(table: Table, names: tuple[str, ...] = MODELS[1:3]) -> None:
