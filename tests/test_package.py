@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inference": {"errors", "paths", "text", "resampling", *NETWORKS, "data.audio", "prediction",
                   "deploy.onnx.runtime"},
     "hear": {"errors", "models", "zoo"},
+    "mteb": {"errors", "prediction", "zoo"},
     "compare": CARDS,
     "study": CARDS,
     "training": {*CARDS, "data", "deploy.optimize"},
