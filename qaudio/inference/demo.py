@@ -104,12 +104,17 @@ def _picture(found: Explanation) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def build(models: Mapping[str, AudioModel], example: str | os.PathLike | None = None) -> Any:
+def build(
+    models: Mapping[str, AudioModel],
+    example: str | os.PathLike | None = None,
+    note: str = "It stays on this machine.",
+) -> Any:
     """The page, a `gradio.Blocks`, for `launch`.
 
     Args:
         models: networks by the name that is shown, one or more.
         example: a sound file to offer.
+        note: where sounds go, a sentence.
 
     Raises:
         ModuleNotFoundError: without gradio.
@@ -137,7 +142,7 @@ def build(models: Mapping[str, AudioModel], example: str | os.PathLike | None = 
     with gradio.Blocks(title="qaudio", analytics_enabled=False) as page:
         gradio.Markdown(
             "# qaudio\n\nDrop or record a sound: which classes it has, when, and where in the "
-            "spectrogram the network finds the most probable one. It stays on this machine."
+            f"spectrogram the network finds the most probable one. {note}"
         )
         sound = gradio.Audio(
             sources=["upload", "microphone"], type="filepath", label="Sound", elem_id="sound",
@@ -196,11 +201,19 @@ def _empty(gradio: Any) -> list[Any]:
     ]  # fmt: skip
 
 
-def launch(page: Any, *, port: int | None = None, browser: bool = False, block: bool = True) -> str:
-    """Serve a page of `build` on this machine alone.
+def launch(
+    page: Any,
+    *,
+    host: str | None = "127.0.0.1",
+    port: int | None = None,
+    browser: bool = False,
+    block: bool = True,
+) -> str:
+    """Serve a page of `build`.
 
     Args:
         page: the page.
+        host: address to listen at, this machine alone; None: gradio's, which a Space sets.
         port: None: a free one from 7860.
         browser: open it in a browser.
         block: return only when it is stopped.
@@ -216,7 +229,7 @@ def launch(page: Any, *, port: int | None = None, browser: bool = False, block: 
     # Fonts that a system has: none is fetched.
     plain = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     _, url, _ = page.launch(
-        server_name="127.0.0.1", server_port=port, inbrowser=browser, quiet=True, share=False,
+        server_name=host, server_port=port, inbrowser=browser, quiet=True, share=False,
         prevent_thread_lock=True, footer_links=[], max_file_size=MOST_UPLOAD, css=STYLE,
         theme=plain, ssr_mode=False,
     )  # fmt: skip

@@ -76,6 +76,54 @@ def push(
         return with_retries(lambda: _push(folder, repo_id, private, create_pr, revision))
 
 
+def push_space(folder: Path, repo_id: str, *, private: bool = False) -> Pushed:
+    """Make a Space hold the files of a folder, in one commit; others in it are removed.
+
+    Args:
+        folder: of the files, app.py among them.
+        repo_id: "your-name/demo"; made where it does not exist.
+        private: make it a private one.
+
+    Raises:
+        EntryError: when the Hub refuses or cannot be reached. Says what to do.
+    """
+    check_repo(repo_id)
+    with one_line_errors(repo_id, None):
+        return with_retries(lambda: _push_space(folder, repo_id, private))
+
+
+def _push_space(folder: Path, repo: str, private: bool) -> Pushed:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api, space = HfApi(library_name="qaudio", library_version=__version__), "space"
+    api.create_repo(
+        repo, repo_type=space, space_sdk="gradio", private=private or None, exist_ok=True
+    )
+    before = api.space_info(repo, timeout=TIMEOUT)
+    _refuse_public(repo, private, before.private)
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))
+             if path.is_file()}  # fmt: skip
+    held = set(api.list_repo_files(repo, repo_type=space)) - {".gitattributes"}
+    operations: list[Any] = [
+        *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)
+          for name, path in files.items()),
+        *(CommitOperationDelete(path_in_repo=name) for name in sorted(held - files.keys())),
+    ]  # fmt: skip
+    commit = api.create_commit(
+        repo, operations, repo_type=space, commit_message=f"demo by qaudio {__version__}"
+    )
+    return Pushed(f"spaces/{repo}", f"{api.endpoint}/spaces/{repo}", commit.oid != before.sha)
+
+
+def _refuse_public(repo: str, asked: bool, private: bool | None) -> None:
+    """Raise EntryError where a private repository was asked for and a public one is there."""
+    if asked and private is False:
+        raise EntryError(
+            f"{repo} exists and is public: make it private in its settings first, or push without "
+            "asking for a private one"
+        )
+
+
 def pull(
     source: str,
     out: str | Path | None = None,
@@ -131,11 +179,7 @@ def _push(folder: Path, repo: str, private: bool, create_pr: bool, revision: str
     # None, not False: an organisation may make its repositories private unasked.
     api.create_repo(repo, private=private or None, exist_ok=True)
     before = api.model_info(repo, timeout=TIMEOUT)
-    if private and before.private is False:
-        raise EntryError(
-            f"{repo} exists and is public: make it private in its settings first, or push without "
-            "asking for a private one"
-        )
+    _refuse_public(repo, private, before.private)
     if revision is not None:
         api.create_branch(repo, branch=revision, exist_ok=True)
         before = api.model_info(repo, revision=revision, timeout=TIMEOUT)

@@ -68,7 +68,7 @@ class Hub:
     """What it holds and how it behaves; may be changed between requests.
 
     Attributes:
-        repos: by name.
+        repos: by name; Spaces as spaces/org/name.
         faults: tried in order.
         requests: "METHOD /path?query" of every request so far.
         bodies: JSON bodies of POST requests by path, the last one of each.
@@ -160,12 +160,12 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/api/validate-yaml":
             remarks = [{"message": text} for text in self.hub.warnings]
             return self.json({"errors": [], "warnings": remarks})
-        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(.*))?", path) or re.fullmatch(
-            r"/([^/]+/[^/]+)/(resolve/.*)", path
-        )
+        found = re.fullmatch(r"/api/(?:models|(spaces))/([^/]+/[^/]+)(?:/(.*))?", path)
+        found = found or re.fullmatch(r"/(?:(spaces)/)?([^/]+/[^/]+)/(resolve/.*)", path)
         if found is None:
             raise Refused(404, "", f"no such endpoint: {path}")
-        name, rest = found[1], found[2] or "revision/main"
+        kind, name, rest = found.groups()
+        name, rest = f"{kind}/{name}" if kind else name, rest or "revision/main"
         repo = self.hub.repos.get(name)
         if repo is None or (repo.private and not allowed):
             raise Refused(404 if allowed else 401, "RepoNotFound", "Repository not found")
@@ -182,7 +182,8 @@ class Handler(BaseHTTPRequestHandler):
     def create(self):
         asked = json.loads(self.content)
         self.hub.bodies["create"] = asked
-        name = f"{asked['organization']}/{asked['name']}"
+        kind = "spaces/" if asked.get("type") == "space" else ""
+        name = f"{kind}{asked['organization']}/{asked['name']}"
         status = 409 if name in self.hub.repos else 200
         if status == 200:
             private = asked.get("private") or asked.get("visibility") == "private"
