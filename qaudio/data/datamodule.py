@@ -168,8 +168,12 @@ class AudioDataModule(LightningDataModule):
 
     @property
     def split_note(self) -> str:
-        """What tells splits of one protocol apart, once `setup` has run: added to its name."""
-        return ""
+        """What tells splits of one protocol apart, once `setup` has run: added to its name.
+
+        A copy that lacks clips is not the benchmark, and its scores do not bear its name alone.
+        """
+        found, listed = len(self._clips), self._usable.listed if self._clips else 0
+        return "" if found == listed else f", {found} of {listed} clips"
 
     @property
     def scored_fold(self) -> int:

@@ -63,7 +63,7 @@ def pack(
         raise DataError(f"{folder}: {NO_LITDATA}")
     clips, labels = data.read_clips()
     facts = {"version": VERSION} | {name: getattr(data, name) for name in FACTS}
-    facts |= {"labels": labels, "sample_rate": sample_rate}
+    facts |= {"labels": labels, "sample_rate": sample_rate, "listed": len(clips)}
     whole = [facts, shard_bytes, [(c.id, c.label, c.fold, *_state_of(c.path)) for c in clips]]
     facts["plan"] = hashlib.sha256(json.dumps(whole).encode()).hexdigest()
     folder = Path(folder)

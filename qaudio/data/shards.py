@@ -24,6 +24,7 @@ from qaudio.frontend import resample
 from qaudio.text import UNSHOWN, one_line, shown
 
 VERSION = 1
+MOST_CLIPS = 2**31
 RATES = (100, 10_000_000)  # Hz
 MOST_FOLDS, MOST_FRAMES = 10_000, 1 << 31
 PARTS = (TRAINING, VALIDATION, TEST)  # the folds of a fixed split
@@ -59,6 +60,7 @@ class PackedClips:
         try:
             self.facts: dict[str, Any] = json.loads(self.item(0))
             check_facts(self.facts)
+            self.facts.setdefault("listed", len(self.facts["clips"]))  # older sets lack it
         except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{address}: holds no clips that `qaudio pack` wrote ({one_line(error, 200)}): "
@@ -142,6 +144,7 @@ def check_facts(facts: Any) -> None:
         expect(all(whole(one, 0, len(labels) - 1) for one in chosen), "a clip's label")
         expect(whole(fold, min(PARTS), max(facts["folds"], *PARTS)), "a clip's fold")
         expect(whole(frames, 1, MOST_FRAMES) and whole(hertz, *RATES), "a clip's length")
+    expect(whole(facts.get("listed", len(rows)), len(rows), MOST_CLIPS), "listed")
 
 
 def _opened(address: str) -> Any:

@@ -33,12 +33,14 @@ class UsableClips:
 
     Attributes:
         rate: Hz.
+        listed: how many clips the benchmark names, or a packed set was made of.
         clips: in the order of the benchmark.
         lengths: samples of each, by id.
         left_out: what cannot be read and why.
     """
 
     rate: int
+    listed: int
     clips: list[Clip] = field(default_factory=list)
     lengths: dict[str, int] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -58,7 +60,7 @@ def decoded(benchmark: str, clips: list[Clip], cache: AudioCache, rate: int) -> 
     Raises:
         DataError: where the disk has no room for what is still to be decoded.
     """
-    usable = UsableClips(rate)
+    usable = UsableClips(rate, len(clips))
     with counted_warnings() as parts:
         for n, clip in enumerate(
             tqdm(clips, f"decoding {benchmark}", unit="clip", delay=2, leave=False, disable=None)
@@ -107,7 +109,8 @@ def unpacked(packed: PackedClips, asked: Mapping[str, Any], rate: int) -> Usable
                 f"{packed.address}: {fact} is {packed.facts[fact]!r}, asked for is "
                 f"{asked[fact]!r}: pack it with the same settings"
             )
-    usable = UsableClips(rate, left_out=list(packed.facts["left_out"]))
+    facts = packed.facts
+    usable = UsableClips(rate, facts["listed"], left_out=list(facts["left_out"]))
     for clip, frames, own_rate in packed.clips():
         usable.lengths[clip.id] = resampled_length(frames, own_rate, rate)
         usable.clips.append(clip)

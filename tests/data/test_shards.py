@@ -119,6 +119,19 @@ def test_what_cannot_be_used_is_named_when_it_is_packed_and_when_it_is_read(
     assert packed.left_out == facts["left_out"]
 
 
+def test_a_packed_copy_that_lacks_clips_says_so_in_its_protocol(esc50_tree, tmp_path):
+    files = sorted((esc50_tree / "audio").iterdir())
+    files[0].unlink()
+    settings = {"root": str(esc50_tree), "seconds": 0.5, "sample_rate": 8000}
+    pack(qaudio.ESC50(**settings), tmp_path / "packed")
+    for more in ({}, {"packed": str(tmp_path / "packed")}):
+        data = qaudio.ESC50(**settings, **more)
+        with pytest.warns(UserWarning, match="1 clips left out"):
+            data.setup()
+        there = f"{len(files) - 1} of {len(files)} clips"
+        assert data.split.protocol == f"ESC-50 official 5 folds, {there}"
+
+
 def test_another_split_than_the_packed_one_is_refused(esc50_tree, tmp_path, capsys):
     out = str(tmp_path / "packed")
     assert main(["pack", "esc50", str(esc50_tree), out, "--set", "esc10=true"]) == 0
@@ -331,6 +344,7 @@ def test_packed_set_of_an_object_store_is_read(sounds, tmp_path, monkeypatch):
         (lambda facts: facts | {"left_out": [1]}, "left_out"),
         (lambda facts: facts | {"sample_rate": "x"}, "sample_rate"),
         (lambda facts: facts | {"clips": []}, "clips"),
+        (lambda facts: facts | {"listed": 1}, "listed"),
         (lambda facts: facts | {"clips": [3]}, "a clip"),
         (lambda facts: facts | {"clips": facts["clips"] + facts["clips"][:1]}, "a clip's id"),
         (lambda facts: with_row(facts, label=9), "a clip's label"),
@@ -339,7 +353,7 @@ def test_packed_set_of_an_object_store_is_read(sounds, tmp_path, monkeypatch):
         (lambda facts: with_row(facts, frames=10**12), "a clip's length"),
         (lambda facts: with_row(facts, rate=0), "a clip's length"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_facts_that_pack_did_not_write_are_refused(sounds, tmp_path, change, said):
     pack(folder(sounds), tmp_path / "packed")
