@@ -2,30 +2,33 @@
 
     python -m tests.benchmarks.teaching [--student qcnn10_050] [--teacher mn04] [--batch 32]
 
-Sounds are made, weights are random: neither changes how long a step takes. Every part is the one
-that `qaudio train` runs, timed alone; `step` is all of them together.
+`--record` puts the table into recipes/README.md. Sounds are made, weights are random: neither
+changes how long a step takes. Every part is the one that `qaudio train` runs, timed alone; `step`
+is all of them together.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import soundfile
 import torch
 
 import qaudio
+from qaudio.cards.tables import with_generated
 from qaudio.compress.cost import device_name
 from qaudio.compress.distill import bce, cosine
 from qaudio.data.augment import WaveformAugment
 from qaudio.data.pool import AudioPool, Mixing
 
+README = Path(__file__).resolve().parents[2] / "recipes" / "README.md"
 RATE, SOURCES, RECORDINGS = 32000, 4, 8
 
 
@@ -59,7 +62,7 @@ def seconds_of(call: Callable[[], object], repeats: int) -> float:
 
 def measure(
     student: str, teacher: str, batch: int, seconds: float, precision: str, repeats: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Seconds a batch of every part, and clips a second of them together."""
     expert = qaudio.create_model(teacher, num_classes=527).eval().requires_grad_(False)
     expert = expert.to(memory_format=torch.channels_last)
@@ -115,6 +118,19 @@ def measure(
     }  # fmt: skip
 
 
+def shown(found: dict[str, Any]) -> str:
+    """The measurement as a Markdown table."""
+    step = found["parts"]["step"]
+    lines = [f"| {name} | {1000 * value:.0f} ms | {value / step:.0%} |"
+             for name, value in found["parts"].items()]  # fmt: skip
+    return "\n".join([
+        f"{found['clips_a_second']:.1f} clips of {found['seconds']:g} s a second: "
+        f"{found['student']} from {found['teacher']}, {found['batch']} clips a batch, "
+        f"{found['precision']}, {found['device']}; parts timed alone.",
+        "", "| part | a batch | of a step |", "|---|---|---|", *lines,
+    ])  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--student", default="qcnn10_050")
@@ -123,17 +139,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--record", action="store_true", help="write it into recipes/README.md")
     options = vars(parser.parse_args())
-    as_json = options.pop("json")
-    found = measure(**options)
-    if as_json:
-        print(json.dumps(found))
-        return
-    total = found["parts"]["step"]
-    for name, value in found["parts"].items():
-        print(f"{name:34} {1000 * value:8.1f} ms  {value / total:6.1%}")
-    print(f"{found['clips_a_second']:.1f} clips of {options['seconds']:g} s a second")
+    record = options.pop("record")
+    table = shown(measure(**options))
+    if record:
+        text = README.read_text(encoding="utf-8")
+        README.write_text(with_generated(text, "speed of teaching", table), encoding="utf-8")
+    print(table)
 
 
 if __name__ == "__main__":
