@@ -24,8 +24,8 @@ def register(command: Commands) -> None:
     )
     sub.add_argument(
         "--zero-shot", action="store_true",
-        help="by the tagger's own classes that mean the benchmark's; default: a linear probe of "
-        "the embeddings, each fold's fitted on the others",
+        help="by the tagger's own classes that mean the benchmark's, or are the same; default: a "
+        "linear probe of the embeddings, each fold's fitted on the others",
     )  # fmt: skip
     sub.add_argument("--write", action="store_true", help="add the score to the entry and its card")
     sub.add_argument("--json", action="store_true", help="print the score as JSON")

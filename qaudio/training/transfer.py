@@ -62,11 +62,8 @@ class Embedded:
 def embed_clips(model: AudioModel, data: AudioDataModule) -> Embedded:
     """Every clip of a benchmark, as the benchmark scores them.
 
-    Raises:
-        DataError: for a benchmark of several labels a clip, or with one fixed split.
+    With a fixed split, the clips of its test part.
     """
-    if data.task != "multiclass" or data.folds == 1:
-        raise DataError(f"{data.benchmark}: a probe needs folds and one label a clip")
     data.sample_rate = model.sample_rate
     data.setup()
 
@@ -75,7 +72,7 @@ def embed_clips(model: AudioModel, data: AudioDataModule) -> Embedded:
             data.fold = fold
             yield fold, data.test_dataloader()
 
-    return embed(model, data, loaders(), len(data._clips))
+    return embed(model, data, loaders(), len(data._clips) if data.folds > 1 else None)
 
 
 @torch.inference_mode()
@@ -127,27 +124,26 @@ def transfer(model: AudioModel, data: AudioDataModule, how: str = LINEAR) -> Tra
 
     Args:
         model: a pretrained network that heard none of the benchmark's clips.
-        data: the benchmark, with folds; each fold's probe is fitted on the others.
+        data: the benchmark; for a probe with folds, each fold's probe being fitted on the others.
         how: "linear probe", or "zero-shot by label map": a tagger's own classes, those that mean
-            the benchmark's by its `audioset_names`.
+            the benchmark's by its `audioset_names`, or that have the same names.
 
     Raises:
         DataError: for a benchmark that cannot be scored so.
     """
-    names = getattr(data, "audioset_names", None)
-    if how == ZERO_SHOT and (not names or not model.labels or model.task != "multilabel"):
-        raise DataError(
-            f"{data.benchmark}: zero-shot scores need a tagger of AudioSet's classes and a "
-            "benchmark that says which of them mean its own (ESC-50)"
-        )
+    zero_shot = how == ZERO_SHOT
+    if zero_shot and (not model.labels or model.task != "multilabel"):
+        raise DataError(f"{data.benchmark}: zero-shot scores need a tagger with named classes")
+    if not zero_shot and (data.task != "multiclass" or data.folds == 1):
+        raise DataError(f"{data.benchmark}: a probe needs folds and one label a clip")
     found = embed_clips(model, data)
     logits = np.zeros((len(found.clip), len(data.labels)))
-    if how == ZERO_SHOT:
-        assert names is not None and model.labels is not None
+    if zero_shot:
+        names = getattr(data, "audioset_names", None) or {label: [label] for label in data.labels}
         try:
-            logits = by_label_map(found.logits, model.labels, names, data.labels)
+            logits = by_label_map(found.logits, model.labels or [], names, data.labels)
         except ValueError as error:
-            raise DataError(f"{data.benchmark}: {error}") from None
+            raise DataError(f"{data.benchmark}: no zero-shot score: {error}") from None
     else:
         for fold in np.unique(found.fold):
             test = found.fold == fold
@@ -162,5 +158,5 @@ def transfer(model: AudioModel, data: AudioDataModule, how: str = LINEAR) -> Tra
     assert predictions is not None
     return Transferred(
         data.benchmark, data.dataset, f"{data.split.protocol}; {how}", predictions,
-        summarise(predictions, "accuracy"),
+        summarise(predictions, "accuracy" if data.task == "multiclass" else "mAP"),
     )  # fmt: skip

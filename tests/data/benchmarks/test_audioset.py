@@ -2,11 +2,15 @@ import csv
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from qaudio.data.benchmarks.audioset import AudioSet
 from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.errors import DataError
+from qaudio.training.transfer import ZERO_SHOT, transfer
+from tests.support.networks import FRONTEND, small_model
 
 REAL = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "AudioSet"
 CLASSES = [
@@ -180,3 +184,27 @@ def test_the_official_lists_are_read_whole():
     assert len(labels) == 527
     assert clips == []  # there are only lists
     assert len(data.left_out) == 22160 + 20371
+
+
+def test_a_tagger_of_its_classes_is_scored_without_training(tree):
+    net = small_model("cnn6_025", 3, frontend=FRONTEND)
+    net.labels, net.task = [CLASSES[n][1] for n in (2, 0, 1)], "multilabel"
+    found = transfer(net, small(tree), ZERO_SHOT)
+    kept = found.predictions
+    assert list(kept.clip) == sorted(id for id, _, _ in EVAL[:5])
+    truth = {id: [n in labels for n in range(3)] for id, _, labels in EVAL}
+    assert kept.label.tolist() == [truth[id] for id in kept.clip]
+    expected = average_precision_score(kept.label, kept.logits, average="macro")
+    assert found.result.metric == "mAP" and found.result.mean == pytest.approx(expected, abs=1e-6)
+    assert found.protocol.endswith("; zero-shot by label map")
+    sounds = small(tree)
+    sounds.setup()
+    batch = next(iter(sounds.test_dataloader()))
+    row = list(kept.clip).index(batch["id"][0])
+    answers = net.eval()(batch["waveform"])[0].detach().numpy()[[1, 2, 0]]
+    np.testing.assert_allclose(kept.logits[row], answers, rtol=2e-3)
+    with pytest.raises(DataError, match="a probe needs folds"):
+        transfer(net, small(tree))
+    net.labels = ["Speech", "Animal", "Rain"]
+    with pytest.raises(DataError, match="no class of the tagger means 'Male speech"):
+        transfer(net, small(tree), ZERO_SHOT)
