@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from qaudio.commands.common import Commands, positive
+from qaudio.commands.common import Commands, positive, usage
 from qaudio.errors import EntryError
+from qaudio.evaluation.result import Calibration
 from qaudio.text import shown
 from qaudio.zoo.resolve import load, locate
 from qaudio.zoo.store import entry_name, file_of, read_results
@@ -18,9 +19,15 @@ def register(command: Commands) -> None:
         "calibrate", _calibrate,
         "temperature and thresholds of an entry's probabilities, from its held-out predictions",
         "qaudio calibrate qcnn10_050.esc10\n"
-        "         qaudio calibrate my_entry --outside GTZAN --outside RAVDESS --write",
+        "         qaudio calibrate my_entry --outside GTZAN --outside RAVDESS --write\n"
+        "         qaudio calibrate qcnn10_050.audioset_kd_long --benchmark esc26",
     )  # fmt: skip
     sub.add_argument("entry", help="name, folder or hf-hub:org/name")
+    sub.add_argument(
+        "--benchmark", metavar="NAME",
+        help="look at the entry's probes and zero-shot scores of a benchmark in place of its own "
+        "results; nothing is written",
+    )  # fmt: skip
     sub.add_argument(
         "--outside", action="append", metavar="FOLDER",
         help="sounds of none of its classes, by which it is judged how well they are told apart",
@@ -37,6 +44,10 @@ def register(command: Commands) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
+    if options.benchmark is not None:
+        if options.write or options.outside:
+            return usage("calibrate", "--benchmark goes with neither --write nor --outside")
+        return _transferred(options)
     import numpy as np
     from tqdm import tqdm
 
@@ -67,10 +78,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found.to_dict()))
         return 0
-    print(
-        f"{shown(entry_name(folder))}: temperature {found.temperature:g}; expected calibration "
-        f"error {found.ece_calibrated:.3f}, {found.ece:.3f} without"
-    )
+    print(_line(entry_name(folder), found))
     for row in found.answered:
         right = "" if row.precision is None else f", of which {row.precision:.1%} are right"
         print(f"  for a precision of {row.wanted:.0%}: answers {row.share:.1%}{right}")
@@ -80,3 +88,37 @@ def _calibrate(options: argparse.Namespace) -> int:
     if not options.write:
         print("  --write stores this in the entry")
     return 0
+
+
+def _transferred(options: argparse.Namespace) -> int:
+    """What a temperature does for scores on a benchmark that the entry was not trained on."""
+    from qaudio.evaluation.calibration import summarise
+    from qaudio.evaluation.predictions import Predictions
+
+    folder = locate(options.entry)
+    results = read_results(folder)
+    every = results.transfer if results else []
+    rows = [one for one in every if one.benchmark == options.benchmark]
+    if not rows:
+        held = ", ".join(sorted({one.benchmark for one in every})) or "none"
+        raise EntryError(
+            f"{entry_name(folder)}: has no probe of {shown(options.benchmark)}; it has: {held}"
+        )
+    found = {}
+    for row in rows:
+        predictions = Predictions.load(file_of(folder, row.predictions))
+        seed, fold = predictions.runs()[0]
+        found[row.protocol] = summarise(predictions, fold, seed)
+    if options.json:
+        print(json.dumps({protocol: one.to_dict() for protocol, one in found.items()}))
+        return 0
+    for protocol, one in found.items():
+        print(_line(f"{options.benchmark}, {protocol}", one))
+    return 0
+
+
+def _line(name: str, found: Calibration) -> str:
+    return (
+        f"{shown(name)}: temperature {found.temperature:g}; expected calibration error "
+        f"{found.ece_calibrated:.3f}, {found.ece:.3f} without"
+    )

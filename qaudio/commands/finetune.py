@@ -37,6 +37,7 @@ OWN = {
 }  # fmt: skip
 NOISY = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
 SHOWN = 5  # unreadable files that are named
+SMALL = 100  # recordings up to which every fold is held out once: one alone would say little
 
 
 def register(command: Commands) -> None:
@@ -69,6 +70,11 @@ def register(command: Commands) -> None:
         help="of clips (the 95th percentile of their lengths, from 0.5 to 10)",
     )  # fmt: skip
     sub.add_argument("--epochs", type=positive, help="of training (the recipe's)")
+    sub.add_argument(
+        "--score", choices=("fold", "all"),
+        help="hold out one fold, or each in turn with a training of its own (all for at most "
+        f"{SMALL} recordings)",
+    )  # fmt: skip
     sub.add_argument("--seed", type=int, default=0, help="of training (%(default)s)")
     sub.add_argument("--json", action="store_true", help="print the scores as JSON")
     sub.set_defaults(overrides=[])
@@ -120,7 +126,7 @@ def _run(options: argparse.Namespace) -> tuple[int, str | None]:
         f"--config={recipe}", f"--data.root={options.folder}", f"--data.name={name}",
         f"--data.seconds={seconds:g}", f"--data.segment_hop={seconds:g}",
         f"--data.folds={found.folds}",
-        f"--model.source={options.source}", f"--seed_everything={options.seed}",
+        f"--model.source={options.source}",
         f"--writer.entry={entry}", f"--writer.folder={options.out}",
         f"--runs={Path(options.out) / 'runs'}", "--trainer.enable_model_summary=false",
         f"--trainer.enable_progress_bar={str(sys.stderr.isatty()).lower()}",
@@ -129,21 +135,29 @@ def _run(options: argparse.Namespace) -> tuple[int, str | None]:
     arguments += [f"--trainer.max_epochs={options.epochs}"] if options.epochs else []
     arguments += options.overrides
     _describe(options, found, seconds)
+    one_fold = [*arguments, f"--seed_everything={options.seed}"]
     with _quiet():
         if options.show_recipe:
-            return 0, _shown_recipe(arguments, options)
+            return 0, _shown_recipe(one_fold, options)
         if options.probe_only:
             from qaudio.training.subcommands import probe
 
-            scores = probe(arguments)
+            scores = probe(one_fold)
         else:
             print(f"fine-tuning {options.source}; stop it at any time, the same command goes on")
-            code = training.run("train", arguments)
+            every = data.folds > 1 and (
+                options.score == "all" or (not options.score and len(found.seconds) <= SMALL)
+            )
+            if every:
+                code = training.run("crossval", [*arguments, f"--seeds=[{options.seed}]"])
+            else:
+                code = training.run("train", one_fold)
             if code:
                 return code, None
             results = read_results(written)
             assert results is not None
-            scores = {"fine-tuned": results.result}
+            assert results.parent is not None
+            scores = {results.parent.how.partition(" ")[0]: results.result}
             scores |= {row.method: row.result for row in results.baselines}
     if not options.probe_only:
         _print_next(written)

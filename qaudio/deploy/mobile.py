@@ -2,7 +2,7 @@
 
 Both run on phones and boards, with XNNPACK's kernels on the processor. Such a file holds the whole
 model, waveform to logits, for one clip of one length, and what a program needs to use it: labels,
-task, rate (see `Export.metadata`).
+task, rate, temperature and thresholds (see `Export.metadata`).
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ def export_mobile(
         "samples": samples,
         "sample_rate": model.sample_rate,
         **model.config.to_dict(),
+        **model.calibration,
     }
     convert, open_file = _RUNTIMES[runtime]
     graph, example = WaveformGraph(model).eval(), torch.zeros(1, samples, dtype=torch.float32)

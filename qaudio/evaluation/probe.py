@@ -13,10 +13,20 @@ from sklearn.preprocessing import StandardScaler
 
 LINEAR, ZERO_SHOT = "linear probe", "zero-shot by label map"
 REGULARISATION = 1.0  # scikit-learn's C, its default
+# A classifier that training goes on from. Embeddings that are nearly always zero get huge weights
+# from standardisation, and the smallest change of the network beneath would move every answer.
+GENTLE: Mapping[str, float] = {"regularisation": 0.1, "least_deviation": 0.3}
 LOWEST = -1e4  # logit of a class that the probe has not seen, within float16
 
 
-def fit_linear(train: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def fit_linear(
+    train: np.ndarray,
+    label: np.ndarray,
+    classes: int,
+    *,
+    regularisation: float = REGULARISATION,
+    least_deviation: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
     """Weight (classes, D) and bias (classes,) of a logistic regression on standardised embeddings.
 
     They take embeddings as they are: the standardisation is part of them. Classes without an
@@ -27,22 +37,26 @@ def fit_linear(train: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.n
         label: their class indices, (N,); or, where several may apply, 0/1 per class (N, classes):
             then each class has a regression of its own.
         classes: number of classes.
+        regularisation: scikit-learn's C; smaller is stronger.
+        least_deviation: share of the root mean square of all deviations; a dimension that deviates
+            less is standardised by that.
 
     Raises:
         ValueError: when `label` holds fewer than two classes.
     """
     scaler = StandardScaler().fit(train)
+    scaler.scale_ = np.maximum(scaler.scale_, least_deviation * np.sqrt(scaler.var_.mean()))
     standard = scaler.transform(train)
     weight, bias = np.zeros((classes, train.shape[1])), np.full(classes, LOWEST)
     if label.ndim == 2:
         bias[label.all(0)] = -LOWEST
         for n in np.flatnonzero(label.any(0) & ~label.all(0)):
-            weight[[n]], bias[[n]] = _regression(standard, label[:, n])
+            weight[[n]], bias[[n]] = _regression(standard, label[:, n], regularisation)
     else:
         present = np.unique(label)
         if len(present) < 2:
             raise ValueError(f"a probe needs clips of two classes at least, not {len(present)}")
-        rows, offsets = _regression(standard, label)
+        rows, offsets = _regression(standard, label, regularisation)
         if len(present) == 2:  # one row, of the second class beside the first
             rows, offsets = (np.concatenate((-one, one)) / 2 for one in (rows, offsets))
         weight[present], bias[present] = rows, offsets
@@ -50,14 +64,14 @@ def fit_linear(train: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.n
     return weight, bias - weight @ scaler.mean_
 
 
-def _regression(train: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _regression(train: np.ndarray, label: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows (C, D) and offsets (C,) of a logistic regression; of two classes, the second's alone."""
-    model = LogisticRegression(C=REGULARISATION, max_iter=5000).fit(train, label)
+    model = LogisticRegression(C=c, max_iter=5000).fit(train, label)
     return model.coef_, model.intercept_
 
 
 def linear_probe(
-    train: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int
+    train: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int, **fit: float
 ) -> np.ndarray:
     """Logits of a logistic regression on standardised embeddings.
 
@@ -66,6 +80,7 @@ def linear_probe(
         label: their class indices, (N,), or 0/1 per class (N, classes), as `fit_linear` takes them.
         test: embeddings to score, (M, D).
         classes: number of classes.
+        **fit: of `fit_linear`.
 
     Returns:
         (M, classes).
@@ -73,7 +88,7 @@ def linear_probe(
     Raises:
         ValueError: when `label` holds fewer than two classes.
     """
-    weight, bias = fit_linear(train, label, classes)
+    weight, bias = fit_linear(train, label, classes, **fit)
     return test @ weight.T + bias
 
 

@@ -233,6 +233,13 @@ class AudioModel(nn.Module):
         self.classifier = nn.Linear(old.in_features, num_classes).to(old.weight)
         self.temperature, self.thresholds = 1.0, None
 
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """What exports say of it: `temperature` and `thresholds`; {} where none was fitted."""
+        if self.thresholds is None:
+            return {}
+        return {"temperature": self.temperature, "thresholds": self.thresholds}
+
     @torch.no_grad()
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax or sigmoid of logits / `temperature`, by `task`."""

@@ -12,7 +12,7 @@ from qaudio.data.benchmarks.folder import AudioFolder
 from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
-from qaudio.evaluation.probe import LINEAR, linear_probe
+from qaudio.evaluation.probe import GENTLE, LINEAR, linear_probe
 from qaudio.evaluation.result import Result
 from qaudio.training.leakage import load_for_split
 from qaudio.training.transfer import embed
@@ -46,9 +46,9 @@ def baselines(source: str | Path, data: AudioFolder) -> dict[str, Predictions]:
     return {
         method: Predictions.of_run(
             split.fold, seed, test.clip, test.label,
-            linear_probe(getattr(train, rows), train.label, getattr(test, rows), classes),
+            linear_probe(getattr(train, rows), train.label, getattr(test, rows), classes, **how),
         )
-        for method, rows in ((LINEAR, "vectors"), (STATISTICS, "statistics"))
+        for method, rows, how in ((LINEAR, "vectors", GENTLE), (STATISTICS, "statistics", {}))
     }  # fmt: skip
 
 
@@ -82,7 +82,9 @@ def verdict(baseline: Baseline) -> str:
     found, method = baseline.difference, baseline.method
     low, high = found.interval95
     says = f"too close for {found.clips} clips to tell"
-    if low > 0:
+    if low == high == 0:
+        says = "the same"
+    elif low > 0:
         says = "better"
     elif high < 0:
         says = "worse"

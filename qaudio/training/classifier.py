@@ -33,6 +33,8 @@ from qaudio.zoo.resolve import locate
 from qaudio.zoo.schema import Teaching
 from qaudio.zoo.store import entry_name, found_in, read_config
 
+TUNED, PROBED = "fine-tuned from", "linear-probed from"  # how networks come from their sources
+
 
 class Classifier(LightningModule):
     """Trains an `AudioModel` on the clips of an `AudioDataModule`.
@@ -64,6 +66,8 @@ class Classifier(LightningModule):
         thaw_every: epochs, with freeze "gradual".
         probe_first: start from the classifier that logistic regression finds on the source's
             embeddings of the training clips; for one label a clip.
+        keep_probe: with `probe_first`: first do all this without a validation fold, and train on
+            only where that was clearly better than the probe there; `train` and `crossval` do so.
         entries: folder of entries in which names are looked up first; the command's is that of the
             writer.
 
@@ -93,6 +97,7 @@ class Classifier(LightningModule):
         freeze: Freeze = "none",
         thaw_every: int = 3,
         probe_first: bool = False,
+        keep_probe: bool = False,
         entries: str | None = None,
     ):
         super().__init__()
@@ -122,6 +127,7 @@ class Classifier(LightningModule):
              f"freeze {freeze!r} goes with source only: nothing is learnt yet"),
             (probe_first and (source is None or task == "multilabel"),
              "probe_first goes with a source, and with one label a clip"),
+            (keep_probe and not probe_first, "keep_probe goes with probe_first"),
             (thaw_every < 1, f"thaw_every must be at least 1, not {thaw_every}"),
         ):  # fmt: skip
             if wrong:
@@ -135,6 +141,7 @@ class Classifier(LightningModule):
         self.mixup, self.spec_augment = mixup, spec_augment
         self.block_dropout, self.head_dropout = block_dropout, head_dropout
         self.frozen, self.thaw_every, self.probe_first = freeze, thaw_every, probe_first
+        self.keep_probe, self.probe_kept = keep_probe, False
         self.pruning: StepwisePruning | None = None
         self.distillation: Distillation | None = None
         self.projection: nn.Module  # of embeddings to the teacher's, where there is one
@@ -154,7 +161,8 @@ class Classifier(LightningModule):
         """Name of the entry that the network comes from, and how; None from scratch."""
         start = self.source and entry_name(locate(self.source))
         if self.distillation is None:
-            how = "fine-tuned from" if self.pruning is None else "pruned from"
+            tuned = PROBED if self.probe_kept else TUNED
+            how = tuned if self.pruning is None else "pruned from"
             return None if start is None else (start, how)
         teacher = entry_name(locate(self.distillation.teacher))
         if start is None or (start == teacher and self.pruning is None):
@@ -270,6 +278,8 @@ class Classifier(LightningModule):
             if rate is None:
                 continue
             layer = getattr(net, name, None)
+            if layer is None and rate == 0:
+                continue
             if not isinstance(layer, nn.Dropout):
                 raise InputError(f"{net.architecture} has no {name}: leave --model.{name} out")
             layer.p = rate

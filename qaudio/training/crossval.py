@@ -12,6 +12,7 @@ from qaudio.cards.tables import difference_text
 from qaudio.errors import EntryError
 from qaudio.paths import replacing
 from qaudio.training.baselines import beside_baselines
+from qaudio.training.choice import prepared
 from qaudio.training.cli import parse
 from qaudio.training.recipe import Recipe
 from qaudio.training.run import TrainingRun
@@ -81,10 +82,8 @@ class CrossValidation:
 
     def train(self, seed: int, fold: int) -> None:
         """Train, score and record a run."""
-        run = TrainingRun(
-            parse([*self.arguments, f"--data.fold={fold}", f"--seed_everything={seed}"]),
-            self.recipe,
-        )
+        own = [*self.arguments, f"--data.fold={fold}", f"--seed_everything={seed}"]
+        run = prepared(own, self.recipe, "crossval")
         if self.validates:
             run.validate(keep=self.scores.add)
         else:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from qaudio.data.datamodule import AudioDataModule
-from qaudio.evaluation.probe import fit_linear
+from qaudio.evaluation.probe import GENTLE, fit_linear
 from qaudio.models.base import AudioModel, evaluating
 from qaudio.training.metrics import clip_means
 
@@ -70,7 +70,7 @@ def probe_classifier(net: AudioModel, data: AudioDataModule) -> None:
             features.append(clip_means(rows.float().cpu(), batch))
             labels.append(batch["label"])
     weight, bias = fit_linear(
-        torch.cat(features).numpy(), torch.cat(labels).numpy(), net.num_classes
+        torch.cat(features).numpy(), torch.cat(labels).numpy(), net.num_classes, **GENTLE
     )
     net.classifier.weight.copy_(torch.from_numpy(weight))
     net.classifier.bias.copy_(torch.from_numpy(bias))

@@ -191,7 +191,9 @@ def scored_data(folder: Path, fold: int, grouped: bool = False) -> dict[str, Any
 
 def epoch_choice(recipe: str) -> str:
     """Which weights are scored, in words, by a recipe's text."""
-    trainer = yaml.safe_load(recipe)["trainer"]
+    settings = yaml.safe_load(recipe)
+    trainer = settings["trainer"]
+    model = (settings.get("model") or {}).get("init_args") or {}
     names = [callback["class_path"] for callback in trainer.get("callbacks") or []]
     how = "fixed in advance by the recipe"
     if any(name.endswith("EarlyStopping") for name in names):
@@ -200,6 +202,8 @@ def epoch_choice(recipe: str) -> str:
         how = "where the recipe's time was up"
     averaged = any(name.endswith("WeightAveraging") for name in names)
     scored = "weights averaged up to the last epoch" if averaged else "the last epoch's weights"
+    if model.get("keep_probe"):
+        scored += ", or the linear probe where training gained nothing clear on a validation fold,"
     return f"{how}; {scored} are scored"
 
 

@@ -21,6 +21,7 @@ from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
 from qaudio.paths import replacing
+from qaudio.training.classifier import PROBED
 from qaudio.training.recipe import Recipe, commit_of, epoch_choice
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.schema import (
@@ -35,6 +36,7 @@ from qaudio.zoo.schema import (
 )
 from qaudio.zoo.store import PACKAGE, entry_name, read_config, read_record, read_results, trained_on
 
+MIXED = "fine-tuned or, in some folds, linear-probed from"
 LIBRARIES = ("torch", "torchaudio", "lightning", "torchmetrics", "timm", "numpy", "soundfile")
 
 
@@ -162,6 +164,8 @@ def results_of(
     )
     if run.parent:
         name, how = run.parent
+        if earlier and earlier.parent and {earlier.parent.how, how} & {MIXED, PROBED}:
+            how = how if earlier.parent.how == how else MIXED
         folders = {entry_name(folder): folder for folder in map(locate, run.sources)}
         seen = [trained_on(folder) or [] for folder in folders.values()]
         results.trained_on = sorted({split.dataset}.union(*seen))

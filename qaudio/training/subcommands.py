@@ -11,6 +11,7 @@ from qaudio.evaluation.result import Result
 from qaudio.training.baselines import beside_baselines, scored
 from qaudio.training.bf16 import fast_bf16
 from qaudio.training.checkpoints import start
+from qaudio.training.choice import prepared
 from qaudio.training.cli import parse
 from qaudio.training.crossval import CrossValidation, refuse_checkpoint
 from qaudio.training.recipe import scored_data
@@ -41,8 +42,7 @@ def main(subcommand: str, arguments: list[str]) -> int:
     for several, one in RUNS_OF:
         if _given(arguments, several):
             raise EntryError(f"{several} is for crossval; {subcommand} runs one: {one} N")
-    cli = parse(arguments, command=subcommand)
-    run = TrainingRun(cli, cli.recipe(arguments, subcommand))
+    run = prepared(arguments, command=subcommand)
     if subcommand in ("validate", "test"):
         evaluate(run, subcommand)
     elif run.trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -3,6 +3,9 @@ import json
 import pytest
 
 import qaudio
+from qaudio.cards.entries import add_transfer
+from qaudio.evaluation.bootstrap import summarise
+from qaudio.evaluation.predictions import Predictions
 from tests.support.entries import made_entry
 
 
@@ -92,3 +95,19 @@ def test_exported_entry_has_its_calibration(run, entry, write_sound, tmp_path):
     sound = write_sound("a.wav")
     found = [p.probability for p in qaudio.predict(exported, sound)]
     assert found == pytest.approx([p.probability for p in qaudio.predict(model, sound)], abs=1e-3)
+
+
+def test_calibrate_looks_at_probes_of_other_benchmarks(run, entry):
+    predictions = Predictions.load(entry / "predictions.npz")
+    add_transfer(
+        entry, benchmark="esc26", dataset="ESC-50", protocol="folds; linear probe",
+        result=summarise(predictions, "accuracy"), predictions=predictions,
+    )  # fmt: skip
+    done = run("calibrate", entry, "--benchmark", "esc26")
+    own = run("calibrate", entry)
+    assert done.out.startswith("esc26, folds; linear probe: temperature ")
+    assert done.out.split(": ", 1)[1] in own.out  # of the same predictions
+    assert "calibration" not in json.loads((entry / "results.json").read_text())
+    done = run("calibrate", entry, "--benchmark", "esc10")
+    assert done.code == 1 and "has no probe of esc10; it has: esc26" in done.err
+    assert run("calibrate", entry, "--benchmark", "esc26", "--write").code == 2

@@ -43,7 +43,9 @@ def entry(tmp_path):
 def finetune(tmp_path, entry, capsys):
     """Run the command in few epochs; its code, and what it printed on both streams."""
 
-    def run(folder, *arguments):
+    def run(folder, *arguments, score="fold"):
+        if "--show-recipe" not in arguments:
+            arguments = ("--score", score, *arguments) if score else arguments
         code = main([
             "finetune", str(folder), "--from", str(entry), "--out", str(tmp_path / "models"),
             "--epochs", "2", *arguments, "--trainer.accelerator=cpu", "--writer.latency=false",
@@ -129,8 +131,21 @@ def test_few_shot_folders_work(tones, finetune):
     assert code == 0, err
     found = json.loads(out)
     assert found["classes"] == {"high": 3, "low": 3, "middle": 3}
-    assert found["scores"].keys() == {"fine-tuned", "linear probe", "log-mel statistics"}
+    assert {"linear probe", "log-mel statistics"} < found["scores"].keys()
     assert all(one["clips"] == 3 for one in found["scores"].values())  # of three folds
+
+
+def test_small_folders_are_scored_on_every_recording(tones, finetune, tmp_path):
+    for label in CLASSES:
+        for path in sorted((tones / label).iterdir())[3:]:
+            path.unlink()
+    code, out, err = finetune(tones, "--json", score=None)
+    assert code == 0, err
+    scores = json.loads(out)["scores"]
+    assert {one["clips"] for one in scores.values()} == {9} and len(scores) == 3
+    results = read_results(tmp_path / "models" / "qcnn6_006.tones_ft")
+    assert results.complete and results.result.folds.keys() == {"1", "2", "3"}
+    assert err.count("validated on 3 other clips") == 3 and "against the log-mel statistics" in err
 
 
 def test_several_labels_take_the_recipe_of_several_labels(tones, finetune, tmp_path):

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -53,6 +54,20 @@ def test_a_difference_leaves_no_file(tiny_model, pytorch_as_runtime, tmp_path, r
     with pytest.raises(ExportError, match=f"{runtime}'s logits differ from PyTorch's"):
         export_mobile(tiny_model, tmp_path / f"m{SUFFIXES[runtime]}", runtime, seconds=0.1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("thresholds", [None, [0.25, 0.5, 0.75]])
+def test_temperature_and_thresholds_travel_with_the_file(
+    tiny_model, pytorch_as_runtime, tmp_path, thresholds
+):
+    model = copy.deepcopy(tiny_model)
+    if thresholds is not None:
+        model.temperature, model.thresholds = 2.5, thresholds
+    made = export_mobile(model, tmp_path / "m.tflite", "litert", seconds=0.1)
+    kept = json.loads((tmp_path / "m.tflite").read_bytes())
+    for told in (made.metadata, kept):
+        assert told.get("thresholds") == thresholds
+        assert told.get("temperature") == (None if thresholds is None else 2.5)
 
 
 def test_what_an_exporter_says_is_told_in_one_line(tiny_model, tmp_path, monkeypatch):

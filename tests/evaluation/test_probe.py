@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from qaudio.data.benchmarks.audioset_names import ESC50
-from qaudio.evaluation.probe import by_label_map, linear_probe
+from qaudio.evaluation.probe import GENTLE, by_label_map, fit_linear, linear_probe
 
 
 def clouds(count: int, seed: int = 0):
@@ -63,3 +63,16 @@ def test_linear_probe_of_several_labels_is_a_regression_for_each() -> None:
         np.testing.assert_allclose(found[:, n], expected, atol=1e-6)
     assert (found[:, 2] < found[:, :2].min(1)).all() and (found[:, 3] > found[:, :2].max(1)).all()
     assert np.isfinite(found.astype(np.float16)).all()
+
+
+def test_gentle_probe_gives_embeddings_that_are_nearly_always_zero_no_huge_weights() -> None:
+    """One clip has a little of an embedding that the others lack."""
+    rng = np.random.default_rng(0)
+    label = np.arange(60) % 2
+    train = rng.standard_normal((60, 4)) + 3 * label[:, None]
+    train[:, 3] = 0
+    train[7, 3] = 1e-3
+    plain, gentle = (fit_linear(train, label, 2, **how)[0] for how in ({}, GENTLE))
+    assert np.abs(plain[:, 3]).max() > 100 > 100 * np.abs(gentle[:, 3]).max()
+    answers = linear_probe(train, label, train, 2, **GENTLE).argmax(1)
+    assert (answers == label).mean() > 0.8

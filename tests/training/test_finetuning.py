@@ -4,7 +4,7 @@ import torch
 from lightning import Callback, Trainer, seed_everything
 
 import qaudio
-from qaudio.evaluation.probe import linear_probe
+from qaudio.evaluation.probe import GENTLE, linear_probe
 from qaudio.training.finetuning import learning, stages
 from qaudio.training.transfer import embed_clips
 from tests.support.networks import FRONTEND
@@ -98,7 +98,7 @@ def test_finetuning_probe_first_starts_from_the_classifier_of_a_linear_probe(esc
     net = module.net.eval()
     found = embed_clips(net, data)
     train = found.fold != 1
-    expected = linear_probe(found.vectors[train], found.label[train], found.vectors, 3)
+    expected = linear_probe(found.vectors[train], found.label[train], found.vectors, 3, **GENTLE)
     np.testing.assert_allclose(found.logits, expected, atol=1e-3)
 
 

@@ -88,6 +88,7 @@ def export_c(
         "entry": entry,
         "license": license,
         **model.config.to_dict(),
+        **model.calibration,
         "bytes": sizes,
         "int8": _compare(network, model, checking) | {"calibrated_on": len(calibrating)},
     }

@@ -14,6 +14,7 @@ from qaudio.frontend import mel_bank
 from qaudio.models.base import AudioModel
 
 TYPES = {"int8": "int8_t", "int32": "int32_t", "uint16": "uint16_t", "float32": "float"}
+UNCALIBRATED = 0.5  # threshold of every class of a model without its own
 LAYER = """
 typedef struct {
     const int8_t *weights;      /* [filter][y][x][part][input], parts of a quaternion: r, i, j, k */
@@ -66,6 +67,7 @@ def header(
     """
     front, weights = _frontend_tables(model), _network_tables(network)
     labels = model.labels or [f"class {n}" for n in range(model.num_classes)]
+    thresholds = model.thresholds or [UNCALIBRATED] * model.num_classes
     made = [
         *(f"/* {line.replace('*/', '* /')} */" for line in comment),
         "#ifndef QAUDIO_MODEL_H",
@@ -79,6 +81,9 @@ def header(
         LAYER,
         "static const char *const qaudio_labels[QAUDIO_CLASSES] = {",
         *(f"    {_text(label)}," for label in labels),
+        "};",
+        "static const float qaudio_thresholds[QAUDIO_CLASSES] = {",
+        *(f"    {_literal(np.float32(value))}," for value in thresholds),
         "};",
         *front.lines,
         *weights.lines,
@@ -110,6 +115,9 @@ def _sizes(model: AudioModel, network: IntegerNetwork) -> dict[str, Any]:
         "MIN_SAMPLES": model.min_samples,
         "MIN_ROWS": model.min_frames,
         "CLASSES": model.num_classes,
+        "MULTILABEL": int(model.task == "multilabel"),
+        "CALIBRATED": int(model.thresholds is not None),
+        "TEMPERATURE": _literal(np.float32(model.temperature)),
         "LAYERS": len(network.layers),
         "COLUMNS": columns,
         "FEATURES": last.outputs,

@@ -311,9 +311,28 @@ void qaudio_end(qaudio_state *state, float *logits)
     classify(state, logits);
 }
 
+void qaudio_probabilities(const float *logits, float *probabilities)
+{
+    float highest = logits[0], sum = 0.0f;
+    for (int k = 1; k < QAUDIO_CLASSES; k++)
+        if (logits[k] > highest) highest = logits[k];
+    for (int k = 0; k < QAUDIO_CLASSES; k++) {
+        const float logit = logits[k] / QAUDIO_TEMPERATURE;
+        probabilities[k] = QAUDIO_MULTILABEL ? 1.0f / (1.0f + expf(-logit))
+                                             : expf(logit - highest / QAUDIO_TEMPERATURE);
+        sum += probabilities[k];
+    }
+    for (int k = 0; k < QAUDIO_CLASSES && !QAUDIO_MULTILABEL; k++) probabilities[k] /= sum;
+}
+
 const char *qaudio_label(int index)
 {
     return qaudio_labels[index];
+}
+
+float qaudio_threshold(int index)
+{
+    return qaudio_thresholds[index];
 }
 
 #ifdef QAUDIO_MAIN

@@ -52,7 +52,15 @@ void qaudio_push_row(qaudio_state *state, const uint8_t *row);
 /* End the sound, padded with silence where it is shorter than QAUDIO_MIN_SAMPLES: its logits. */
 void qaudio_end(qaudio_state *state, float *logits);
 
+/* Probabilities of the classes, by softmax or, where QAUDIO_MULTILABEL, sigmoid of the logits over
+ * QAUDIO_TEMPERATURE; both may be one array. */
+void qaudio_probabilities(const float *logits, float *probabilities);
+
 /* Name of a class. */
 const char *qaudio_label(int index);
+
+/* Least probability at which a class is given: fitted on held-out sounds where QAUDIO_CALIBRATED,
+ * one half otherwise. */
+float qaudio_threshold(int index);
 
 #endif

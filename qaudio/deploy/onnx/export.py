@@ -97,9 +97,6 @@ def export_onnx(
         front = None if features else _frontend(model.frontend.config)
         bar.update()
         made = _joined(front, network)
-        calibration: dict[str, Any] = {}
-        if model.thresholds is not None:
-            calibration = {"temperature": model.temperature, "thresholds": model.thresholds}
         metadata = {
             "qaudio_version": __version__,
             "entry": entry,
@@ -108,7 +105,7 @@ def export_onnx(
             "min_frames": model.min_frames,
             "sample_rate": model.sample_rate,
             **model.config.to_dict(),
-            **calibration,
+            **model.calibration,
             "license": license,
             "opset": OPSET,
             "check": _check(made, model),

@@ -94,6 +94,40 @@ def test_the_labels_are_the_models(sound_folder, tmp_path):
     assert [line.split(" ", 1)[1] for line in done.stdout.decode().splitlines()] == LABELS
 
 
+USES = """
+#include <stdio.h>
+#include "qaudio.h"
+int main(void)
+{
+    float values[QAUDIO_CLASSES] = {1.5f, -2.0f, 0.25f};
+    qaudio_probabilities(values, values);
+    for (int k = 0; k < QAUDIO_CLASSES; k++)
+        printf("%.6f %.6f\\n", values[k], qaudio_threshold(k));
+    return QAUDIO_CALIBRATED;
+}
+"""
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("thresholds", [None, [0.25, 0.5, 0.75]])
+def test_probabilities_and_thresholds_are_the_models(task, thresholds, sound_folder, tmp_path):
+    model = tiny()
+    model.task, model.thresholds = task, thresholds
+    model.temperature = 1.0 if thresholds is None else 2.5
+    told = export_c(model, tmp_path / "c", calibrate=sound_folder).metadata
+    assert told.get("thresholds") == thresholds
+    (tmp_path / "c" / "uses.c").write_text(USES)
+    command, path = export.compiler(), tmp_path / "uses"
+    sources = [str(tmp_path / "c" / name) for name in ("uses.c", "qaudio.c")]
+    export.subprocess.run([*command, "-o", str(path), *sources, "-lm"], check=True)
+    done = export.subprocess.run([path], capture_output=True, text=True)
+    assert done.returncode == int(thresholds is not None)
+    found = np.array([line.split() for line in done.stdout.splitlines()], float)
+    expected = model.probabilities(torch.tensor([1.5, -2.0, 0.25]))
+    np.testing.assert_allclose(found[:, 0], expected, atol=2e-6)
+    assert found[:, 1].tolist() == (thresholds or [0.5] * 3)
+
+
 def test_int8_is_near_fp32(sound_folder, tmp_path):
     model = tiny()
     told = export_c(model, tmp_path / "c", calibrate=sound_folder).metadata["int8"]

@@ -1,0 +1,99 @@
+"""Whether a linear probe is kept as it is or trained on, chosen on a validation fold."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import LambdaCallback
+
+from qaudio.cards.tables import percent
+from qaudio.data.datamodule import AudioDataModule
+from qaudio.data.split import VALIDATION
+from qaudio.models.base import evaluating
+from qaudio.paths import replacing
+from qaudio.training.cli import TrainingCLI, parse
+from qaudio.training.metrics import clip_means
+from qaudio.training.recipe import Recipe
+from qaudio.training.run import TrainingRun
+from qaudio.zoo.store import read_json, to_json
+
+CHOICE = "choice.json"  # in the validating run's folder: what was found there
+
+
+def prepared(
+    arguments: list[str], recipe: Recipe | None = None, command: str = "train"
+) -> TrainingRun:
+    """A run of a recipe; one that trains no epoch where `keep_probe` asks for that.
+
+    Args:
+        arguments: of the command.
+        recipe: as it was resolved; None: by the arguments.
+        command: its name.
+    """
+    cli = parse(arguments, command=command)
+    run = TrainingRun(cli, recipe or cli.recipe(arguments, command))
+    if cli.model.keep_probe and not run.validates and command in ("train", "crossval"):
+        run.writer.check(run.recipe)
+        if (run.seed, run.fold) not in run.writer.done(run.recipe) and not run.last.is_file():
+            _choose(run, cli, arguments)
+    return run
+
+
+def _choose(run: TrainingRun, cli: TrainingCLI, arguments: list[str]) -> None:
+    run.set_up()
+    run.writer.check_split(run.data.split)
+    if _can_validate(run.data):
+        twin = TrainingRun(parse([*arguments, "--data.holdout=validation"]), run.recipe)
+        kept, said = _rehearsed(twin)
+    else:
+        kept, said = True, "no recordings to validate on: the linear probe is kept as it is"
+    if run.writes:
+        print(said, flush=True)
+    if kept:
+        cli.model.probe_kept = True
+        cli.trainer.fit_loop.max_epochs = 0
+
+
+def _can_validate(data: AudioDataModule) -> bool:
+    if data.folds == 1:
+        return any(data.part_of(clip) == VALIDATION for clip in data._clips)
+    return data.folds > 2
+
+
+def _rehearsed(twin: TrainingRun) -> tuple[bool, str]:
+    """Whether the probe is kept, and why, in words."""
+    twin.set_up()
+    path = twin.folder / CHOICE
+    of = {"recipe": twin.recipe.sha256, "split": twin.data.split.protocol}
+    found = read_json(path) if path.is_file() else {}
+    if found.get("of") != of:
+        twin.last.unlink(missing_ok=True)  # of a rehearsal that did not end
+        before: list[bool] = []
+        score = LambdaCallback(on_fit_start=lambda *_: before.extend(_right(twin)))
+        twin.fit(more=[score])
+        found = {"of": of, "before": before, "after": _right(twin)}
+        if twin.writes:
+            with replacing(path) as file:
+                file.write(to_json(found).encode())
+            twin.last.unlink(missing_ok=True)
+    rows = np.array([found["before"], found["after"]], float)
+    gain = rows[1] - rows[0]
+    # What a training is worth has to show above the chance of which clips these are.
+    kept = bool(gain.mean() <= gain.std() / np.sqrt(len(gain)))
+    probe, tuned = (percent(float(row.mean())) for row in rows)
+    return kept, (
+        f"validated on {len(gain)} other clips: linear probe {probe}, fine-tuned {tuned}: "
+        + ("no clear gain, so the probe is kept as it is" if kept else "fine-tuned is kept")
+    )
+
+
+@torch.no_grad()
+def _right(run: TrainingRun) -> list[bool]:
+    """Of each clip that validates, whether the network is right."""
+    net, found = run.module.net, []
+    with evaluating(net) as view:
+        for batch in run.data.whole_clips("scored"):
+            logits = view(batch["waveform"].to(net.classifier.weight.device)).float().cpu()
+            logits = clip_means(logits, batch)
+            found += (logits.argmax(-1) == batch["label"]).tolist()
+    return found

@@ -1,0 +1,144 @@
+"""`keep_probe`: a probe is kept where training gains nothing clear on a validation fold."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+import qaudio
+from qaudio.cli import main
+from qaudio.evaluation.predictions import Predictions
+from qaudio.training import choice
+from qaudio.training.run import TrainingRun
+from qaudio.zoo.store import read_results
+from tests.support.networks import FRONTEND, small_model
+
+
+@pytest.fixture
+def root(tmp_path, write_sound):
+    """Two classes of eight tones in noise."""
+    rng = np.random.default_rng(0)
+    for label, hertz in (("high", 2000), ("low", 300)):
+        for n in range(8):
+            wave = np.sin(2 * np.pi * hertz * np.arange(4000) / 8000 + n)
+            noisy = 0.2 * (wave + 0.5 * rng.standard_normal(4000))
+            write_sound(f"tones/{label}/{n}.wav", samples=noisy)
+    return tmp_path / "tones"
+
+
+@pytest.fixture
+def train(root, tmp_path):
+    """Run a command on the tones; its code and the entry's folder."""
+    source = json.dumps({"trained_on": ["made"]})
+    net = small_model("qcnn6_006", 3, frontend=FRONTEND)
+    parent = qaudio.save(net, tmp_path / "zoo" / "qcnn6_006.made", extra={"source.json": source})
+    recipe = {
+        "trainer": {"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu",
+                    "enable_model_summary": False},
+        "model": {"class_path": "qaudio.Classifier", "init_args":
+                  {"source": str(parent), "probe_first": True, "keep_probe": True}},
+        "data": {"class_path": "qaudio.AudioFolder", "init_args":
+                 {"root": str(root), "name": "tones", "folds": 4, "seconds": 0.5, "batch_size": 4}},
+        "writer": {"entry": "qcnn6_006.tones", "folder": str(tmp_path / "zoo"), "latency": False},
+    }  # fmt: skip
+    (tmp_path / "tones.yaml").write_text(yaml.safe_dump(recipe))
+
+    def start(*arguments, command="train"):
+        config = ["--config", str(tmp_path / "tones.yaml"), "--runs", str(tmp_path / "runs")]
+        return main([command, *config, *arguments]), tmp_path / "zoo" / "qcnn6_006.tones"
+
+    return start
+
+
+@pytest.fixture
+def validated(monkeypatch):
+    """Say which clips are right before and after training; returns those that were asked for."""
+    asked = []
+
+    def right(before, after):
+        def answer(run):
+            asked.append([clip.id for clip in run.data._select("scored")])
+            return [before, after][len(asked) % 2 == 0][: len(asked[-1])]
+
+        monkeypatch.setattr(choice, "_right", answer)
+        return asked
+
+    return right
+
+
+def test_probe_is_kept_as_it_is_where_training_gains_nothing(train, validated, capsys):
+    validated([True] * 4, [True] * 4)
+    code, entry = train()
+    assert code == 0
+    out = capsys.readouterr().out
+    assert "linear probe 100.0 %, fine-tuned 100.0 %: no clear gain, so the probe is kept" in out
+    results = read_results(entry)
+    assert results.parent.how == "linear-probed from"
+    probe = Predictions.load(entry / results.baselines[0].predictions)
+    ours = Predictions.load(entry / "predictions.npz")
+    np.testing.assert_allclose(ours.logits, probe.logits, atol=0.05)
+    assert "linear-probed from `qcnn6_006.made`" in (entry / "README.md").read_text()
+    qaudio.verify(entry)
+
+
+def test_training_is_kept_where_it_is_clearly_better(train, validated, capsys):
+    asked = validated([False] * 4, [True] * 4)
+    code, entry = train()
+    assert code == 0 and "fine-tuned is kept" in capsys.readouterr().out
+    results = read_results(entry)
+    assert results.parent.how == "fine-tuned from"
+    probe = Predictions.load(entry / results.baselines[0].predictions)
+    ours = Predictions.load(entry / "predictions.npz")
+    assert np.abs(ours.logits - probe.logits).max() > 0.1
+    scored = set(ours.clip)
+    assert len(asked) == 2 and not scored & set(asked[0])  # never on what is scored
+
+
+def test_a_gain_within_its_standard_error_is_none(train, validated):
+    validated([True, False, True, False], [False, True, True, True])  # 1 of 4, ± .41
+    assert read_results(train()[1]).parent.how == "linear-probed from"
+
+
+def test_each_fold_chooses_for_itself(train, monkeypatch):
+    # Of folds 1 and 2, the second's training is better.
+    answers = iter([[True] * 4, [True] * 4, [False] * 4, [True] * 4])
+    monkeypatch.setattr(choice, "_right", lambda run: next(answers))
+    code, entry = train("--folds=[1,2]", command="crossval")
+    assert code == 0
+    assert read_results(entry).parent.how == "fine-tuned or, in some folds, linear-probed from"
+    qaudio.verify(entry)
+
+
+def test_two_folds_leave_none_to_validate_on(train, capsys):
+    code, entry = train("--data.folds=2")
+    assert code == 0 and "no recordings to validate on: the linear" in capsys.readouterr().out
+    assert read_results(entry).parent.how == "linear-probed from"
+
+
+def test_what_was_validated_is_not_validated_again(train, validated, monkeypatch):
+    asked = validated([False] * 4, [True] * 4)
+    assert train()[0] == 0
+    fit = TrainingRun.fit
+
+    def once(run, *arguments, **settings):
+        assert not run.validates
+        return fit(run, *arguments, **settings)
+
+    monkeypatch.setattr(TrainingRun, "fit", once)
+    assert train("--overwrite=true")[0] == 0
+    assert len(asked) == 2
+
+
+def test_right_is_judged_by_the_networks_own_answers(train, capsys):
+    """Without a stand-in: tones are easy, so the probe is right on nearly all."""
+    still = ["--model.lr=0", "--model.freeze=norms", "--model.head_dropout=0.9"]
+    assert train(*still)[0] == 0
+    line = next(row for row in capsys.readouterr().out.splitlines() if "validated on" in row)
+    probe, tuned = (float(part.split(" %")[0]) for part in line.split("probe ")[1].split("tuned "))
+    assert probe == tuned >= 75
+
+
+def test_keep_probe_needs_a_probe():
+    with pytest.raises(ValueError, match="keep_probe goes with probe_first"):
+        qaudio.Classifier(source="x", keep_probe=True)
