@@ -20,6 +20,7 @@ from qaudio.commands import training
 from qaudio.commands.common import (
     REPORT,
     Commands,
+    Parser,
     add_debug,
     is_user_error,
     print_error,
@@ -103,7 +104,7 @@ def _guarded(run: Callable[[], int], debug: bool = False) -> int:
 
 def _parser(command: str = "") -> argparse.ArgumentParser:
     """Of one command, or of all where none is named."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="qaudio",
         description="A model zoo of quaternion CNNs for audio classification.",
         epilog="example: qaudio predict your_file.wav",

@@ -535,3 +535,29 @@ def test_names_that_the_terminal_cannot_write_stop_nothing(tiny_entry, write_sou
     written = out.read()
     assert r"\u0141ód\u017a \u65e5\u672c.wav" in written
     assert "plain.wav" in written and "third.wav" in written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "qaudio: the following arguments are required: COMMAND; see qaudio --help"),
+        (["explain"], "qaudio explain: the following arguments are required: file, --out; see"),
+        (["predict", "--jobs", "0", "x.wav"], "must be a positive whole number, not '0'; see"),
+        (["finetune"], "qaudio finetune: the following arguments are required: FOLDER; see"),
+        (["nonesuch"], "invalid choice: 'nonesuch'"),
+    ],
+    ids=" ".join,
+)
+def test_cli_wrong_usage_is_one_line(arguments, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("config", [["--config", "none.yaml"], ["--config=recipes/none.yaml"]])
+def test_cli_a_recipe_that_is_missing_is_one_line(config, capsys):
+    assert cli.main(["train", *config]) == 1
+    error = capsys.readouterr().err
+    assert "no such recipe; `qaudio recipes` lists" in error and error.count("\n") == 1

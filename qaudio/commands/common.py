@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from qaudio import paths
 from qaudio.errors import EntryError, InputError, QaudioError
@@ -21,6 +21,14 @@ REPORT = (
 )
 
 _format_warning = warnings.formatwarning
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells of wrong usage in one line, without the usage of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with code 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class Commands:

@@ -13,6 +13,7 @@ from qaudio.cards.tables import with_generated
 from qaudio.commands import training
 from qaudio.commands.common import Commands, is_user_error, numbers, print_error, replacing, usage
 from qaudio.errors import EntryError
+from qaudio.zoo.store import recipes_folder
 
 if TYPE_CHECKING:
     from qaudio.study.grid import Cell, Study
@@ -42,7 +43,10 @@ def register(command: Commands) -> None:
 def _study(options: argparse.Namespace) -> int:
     from qaudio.study.grid import Study
 
-    study = Study(options.config)
+    grid = Path(options.config)
+    if not grid.exists() and options.config.startswith("recipes/"):  # as other commands take them
+        grid = recipes_folder() / grid.relative_to("recipes")
+    study = Study(grid)
     if options.benchmark not in (None, *study.benchmarks):
         return usage("study", f"--benchmark is one of {', '.join(study.benchmarks)}")
     if options.root and not options.benchmark:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from itertools import pairwise
+from pathlib import Path
 
 from qaudio.commands.common import Commands, usage
 from qaudio.errors import InputError
+from qaudio.zoo.store import recipes_folder
 
 TRAINING = {
     "train": "fit one split, test it, write or extend the entry",
@@ -38,6 +41,12 @@ def run(name: str, arguments: list[str]) -> int:
     entry = name == "test" and arguments[:1] and not arguments[0].startswith("-")
     if not entry and not any(one.startswith(("--config", "--model")) for one in arguments):
         return usage(name, "give a recipe: --config recipes/BENCHMARK/ENTRY.yaml")
+    for recipe in _recipes(arguments):
+        shipped = recipe.startswith("recipes/") and recipes_folder() / recipe.partition("/")[2]
+        if not Path(recipe).is_file() and not (shipped and shipped.is_file()):
+            raise InputError(
+                f"{recipe}: no such recipe; `qaudio recipes` lists those that are here"
+            )
     quieten()
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
     from torch import OutOfMemoryError
@@ -50,6 +59,12 @@ def run(name: str, arguments: list[str]) -> int:
         raise OutOfMemoryError(f"{error}: give a smaller --data.batch_size") from None
     except MisconfigurationException as error:  # Lightning's word for settings that do not go
         raise InputError(str(error)) from error
+
+
+def _recipes(arguments: list[str]) -> list[str]:
+    """Paths that a training command is given as recipes."""
+    given = [one.partition("=")[2] for one in arguments if one.startswith("--config=")]
+    return given + [path for name, path in pairwise(arguments) if name == "--config"]
 
 
 def quieten() -> None:
