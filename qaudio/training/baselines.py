@@ -14,6 +14,7 @@ from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.probe import GENTLE, LINEAR, linear_probe
 from qaudio.evaluation.result import Result
+from qaudio.training.classifier import PROBED
 from qaudio.training.leakage import load_for_split
 from qaudio.training.transfer import embed
 from qaudio.zoo.schema import Baseline, Results
@@ -72,9 +73,11 @@ def beside_baselines(results: Results) -> list[str]:
     """Lines on a trained network beside its baselines, by its entry's results; [] without any."""
     if not results.baselines or results.parent is None:
         return []
-    every = {results.parent.how.partition(" ")[0]: results.result}
-    every |= {row.method: row.result for row in results.baselines}
-    return [*comparison(every), *map(verdict, results.baselines)]
+    name, rows = results.parent.how.partition(" ")[0], results.baselines
+    if results.parent.how == PROBED:  # which is that baseline
+        name, rows = f"{LINEAR}, kept", [row for row in rows if row.method != LINEAR]
+    every = {name: results.result} | {row.method: row.result for row in rows}
+    return [*comparison(every), *map(verdict, rows)]
 
 
 def verdict(baseline: Baseline) -> str:
@@ -82,9 +85,7 @@ def verdict(baseline: Baseline) -> str:
     found, method = baseline.difference, baseline.method
     low, high = found.interval95
     says = f"too close for {found.clips} clips to tell"
-    if low == high == 0:
-        says = "the same"
-    elif low > 0:
+    if low > 0:
         says = "better"
     elif high < 0:
         says = "worse"

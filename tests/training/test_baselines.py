@@ -159,7 +159,6 @@ def test_baselines_training_from_scratch_has_no_baselines(run, capsys):
 @pytest.mark.parametrize(
     ("interval", "says"),
     [
-        ((0.0, 0.0), "the same"),
         ([0.01, 0.2], "better"),
         ([-0.2, -0.01], "worse"),
         ([-0.1, 0.1], "too close for 9 clips"),

@@ -78,6 +78,8 @@ def test_probe_is_kept_as_it_is_where_training_gains_nothing(train, validated, c
     probe = Predictions.load(entry / results.baselines[0].predictions)
     ours = Predictions.load(entry / "predictions.npz")
     np.testing.assert_allclose(ours.logits, probe.logits, atol=0.05)
+    assert "  linear probe, kept  " in out and "against the linear probe" not in out
+    assert "against the log-mel statistics" in out
     assert "linear-probed from `qcnn6_006.made`" in (entry / "README.md").read_text()
     qaudio.verify(entry)
 
