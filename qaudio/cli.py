@@ -5,7 +5,6 @@ Exit codes: 0 fine, 1 failed with one clear line, 2 wrong usage, 130 interrupted
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import io
 import logging
@@ -63,10 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         debug = "--debug" in arguments  # LightningCLI knows no such option
         arguments = [argument for argument in arguments if argument != "--debug"]
         return _guarded(lambda: training.run(arguments[0], arguments[1:]), debug)
-    parser = _parser(arguments[0] if arguments else "")
+    command = next((one for one in arguments if not one.startswith("-")), "")
+    parser = _parser(command)
+    if command and command not in COMMANDS:
+        parser.refuse_command(command, COMMANDS)
     options, others = parser.parse_known_args(arguments)
     if others and not hasattr(options, "overrides"):
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
+        options.parser.refuse(others)
     options.overrides = others
     return _guarded(lambda: options.run(options), getattr(options, "debug", False))
 
@@ -102,7 +104,7 @@ def _guarded(run: Callable[[], int], debug: bool = False) -> int:
         return print_error(error)
 
 
-def _parser(command: str = "") -> argparse.ArgumentParser:
+def _parser(command: str = "") -> Parser:
     """Of one command, or of all where none is named."""
     parser = Parser(
         prog="qaudio",

@@ -16,6 +16,10 @@ class InputError(QaudioError, ValueError):
     """An argument, setting or file that is out of range, malformed or contradicts another."""
 
 
+class UsageError(InputError):
+    """An option or setting that a command does not know or cannot read; its exit code is 2."""
+
+
 class EntryError(QaudioError):
     """An entry that cannot be found, read or trusted; the message, a line, names file and fault."""
 

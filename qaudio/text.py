@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 # Controls, line breaks of every kind, what turns the direction of writing, and halves of
 # characters, which no encoding can write.
@@ -23,6 +25,12 @@ def one_line(text: object, most: int = 1000) -> str:
     """The text on one line of at most so many characters."""
     line = shown(" ".join(str(text).split()))
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def similar(name: str, known: Iterable[str], form: str = "{}") -> str:
+    """Names that may have been meant, as the end of a message ("; similar: …"); "" without any."""
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f"; similar: {', '.join(map(form.format, close))}" if close else ""
 
 
 def spreadsheet_safe(text: str) -> str:

@@ -137,6 +137,23 @@ def test_wrong_usage_is_two(run, arguments, tiny_entry, write_sound, monkeypatch
     assert result.err.splitlines()[-1].startswith("qaudio")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predcit", "a.wav"], "qaudio: no command 'predcit'; similar: predict"),
+        (["--debug", "trian"], "qaudio: no command 'trian'; similar: train"),
+        (["predict", "a.wav", "--treshold=1"],
+         "qaudio predict: unrecognized arguments: --treshold=1; similar: --threshold"),
+        (["list", "a", "b"], "qaudio list: unrecognized arguments: b; see qaudio list --help"),
+        (["recipes", "esc10/qcnn10_05"], "no recipe matches 'esc10/qcnn10_05'; similar: esc10/"),
+    ],
+)  # fmt: skip
+def test_what_is_misspelt_names_the_nearest(run, arguments, said):
+    result = run(*arguments)
+    assert result.code == (1 if arguments[0] == "recipes" else 2)
+    assert result.err.count("\n") == 1 and said in result.err
+
+
 def test_an_interrupt_is_no_traceback(run, monkeypatch):
     def interrupted(options):
         raise KeyboardInterrupt
@@ -302,7 +319,9 @@ def test_each_unusable_file_has_a_line_and_the_others_an_answer(predict, write_s
     result = predict(*mixed, "--json")
     assert result.code == 1
     assert [json.loads(line)["file"] for line in result.out.splitlines()] == list(map(str, good))
-    for (fault, path), line in zip(bad_sounds.items(), lines_of(result), strict=True):
+    *lines, count = lines_of(result)
+    assert count == f"qaudio: {len(bad_sounds)} of {len(mixed)} files could not be used"
+    for (fault, path), line in zip(bad_sounds.items(), lines, strict=True):
         assert line.startswith(f"qaudio: {path}: ")
         assert fault in line
 
@@ -362,6 +381,26 @@ def test_predict_names_the_sounds_of_a_folder_that_it_does_not_read(predict, tmp
     assert done.code == 1
     assert "a.wav" in done.out and "b.aifc" in done.out
     assert "c.m4a: not a format that is read; convert it" in done.err
+    assert "3 files, 2 windows, 1 failed; " in done.out
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"], ["--csv", "a.csv"]])
+def test_predict_counts_the_files_of_a_folder_that_it_could_not_read(
+    predict, tmp_path, write_sound, monkeypatch, form
+):
+    monkeypatch.chdir(tmp_path)
+    write_sound("mix/a.wav")
+    (tmp_path / "mix" / "b.wav").write_text("no sound")
+    for name in ("c.m4a", "d.aac", "e.webm"):
+        (tmp_path / "mix" / name).write_bytes(b"....ftypM4A ")
+    done = predict("mix", *form)
+    told = lines_of(done)
+    assert done.code == 1
+    assert f"{Path('mix', 'c.m4a')} and 2 more files: not a format that is read" in told[0]
+    if form in ([], ["--csv", "a.csv"]):
+        assert "5 files, 1 windows, 4 failed; " in done.out and len(told) == 2
+    else:
+        assert told[2:] == ["qaudio: 4 of 5 files could not be used"]
 
 
 def test_demo_makes_its_own_sound(predict, tmp_path, monkeypatch):
@@ -373,6 +412,19 @@ def test_demo_makes_its_own_sound(predict, tmp_path, monkeypatch):
 
 
 # verify and prune.
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{}", "expected the keys"), ("[" * 100_000, "maximum recursion"), ("x" * (1 << 24), "over")],
+    ids=["keys", "nested", "large"],
+)
+def test_info_of_a_plan_that_somebody_edited_is_one_line(run, tiny_entry, text, said):
+    (tiny_entry / "plan.json").write_text(text)
+    result = run("info", tiny_entry)
+    assert result.code == 1
+    (line,) = lines_of(result)
+    assert line.startswith("qaudio: tiny.made: plan.json") and said in line
 
 
 def test_verify_says_what_it_checked(run, tiny_entry):
@@ -544,7 +596,7 @@ def test_names_that_the_terminal_cannot_write_stop_nothing(tiny_entry, write_sou
         (["explain"], "qaudio explain: the following arguments are required: file, --out; see"),
         (["predict", "--jobs", "0", "x.wav"], "must be a positive whole number, not '0'; see"),
         (["finetune"], "qaudio finetune: the following arguments are required: FOLDER; see"),
-        (["nonesuch"], "invalid choice: 'nonesuch'"),
+        (["nonesuch"], "no command 'nonesuch'"),
     ],
     ids=" ".join,
 )

@@ -32,8 +32,9 @@ def failing(monkeypatch, capsys):
 
 @pytest.mark.parametrize("kind", CHILDREN)
 def test_command_tells_a_qaudio_error_in_one_line(failing, kind):
+    code = 2 if kind is errors.UsageError else 1
     assert failing(kind("what is wrong,\n  and what to do")) == (
-        1, "qaudio: what is wrong, and what to do\n"
+        code, "qaudio: what is wrong, and what to do\n"
     )  # fmt: skip
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from qaudio import paths
-from qaudio.errors import EntryError, InputError, QaudioError
-from qaudio.text import one_line, shown
+from qaudio.errors import EntryError, InputError, QaudioError, UsageError
+from qaudio.text import one_line, shown, similar
 from qaudio.zoo.store import PACKAGE
 
 REPORT = (
@@ -24,11 +24,21 @@ _format_warning = warnings.formatwarning
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells of wrong usage in one line, without the usage of all options."""
+    """Tells of wrong usage in one line, as all of `qaudio` does."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the line and exit with code 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        """Say what is wrong, and end with exit code 2."""
+        self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
+
+    def refuse_command(self, name: str, known: Iterable[str]) -> NoReturn:
+        """Say that there is no such command, and end with exit code 2."""
+        self.error(f"no command {shown(name)!r}{similar(name, known)}")
+
+    def refuse(self, arguments: list[str]) -> NoReturn:
+        """Say which arguments it does not know, and end with exit code 2."""
+        name = arguments[0].partition("=")[0]
+        close = similar(name, self._option_string_actions) if name.startswith("-") else ""
+        self.error(f"unrecognized arguments: {' '.join(arguments)}{close}")
 
 
 class Commands:
@@ -46,7 +56,7 @@ class Commands:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         add_debug(sub)
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, parser=sub)
         return sub
 
 
@@ -115,7 +125,7 @@ def is_user_error(error: BaseException) -> bool:
 def print_error(error: Exception | str) -> int:
     """Tell of a failure in one line; the exit code."""
     print(f"qaudio: {one_line(error)}", file=sys.stderr)
-    return 1
+    return 2 if isinstance(error, UsageError) else 1
 
 
 def warning_line(

@@ -7,12 +7,13 @@ import importlib.util
 import os
 from pathlib import Path
 
-from qaudio.commands.common import Commands, print_error, replacing, say_beside_bar, usage
+from qaudio.commands.common import Commands, print_error, replacing, usage
 from qaudio.commands.over_files import (
     Tally,
     add_options,
     fingerprint,
     open_model,
+    say_faults,
     unfinished,
     with_bar,
     wrong_windows,
@@ -60,8 +61,7 @@ def _embed(options: argparse.Namespace) -> int:
     from qaudio.inference.vectors import WRITERS, record_of, rows_of
 
     paths, faults = find_sounds(options.files)
-    for path, fault in faults:
-        say_beside_bar(f"{shown(path)}: {fault}")
+    say_faults(faults)
     if not paths:
         return 1
     jobs = options.jobs or cores()
@@ -70,7 +70,7 @@ def _embed(options: argparse.Namespace) -> int:
         "command": "embed", "model": fingerprint(options.model, model), "window": options.window,
         "hop": options.hop,
     }  # fmt: skip
-    tally = Tally()
+    tally = Tally(len(faults))
     with unfinished(Path(f"{out}.partial"), settings, options.resume, out) as journal:
         rest = [path for path in paths if os.path.abspath(path) not in journal.done]
         results = with_bar(

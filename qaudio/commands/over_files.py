@@ -78,10 +78,26 @@ def fingerprint(source: str, model: Any) -> str:
     return digest.hexdigest()
 
 
+def say_faults(faults: list[tuple[str, str]]) -> None:
+    """Say on stderr what arguments name that is not read; files of one fault in one line."""
+    by_fault: dict[str, list[str]] = {}
+    for path, fault in faults:
+        by_fault.setdefault(fault, []).append(path)
+    for fault, paths in by_fault.items():
+        more = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
+        say_beside_bar(f"{shown(paths[0])}{more}: {fault}")
+
+
 @dataclass
 class Tally:
-    """What a run over files did, for the line at its end."""
+    """What a run over files did, for the line at its end.
 
+    Attributes:
+        unread: what the arguments name that is not read, such as files of other formats.
+        files, windows, failed, seconds: of the others.
+    """
+
+    unread: int = 0
     files: int = 0
     windows: int = 0
     failed: int = 0
@@ -110,7 +126,8 @@ class Tally:
             files, windows = len(journal.done), journal.windows
             before = f" ({files - self.files} of them before)" if files > self.files else ""
         return (
-            f"{files} files{before}, {windows} windows, {failed} failed; "
+            f"{files + self.unread} files{before}, {windows} windows, "
+            f"{failed + self.unread} failed; "
             f"{elapsed:.1f} s, {self.seconds / max(elapsed, 1e-9):.1f} s of sound per second"
         )
 

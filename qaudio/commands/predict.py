@@ -17,6 +17,7 @@ from qaudio.commands.over_files import (
     add_options,
     fingerprint,
     open_model,
+    say_faults,
     unfinished,
     with_bar,
     wrong_windows,
@@ -121,8 +122,7 @@ def _predict(options: argparse.Namespace) -> int:
 
         files.insert(0, str(write_demo("qaudio-demo.wav")))
     paths, faults = find_sounds(files)
-    for path, fault in faults:
-        say_beside_bar(f"{shown(path)}: {fault}")
+    say_faults(faults)
     jobs = options.jobs or cores()
     model = open_model(options.model, threads_per_file(jobs, len(paths)))
     if of_entry and model.thresholds is not None:
@@ -139,11 +139,12 @@ def _predict(options: argparse.Namespace) -> int:
             before,
         )
 
+    tally = Tally(len(faults))
     if options.format or options.csv not in (None, "-"):
         write = _label_files if options.format else _csv_file
-        failed = write(options, selection, model, paths, run)
+        failed = write(options, selection, model, paths, run, tally)
     else:
-        failed = _printed(options, selection, paths, run, len(paths) + len(faults) > 1)
+        failed = _printed(options, selection, paths, run, tally)
     return 1 if failed or faults else 0
 
 
@@ -173,7 +174,7 @@ def _wrong(options: argparse.Namespace) -> str | None:
 
 
 def _printed(
-    options: argparse.Namespace, selection: Selection, paths: list[str], run: Run, several: bool
+    options: argparse.Namespace, selection: Selection, paths: list[str], run: Run, tally: Tally
 ) -> int:
     """Print what is found in each file; how many cannot be used."""
     import csv
@@ -186,7 +187,6 @@ def _printed(
     table = csv.writer(sys.stdout, lineterminator="\n")
     if options.csv:
         table.writerow(COLUMNS)
-    tally = Tally()
     for result in run(paths, 0):
         tally.add(result)
         analysis = result.found
@@ -204,8 +204,11 @@ def _printed(
                 _print_json(options, result.path, analysis, whole.of(analysis), rows)
             else:
                 _print_text(options, result.path, analysis, whole.of(analysis), rows)
-    if several and not options.json and not options.csv:
+    total, lost = len(paths) + tally.unread, tally.failed + tally.unread
+    if total > 1 and not options.json and not options.csv:
         print(f"\n{tally.summary()}")
+    elif lost > 1:
+        say_beside_bar(f"{lost} of {total} files could not be used")
     return tally.failed
 
 
@@ -252,7 +255,12 @@ def _print_text(
 
 
 def _csv_file(
-    options: argparse.Namespace, selection: Selection, model: Any, paths: list[str], run: Run
+    options: argparse.Namespace,
+    selection: Selection,
+    model: Any,
+    paths: list[str],
+    run: Run,
+    tally: Tally,
 ) -> int:
     """Write one table of all files; how many cannot be used."""
     import io
@@ -262,7 +270,6 @@ def _csv_file(
     out = Path(options.csv)
     settings = _settings(options, selection, model)
     with unfinished(Path(f"{out}.partial"), settings, options.resume, out) as journal:
-        tally = Tally()
         for result in _rest(paths, run, journal):
             tally.add(result)
             if result.found is None:
@@ -279,7 +286,12 @@ def _csv_file(
 
 
 def _label_files(
-    options: argparse.Namespace, selection: Selection, model: Any, paths: list[str], run: Run
+    options: argparse.Namespace,
+    selection: Selection,
+    model: Any,
+    paths: list[str],
+    run: Run,
+    tally: Tally,
 ) -> int:
     """Write a label file for each sound; how many cannot be used."""
     from qaudio.inference.labels import label_file, label_paths
@@ -292,7 +304,6 @@ def _label_files(
     goals = label_paths(paths, folder, options.format)
     settings = _settings(options, selection, model) | {"format": options.format}
     with unfinished(folder / ".qaudio.partial", settings, options.resume, folder) as journal:
-        tally = Tally()
         for result in _rest(paths, run, journal):
             tally.add(result)
             if result.found is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import fnmatch
 import json
 import sys
@@ -12,7 +11,8 @@ from pathlib import Path
 from qaudio.commands.common import Commands, usage
 from qaudio.errors import InputError
 from qaudio.paths import replacing
-from qaudio.zoo.store import recipes_folder
+from qaudio.text import similar
+from qaudio.zoo.store import recipes
 
 
 def register(command: Commands) -> None:
@@ -28,10 +28,7 @@ def register(command: Commands) -> None:
 
 
 def _recipes(options: argparse.Namespace) -> int:
-    known = {
-        path.relative_to(recipes_folder()).with_suffix("").as_posix(): path
-        for path in sorted(recipes_folder().glob("*/*.yaml"))
-    }
+    known = recipes()
     found = fnmatch.filter(known, options.pattern)
     if options.out is None:
         if options.json:
@@ -39,13 +36,14 @@ def _recipes(options: argparse.Namespace) -> int:
         for name in found if not options.json else ():
             print(f"{name:42} {_about(known[name])}")
         if not found:
-            print(f"no recipe matches {options.pattern!r}", file=sys.stderr)
+            close = similar(options.pattern, known)
+            print(f"qaudio: no recipe matches {options.pattern!r}{close}", file=sys.stderr)
         return 0 if found else 1
     if options.json:
         return usage("recipes", "--json is for the list, without --out")
     if options.pattern not in known:
-        close = difflib.get_close_matches(options.pattern, known) or list(known)[:3]
-        raise InputError(f"no recipe {options.pattern!r}; similar: {', '.join(close)}")
+        close = similar(options.pattern, known) or "; `qaudio recipes` lists those that ship"
+        raise InputError(f"no recipe {options.pattern!r}{close}")
     out = Path(options.out)
     if out.exists():
         raise InputError(f"{out} is there already: choose another name, or delete it")

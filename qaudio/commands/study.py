@@ -74,12 +74,11 @@ def _study(options: argparse.Namespace) -> int:
             ]
             try:
                 failed += training.run("crossval", arguments)
-            except (Exception, SystemExit) as error:  # the other cells go on
+            except Exception as error:  # the other cells go on
                 failed += 1
-                if not isinstance(error, SystemExit) and not is_user_error(error):
+                if not is_user_error(error):
                     traceback.print_exc()
-                said = "its settings are refused" if isinstance(error, SystemExit) else error
-                print_error(EntryError(f"{benchmark} {cell.name}: {said}"))
+                print_error(EntryError(f"{benchmark} {cell.name}: {error}"))
     if not options.list:
         _write_documents(study, Path(options.zoo))
     return 1 if failed else 0

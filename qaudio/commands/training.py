@@ -9,7 +9,8 @@ from pathlib import Path
 
 from qaudio.commands.common import Commands, usage
 from qaudio.errors import InputError
-from qaudio.zoo.store import recipes_folder
+from qaudio.text import similar
+from qaudio.zoo.store import recipes, recipes_folder
 
 TRAINING = {
     "train": "fit one split, test it, write or extend the entry",
@@ -44,9 +45,10 @@ def run(name: str, arguments: list[str]) -> int:
     for recipe in _recipes(arguments):
         shipped = recipe.startswith("recipes/") and recipes_folder() / recipe.partition("/")[2]
         if not Path(recipe).is_file() and not (shipped and shipped.is_file()):
-            raise InputError(
-                f"{recipe}: no such recipe; `qaudio recipes` lists those that are here"
-            )
+            name = "/".join(Path(recipe.removesuffix(".yaml")).parts[-2:])
+            close = similar(name, recipes(), "recipes/{}.yaml")
+            close = close or "; `qaudio recipes` lists those that are here"
+            raise InputError(f"{recipe}: no such recipe{close}")
     quieten()
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
     from torch import OutOfMemoryError
@@ -58,7 +60,25 @@ def run(name: str, arguments: list[str]) -> int:
     except OutOfMemoryError as error:
         raise OutOfMemoryError(f"{error}: give a smaller --data.batch_size") from None
     except MisconfigurationException as error:  # Lightning's word for settings that do not go
-        raise InputError(str(error)) from error
+        raise InputError(f"{error}{_without_device(str(error))}") from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            "a process that reads sounds was killed, as where memory is short: give a smaller "
+            "--data.num_workers, such as 0, or a smaller --data.batch_size"
+        ) from error
+    except ModuleNotFoundError as error:
+        if error.name is not None:
+            raise
+        raise InputError(f"{error}{_without_device(str(error))}") from error
+
+
+def _without_device(fault: str) -> str:
+    """What to do about a device that Lightning does not find here; "" for other faults."""
+    words = ("accelerator", "backend found", "your machine only has", "torch_xla", "requested gpu")
+    named = any(word in fault.lower() for word in words)
+    return ": give --trainer.accelerator cpu" if named else ""
 
 
 def _recipes(arguments: list[str]) -> list[str]:

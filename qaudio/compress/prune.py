@@ -29,6 +29,7 @@ from qaudio.compress.latency import LatencyMeter, of_widths, towards_latency
 from qaudio.errors import InputError
 from qaudio.models.base import AudioModel, ChannelGroup, check_model
 from qaudio.quaternion.layers import QConv2d, QLinear
+from qaudio.records import Count, Text, parse
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class Plan:
         macs_before, macs_after: of a 10 s clip.
     """
 
-    architecture: str
-    kept: dict[str, list[int]]
-    before: dict[str, int]
-    after: dict[str, int]
-    criterion: str
-    request: dict[str, Any]
-    macs_before: int
-    macs_after: int
+    architecture: Text
+    kept: dict[Text, list[Count]]
+    before: dict[Text, Count]
+    after: dict[Text, Count]
+    criterion: Text
+    request: dict[Text, Any]
+    macs_before: Count
+    macs_after: Count
 
     def to_json(self) -> str:
         """One JSON document; `from_json` gives an equal plan."""
@@ -62,19 +63,12 @@ class Plan:
         """Read `to_json`'s document; raises ValueError when it is not one."""
         try:
             document = json.loads(text)
-        except ValueError as error:
+            names = {field.name for field in fields(cls)}
+            if not isinstance(document, dict) or set(document) != names:
+                raise InputError(f"expected the keys {', '.join(sorted(names))}")
+            return parse(document, cls)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"not a pruning plan: {error}") from None
-        names = {field.name for field in fields(cls)}
-        if not isinstance(document, dict) or set(document) != names:
-            raise InputError(f"not a pruning plan: expected the keys {', '.join(sorted(names))}")
-        kept, widths = document["kept"], (document["before"], document["after"])
-        if not (
-            isinstance(kept, dict)
-            and all(isinstance(one, list) and all(map(_whole, one)) for one in kept.values())
-            and all(isinstance(one, dict) and all(map(_whole, one.values())) for one in widths)
-        ):
-            raise InputError("not a pruning plan: kept, before or after is of another form")
-        return cls(**document)
 
 
 def plan(
@@ -315,10 +309,6 @@ def _check(model: AudioModel, plan: Plan) -> None:
                 f"the plan keeps {len(kept) * component} channels of {name}, but says "
                 f"{plan.after.get(name)}"
             )
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _highest(scores: Tensor, count: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from qaudio.data.datamodule import AudioDataModule
-from qaudio.errors import EntryError, InputError, QaudioError
+from qaudio.errors import EntryError, InputError, QaudioError, UsageError
 from qaudio.training.classifier import Classifier
 from qaudio.training.recipe import Recipe, command_of, keep_nulls, without_volatile
 from qaudio.training.recorder import EntryWriter
+from qaudio.training.usage import settings_of, told
 from qaudio.zoo.store import recipes_folder
 
 
@@ -49,6 +49,13 @@ class TrainingCLI(LightningCLI):
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="checkpoint for fit, validate, test"
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments; raises UsageError."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            raise UsageError(f"{told(error, parser)}; see {parser.prog} --help") from None
 
     def before_instantiate_classes(self) -> None:
         """Refuse null where a setting takes none: jsonargparse lets it through."""
@@ -117,6 +124,7 @@ def parse(
                 run=False,
                 args=arguments,
                 parser_kwargs={
+                    "exit_on_error": False,
                     "prog": f"qaudio {command}",
                     "usage": f"qaudio {command} --config RECIPE [--SETTING VALUE ...]",
                 },
@@ -145,7 +153,7 @@ def recipe_data(recipe: str, arguments: list[str]) -> AudioDataModule:
         try:
             found = parser.parse_args([f"--config={plain}", *arguments])
         except ArgumentError as error:
-            raise EntryError(f"{recipe}: {error}") from None
+            raise EntryError(f"{recipe}: {told(error, parser)}") from None
         _refuse_null("data", import_object(found.data.class_path), found.data.init_args)
         try:
             return parser.instantiate_classes(found).data
@@ -164,11 +172,8 @@ def _refuse_null(section: str, kind: type, given: Namespace) -> None:
 
 def _takes_none(kind: type, name: str) -> bool:
     """Whether a class' argument, its own or one that it hands on, may be None."""
-    for one in kind.__mro__:
-        known = inspect.signature(one.__init__).parameters.get(name)  # type: ignore[misc]
-        if known is not None:
-            return known.annotation is known.empty or "None" in str(known.annotation)
-    return True
+    known = settings_of(kind).get(name)
+    return known is None or known.annotation is known.empty or "None" in str(known.annotation)
 
 
 def _refused(error: ValueError) -> QaudioError:

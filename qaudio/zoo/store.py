@@ -47,6 +47,13 @@ def recipes_folder() -> Path:
     return (PACKAGE.parent if clone else PACKAGE) / "recipes"
 
 
+def recipes() -> dict[str, Path]:
+    """Shipped recipes by name, such as esc10/qcnn10_050."""
+    folder = recipes_folder()
+    found = sorted(folder.glob("*/*.yaml"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+
+
 def entries(folder: Path | None = None) -> dict[str, Path]:
     """Name and folder of every entry in a folder, or of those that are shipped, by name."""
     folder = folder or zoo_folder()
@@ -102,8 +109,11 @@ def file_of(folder: Path, name: str) -> Path:
 def read_text(folder: Path, name: str) -> str:
     """Text of an entry's file; raises EntryError when it is missing or no text."""
     try:
-        return file_of(folder, name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        file = file_of(folder, name)
+        if file.stat().st_size > MOST_JSON:
+            raise ValueError(f"over {MOST_JSON} bytes")
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise EntryError(f"{entry_name(folder)}: {name} is not readable ({error})") from None
 
 
