@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,10 +17,12 @@ from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.dataset import ClipDataset, EpochSampler, Item, as_float
 from qaudio.data.split import TEST, TRAINING, VALIDATION
+from qaudio.data.tables import read_rows
 from qaudio.errors import DataError, InputError
 from qaudio.paths import expanded
 from qaudio.text import shown
 
+LONGEST_LICENCE = 1000  # characters, as an entry's results may hold
 ID = re.compile(r"\d{4,}")  # in a file's name, where it may be a recording's id elsewhere
 TABLES = ("sources.csv", "sources.tsv")  # looked for under root
 
@@ -188,18 +189,22 @@ class AudioPool(AudioDataModule):
         }
 
     def _read_licences(self) -> dict[str, str]:
-        found = [self.root / name for name in TABLES if (self.root / name).is_file()]
-        path = self.table or next(iter(found), None)
+        named = [self.root / name for name in TABLES if (self.root / name).is_file()]
+        path = self.table or next(iter(named), None)
         if path is None:
             return {}
-        try:
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
-        except (OSError, UnicodeError, csv.Error) as error:
-            raise DataError(f"{path}: not readable as a table of sources ({error})") from None
-        if rows and ("source" not in rows[0] or not {"licence", "license"} & set(rows[0])):
-            raise DataError(f"{path}: expected columns source and licence, found {list(rows[0])}")
-        return {row["source"]: row.get("licence") or row.get("license") or "" for row in rows}
+        rows = read_rows(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+        columns = set(rows[0]) if rows else {"source", "licence"}
+        if "source" not in columns or not columns & {"licence", "license"}:
+            found = shown(", ".join(columns))[:200]
+            raise DataError(f"{path}: expected columns source and licence, found {found}")
+        licences = {row["source"]: row.get("licence") or row.get("license") or "" for row in rows}
+        longest = max(map(len, licences.values()), default=0)
+        if longest > LONGEST_LICENCE:
+            raise DataError(
+                f"{path}: a licence of {longest} characters: give its name, such as cc-by-4.0"
+            )
+        return licences
 
     def make_dataset(self, items: list[Item], seed: int, train: bool) -> ClipDataset:
         if not train:

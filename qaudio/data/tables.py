@@ -17,11 +17,15 @@ LARGEST = 1 << 28  # bytes of text: more is no table of clips
 MOST_CELLS = 5_000_000
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
     """The rows of a table, cell by column, all text; blanks around cells are none of it.
 
     Cells and columns are in Unicode's composed form (NFC), but for those of the column `file`: a
     file may have its name in the other.
+
+    Args:
+        path: of a CSV or Parquet file.
+        delimiter: between the cells of a CSV file.
 
     Raises:
         DataError: for a table that is not there, not readable or too large, columns of one name,
@@ -30,7 +34,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise DataError(f"{path} not found: --data.table must name a CSV or Parquet file")
     is_parquet = path.suffix.lower() in (".parquet", ".pq")
-    rows = _parquet(path) if is_parquet else _csv(path)
+    rows = _parquet(path) if is_parquet else _csv(path, delimiter)
     names = [normal(name) for name in next(rows, [])]
     doubled = sorted({name for name in names if name and names.count(name) > 1})
     if doubled:
@@ -73,12 +77,12 @@ def _too_large(path: Path, cells: int, size: int) -> None:
         )
 
 
-def _csv(path: Path) -> Iterator[list[str]]:
+def _csv(path: Path, delimiter: str) -> Iterator[list[str]]:
     """The header and then the rows, of which one at a time is held."""
     _too_large(path, 0, path.stat().st_size)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            table = csv.reader(file, strict=True)
+            table = csv.reader(file, strict=True, delimiter=delimiter)
             columns = next(table, [])
             yield columns
             for number, row in enumerate(filter(None, table), start=1):

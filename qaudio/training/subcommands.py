@@ -93,6 +93,12 @@ def test_entry(source: str, arguments: list[str]) -> int:
     results = read_results(folder)
     if results is None or not (folder / "recipe.yaml").is_file():
         raise EntryError(f"{entry_name(folder)}: has no recipe and results to test against")
+    if results.teaching:
+        raise EntryError(
+            f"{entry_name(folder)}: its score is agreement with {results.teaching.teacher} on "
+            "unlabelled sound, which `test` does not ask again: `qaudio verify` computes it from "
+            "the predictions, `qaudio probe` scores the entry on a benchmark"
+        )
     grouped = _given(arguments, "--data.group_pattern")
     fold, seed = results.card_fold, results.card_seed
     cli = parse(

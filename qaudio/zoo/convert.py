@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from qaudio.zoo.schema import Source
 from qaudio.zoo.store import file_hash, to_json
 
 AUDIOSET_CLASSES, AUDIOSET_SECONDS = 527, 10.0
+MOST_LABELS = 1 << 20  # bytes of a file of their names: AudioSet's has 15 000
 # What PANNs and QPANN trained on, and what they kept for testing, as `qaudio.AudioSet` names it.
 TRAINED_ON, HELD_OUT = "AudioSet", "AudioSet evaluation list"
 
@@ -143,6 +145,9 @@ def _no_weights(name: str, tensor: Tensor) -> str | None:
 def read_labels(path: str | Path) -> list[str]:
     """Names of AudioSet's 527 classes, from its class_labels_indices.csv; raises EntryError."""
     try:
+        size = os.path.getsize(path)
+        if size > MOST_LABELS:
+            raise ValueError(f"{size} bytes")
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         names = {int(row["index"]): row["display_name"] for row in rows}

@@ -165,6 +165,29 @@ def test_pool_that_cannot_be_used_is_refused(settings, said, pool, monkeypatch) 
         data(pool, **settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("t.csv", "source,licence,licence\nlong,a,b\n", "two columns are named 'licence'"),
+        ("t.csv", "source,licence\nlong,a,b\n", "row 2: 3 cells under 2 columns"),
+        ("t.tsv", "source\tlicence\nlong\n", "row 2: 1 cells under 2 columns"),
+        ("t.csv", 'source,licence\nlong,"cc\n', "is not readable"),
+        ("t.csv", f"source,licence\nlong,{'x' * 5000}\n", "a licence of 5000 characters"),
+    ],
+)
+def test_pool_reads_its_table_as_every_table_is_read(name, text, said, pool) -> None:
+    (pool.parent / name).write_text(text)
+    with pytest.raises(DataError, match=said):
+        data(pool, table=str(pool.parent / name))
+
+
+def test_pool_refuses_a_table_that_is_too_large(pool, monkeypatch) -> None:
+    monkeypatch.setattr("qaudio.data.tables.MOST_CELLS", 10)
+    (pool.parent / "t.csv").write_text("source,licence\n" + "long,cc0-1.0\n" * 10)
+    with pytest.raises(DataError, match="over 10 cells"):
+        data(pool, table=str(pool.parent / "t.csv"))
+
+
 def test_pool_without_sound_or_sources_is_refused(tmp_path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         data(tmp_path / "none")

@@ -138,7 +138,7 @@ def test_teaching_loss_is_the_tags_and_the_cosine_of_mapped_embeddings(pool, tea
 
 
 def test_teaching_entry_is_scored_against_the_teachers_tags_and_says_what_was_heard(
-    pool, teacher, tmp_path
+    pool, teacher, tmp_path, capsys
 ) -> None:
     assert main(recipe(tmp_path, pool, teacher)) == 0
     folder = tmp_path / "zoo" / "qcnn6_006.audioset_kd"
@@ -158,6 +158,10 @@ def test_teaching_entry_is_scored_against_the_teachers_tags_and_says_what_was_he
         tags &= tags.sum(0) >= 5  # rarer classes are left out
         assert tags.any() and np.array_equal(stored["label"].astype(bool), tags)
     qaudio.verify(folder)
+    capsys.readouterr()
+    assert main(["test", str(folder), f"--data.root={pool}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "its score is agreement with teacher.audioset on unlabelled sound" in line
 
 
 def test_teaching_run_killed_within_epochs_gives_the_weights_of_the_uninterrupted_one(

@@ -14,6 +14,7 @@ from qaudio.data.benchmarks.registry import register_benchmark
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.split import TEST, TRAINING, VALIDATION
+from qaudio.data.tables import read_rows
 from qaudio.errors import DataError, InputError
 from qaudio.paths import expanded
 
@@ -136,8 +137,7 @@ class AudioSet(AudioDataModule):
 
     def _classes(self) -> tuple[dict[str, int], list[str]]:
         """Index of every class by its mid, and the names in order."""
-        with self._open("class_labels_indices.csv") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_rows(self._found("class_labels_indices.csv"))
         if not rows or not {"index", "mid", "display_name"} <= set(rows[0]):
             raise DataError(
                 "class_labels_indices.csv: expected columns index, mid, display_name and a class"
@@ -148,7 +148,7 @@ class AudioSet(AudioDataModule):
 
     def _segments(self, name: str) -> Iterator[tuple[str, float, list[str]]]:
         """Id, start in seconds and labels of every segment of a list."""
-        with self._open(f"{name}_segments.csv") as file:
+        with open(self._found(f"{name}_segments.csv"), newline="", encoding="utf-8") as file:
             lines = (line for line in file if not line.startswith("#") and line.strip())
             for row in csv.reader(lines, skipinitialspace=True):
                 try:
@@ -160,11 +160,11 @@ class AudioSet(AudioDataModule):
                         f'"labels", not {", ".join(row)!r}'
                     ) from None
 
-    def _open(self, name: str) -> Any:
+    def _found(self, name: str) -> Path:
         path = self.root / name
         if not path.is_file():
             raise DataError(f"{path} not found: {self.root} must hold {self.layout}")
-        return open(path, newline="", encoding="utf-8")
+        return path
 
     def _files(self) -> dict[str, list[tuple[float | None, Path]]]:
         """Start time and path of the files of each YouTube id."""

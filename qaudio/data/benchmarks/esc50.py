@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from typing import Any
 
 from qaudio.data.archive import Archive
@@ -11,6 +10,7 @@ from qaudio.data.benchmarks import audioset_names
 from qaudio.data.benchmarks.registry import register_benchmark
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
+from qaudio.data.tables import read_rows
 from qaudio.download import Download
 from qaudio.errors import DataError, InputError
 
@@ -111,11 +111,7 @@ class ESC50(AudioDataModule):
                 f"{index} not found: --data.root must name the ESC-50 folder that holds "
                 "meta/esc50.csv and audio/; --data.download true fetches it"
             )
-        try:
-            with open(index, newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        except UnicodeDecodeError:
-            raise DataError(f"{index} is not in UTF-8") from None
+        rows = read_rows(index)
         needed = {"filename", "fold", "target", "category", "esc10"}
         if not rows or not needed <= set(rows[0]):
             raise DataError(f"{index}: expected columns {', '.join(sorted(needed))}")
