@@ -12,9 +12,11 @@ from typing import Any
 
 from qaudio.errors import DownloadError
 from qaudio.paths import cache_folder, replacing
+from qaudio.records import Count, Record, Sha256, Text, parse
 
 TIMEOUT = (15, 60)  # seconds to connect, and between two reads
 LARGEST = 1 << 36  # bytes of a file whose size is not published
+MOST_RECORD = 1 << 16  # characters of what is noted of a file
 CHUNK = 1 << 14  # bytes; where a connection breaks, less than this is lost
 
 log = logging.getLogger("qaudio")
@@ -221,12 +223,21 @@ def _check(item: Download) -> None:
             file.write((json.dumps({"url": item.url, **found}, indent=1) + "\n").encode())
 
 
+class _Record(Record):
+    """Facts on the file that first came."""
+
+    size: Count
+    sha256: Sha256
+    md5: Text | None = None
+
+
 def _record(item: Download) -> dict[str, Any]:
     try:
-        return json.loads(item.record.read_text(encoding="utf-8"))
+        with open(item.record, encoding="utf-8") as file:
+            return parse(json.loads(file.read(MOST_RECORD)), _Record).to_dict()
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DownloadError(f"{item.record} is not readable ({error}): delete it") from None
 
 

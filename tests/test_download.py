@@ -111,6 +111,15 @@ def test_a_missing_file_says_what_to_do_by_hand(server):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["[]", '{"size": "1"}', "[" * 60_000, "x" * 99_999, '{"size": 1}'])
+def test_a_record_that_somebody_edited_is_refused(server, text):
+    wanted = item(server)
+    fetch(wanted, "go on")
+    wanted.record.write_text(text)
+    with pytest.raises(DownloadError, match=r"\.json is not readable .*: delete it"):
+        fetch(wanted, "go on")
+
+
 def test_without_a_published_checksum_it_is_said_and_recorded(server, caplog):
     wanted = item(server)
     fetch(wanted, "x")

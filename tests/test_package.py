@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "resampling": {"errors"},
     "errors": {"text"},
     "records": {"errors", "text"},
-    "download": {"paths", "errors"},
+    "download": {"paths", "errors", "records"},
     "quaternion": set(),
     "frontend_settings": {"errors"},
     "frontend": {"frontend_settings", "resampling", "errors"},

@@ -73,6 +73,9 @@ def _unpack(path: Path, top: str, out: Path) -> None:
             members = [member for member in file.infolist() if not member.is_dir()]
             for member in members:
                 _below(member.filename, path)  # all of them, before the first is written
+            size, free = sum(member.file_size for member in members), shutil.disk_usage(out).free
+            if size > free:
+                raise DataError(f"{path} unpacks to {size} bytes, of which {free} are free here")
             for member in tqdm(
                 members, f"unpacking {path.name}", unit="file", delay=2, leave=False, disable=None
             ):
@@ -90,7 +93,8 @@ def _unpack(path: Path, top: str, out: Path) -> None:
                 f"{path} holds no files in a folder {top}: delete it and its .json, and it is "
                 "downloaded anew"
             )
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+    # RuntimeError: members that are encrypted, or packed as zipfile does not know.
+    except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
         raise DataError(f"{path} is no whole zip file ({error}): delete it and its .json") from None
 
 

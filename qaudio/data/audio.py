@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import warnings
+import zipfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -330,13 +331,24 @@ class AudioCache:
         except AudioError:
             return True
 
+    def _kept(self, entry: Path) -> np.ndarray | None:
+        """What a file of the cache holds; None where it is not there, or not whole: it is made."""
+        if not entry.is_file():  # a pipe would be waited for
+            return None
+        try:
+            found = np.load(entry, mmap_mode="r")
+        except (OSError, ValueError, EOFError, OverflowError, zipfile.BadZipFile):
+            return None
+        kind = np.float32 if self.bits == 32 else np.int16
+        sound = isinstance(found, np.memmap) and found.ndim == 1 and found.dtype == kind
+        return found if sound and len(found) else None
+
     def get(self, path: str | os.PathLike, sample_rate: int) -> np.ndarray:
         """Samples of a file at a rate, (T,), read-only; decodes at the first call."""
         entry = self.entry(path, sample_rate)
-        try:
-            return np.load(entry, mmap_mode="r")
-        except (OSError, ValueError, EOFError):
-            pass  # not there, or not whole: written anew
+        kept = self._kept(entry)
+        if kept is not None:
+            return kept
         samples = load(path, sample_rate)
         if self.bits == 16:
             samples = np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)

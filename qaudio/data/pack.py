@@ -89,7 +89,7 @@ def pack(
         ):
             bar.update()
             if isinstance(result, AudioError):
-                left_out.append(str(result))
+                left_out.append(_without_folder(str(result), data.root))
             else:
                 shard.append(result[0])
                 rows.append([clip.id, clip.label, clip.fold, *result[1:]])
@@ -98,14 +98,21 @@ def pack(
                 pieces.add(shard, {"next": n, "clips": rows, "left_out": left_out})
                 shard, rows, left_out, size = [], [], [], 0
     facts["clips"] = [row for piece in pieces.done for row in piece["clips"]]
-    facts["left_out"] = data.left_out + [
-        line for piece in pieces.done for line in piece["left_out"]
-    ]
+    facts["left_out"] = [_without_folder(line, data.root) for line in data.left_out]
+    facts["left_out"] += [line for piece in pieces.done for line in piece["left_out"]]
     facts["left_out"] += left_out  # behind the last usable clip
     if not facts["clips"]:
         raise DataError(f"{data.root}: no usable clips to pack; expected {data.layout}")
     pieces.finish(json.dumps(facts).encode())
     return facts
+
+
+def _without_folder(line: str, root: Path) -> str:
+    """A line on a file that was left out, as it may be published: by its name below `root`."""
+    file, colon, fault = line.partition(": ")
+    file = file.removeprefix(f"{display_name(root)}{os.sep}")
+    file = os.path.basename(file) if os.path.isabs(file) else file
+    return f"{file}{colon}{fault}".replace(display_name(root), root.name)
 
 
 def _state_of(path: Path) -> tuple[int, int]:

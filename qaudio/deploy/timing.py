@@ -60,7 +60,7 @@ class KnownTimes:
                 }
                 for machine, layers in stored.items()
             }
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return {}
 
     def of(

@@ -105,11 +105,12 @@ class Journal:
         header = _decoded(first)
         if header is None and BEGIN.startswith(first[: len(BEGIN)]):  # cut off before any record
             return 0
-        if header is None or header.get("format") != FORMAT:
+        before = header and header.get("settings")
+        if header is None or header.get("format") != FORMAT or not isinstance(before, dict):
             raise DataError(f"{name}: is not the unfinished part of a run; move or delete it")
         for line in self._file:
             record = _decoded(line)
-            if record is None or not isinstance(record.get("path"), str):
+            if record is None or not _is_ours(record):
                 break
             self._count(record)
             end += len(line)
@@ -120,7 +121,6 @@ class Journal:
                 f"{name} holds {len(self.done)} files of an unfinished run: go on with --resume, "
                 "or delete it to start again"
             )
-        before = header["settings"]
         for key, value in settings.items():
             if before.get(key) != value:
                 was = "not the same" if key == "model" else f"{before.get(key)}, not {value}"
@@ -131,12 +131,16 @@ class Journal:
         return end
 
 
+def _is_ours(record: dict[str, Any]) -> bool:
+    return isinstance(record.get("path"), str) and type(record.get("windows", 0)) is int
+
+
 def _decoded(line: bytes) -> dict[str, Any] | None:
     """A line as a record; None for one that was cut off."""
     if not line.endswith(b"\n"):
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +15,8 @@ from qaudio.training.choice import prepared
 from qaudio.training.cli import parse
 from qaudio.training.recipe import Recipe
 from qaudio.training.run import TrainingRun
-from qaudio.zoo.schema import Results
-from qaudio.zoo.store import read_json, to_json
+from qaudio.zoo.schema import Results, Validation, ValidationScore
+from qaudio.zoo.store import read_record, to_json
 
 
 class CrossValidation:
@@ -73,7 +72,7 @@ class CrossValidation:
         published = self.cli.datamodule.published  # others' recordings may have changed since
         if self.validates:
             rows = self.scores.rows() if published else []
-            return {(row["seed"], row["fold"]) for row in rows}
+            return {(row.seed, row.fold) for row in rows}
         done = self.writer.done(self.recipe)
         if done and not published:
             TrainingRun(self.cli, self.recipe).set_up()
@@ -92,7 +91,7 @@ class CrossValidation:
     def report(self) -> None:
         """Print what all runs give; bring the entry up to date and publish it where asked to."""
         if self.validates:
-            scores = [row["score"] for row in self.scores.rows()]
+            scores = [row.score for row in self.scores.rows()]
             print(
                 f"mean over {len(scores)} validation folds: {np.mean(scores):.4f} "
                 f"({self.scores.path})"
@@ -115,22 +114,19 @@ class ValidationScores:
     def __init__(self, path: Path, recipe: Recipe):
         self.path, self.recipe = path, recipe.sha256[:12]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """What the file says of each seed and fold."""
-        rows = read_json(self.path)["validation"] if self.path.is_file() else []
-        return [row for row in rows if row.get("recipe") == self.recipe]
+    def rows(self) -> list[ValidationScore]:
+        """What the file says of each seed and fold; raises EntryError."""
+        found = read_record(self.path, Validation)
+        return [row for row in found.validation if row.recipe == self.recipe] if found else []
 
     def add(self, seed: int, fold: int, score: float, wall_seconds: float) -> None:
         """Write a score, in place of one of the same seed and fold."""
-        row = {
-            "seed": seed, "fold": fold, "score": score, "wall_seconds": round(wall_seconds, 1),
-            "recipe": self.recipe,
-        }  # fmt: skip
-        others = [one for one in self.rows() if (one["seed"], one["fold"]) != (seed, fold)]
-        rows = sorted([*others, row], key=lambda one: (one["seed"], one["fold"]))
+        row = ValidationScore(seed, fold, score, round(wall_seconds, 1), self.recipe)
+        others = [one for one in self.rows() if (one.seed, one.fold) != (seed, fold)]
+        rows = sorted([*others, row], key=lambda one: (one.seed, one.fold))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as file:
-            file.write(to_json({"validation": rows}).encode())
+            file.write(to_json(Validation(rows)).encode())
 
 
 def refuse_checkpoint(path: str | None) -> None:

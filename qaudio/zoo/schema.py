@@ -262,6 +262,22 @@ class ScoredSet(Record):
     seed: Text
 
 
+class ValidationScore(Record):
+    """What a run of a cross-validation scores on its validation fold; its recipe's sha256."""
+
+    seed: Integer
+    fold: Integer
+    score: Number
+    wall_seconds: Number
+    recipe: Text | None = None
+
+
+class Validation(Record):
+    """NAME.validation.json: the scores of a recipe's validation folds."""
+
+    validation: list[ValidationScore]
+
+
 class Config(Record, kw_only=True):
     """config.json of an entry: its network, licence and files with their sha256.
 

@@ -1,5 +1,6 @@
 import io
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,6 +53,36 @@ def test_esc10_is_downloaded_and_read(server, esc50_tree, monkeypatch, tmp_path)
     data.prepare_data()
     assert len(server.requests) == 1
     assert not there.item.path.exists()
+
+
+def encrypted():
+    """An archive whose member says that it is encrypted."""
+    content = bytearray(zipped({"top/a.wav": b"x"}))
+    for start, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(start) + at] |= 1
+    return bytes(content)
+
+
+def packed_otherwise():
+    """An archive whose member is packed by a method that there is none of."""
+    content = bytearray(zipped({"top/a.wav": b"x"}))
+    for start, at in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        content[content.index(start) + at] = 77
+    return bytes(content)
+
+
+@pytest.mark.parametrize("made", [encrypted, packed_otherwise])
+def test_members_that_cannot_be_unpacked_are_refused(server, tmp_path, made):
+    with pytest.raises(DataError, match=r"a\.zip is no whole zip file"):
+        install(offered(server, made()), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_unpacks_to_more_than_the_disk_holds_is_refused_before(server, tmp_path, monkeypatch):
+    free = lambda path: SimpleNamespace(free=1000)  # noqa: E731
+    monkeypatch.setattr("qaudio.data.archive.shutil.disk_usage", free)
+    with pytest.raises(DataError, match="unpacks to 1200 bytes, of which 1000 are free"):
+        install(offered(server, {"top/a": bytes(600), "top/b": bytes(600)}), tmp_path / "new")
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")

@@ -260,6 +260,30 @@ def test_cache_is_keyed_by_file(write_sound, tmp_path):
     assert not np.array_equal(cache.get(one, 8000), cache.get(two, 8000))
 
 
+def stored(values, save=np.save) -> bytes:
+    stream = io.BytesIO()
+    save(stream, values)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"PK\3\4", b"\x80\x04", stored(np.zeros(9, np.float32))[:-4],
+        stored(np.zeros(9, np.float32), np.savez), stored(np.zeros((3, 3), np.float32)),
+        stored(np.zeros(9)), stored(np.zeros(0, np.float32)),
+        stored(np.array([os.getcwd], dtype=object)),
+    ],
+    ids=["empty", "zip", "pickle", "cut", "npz", "2-D", "float64", "no samples", "objects"],
+)  # fmt: skip
+def test_cache_makes_anew_what_is_none_of_its_files(write_sound, tmp_path, content):
+    path, cache = write_sound("sound.wav"), AudioCache(tmp_path / "cache")
+    whole = np.array(cache.get(path, 8000))
+    cache.entry(path, 8000).write_bytes(content)
+    assert np.array_equal(cache.get(path, 8000), whole)
+    assert np.array_equal(np.load(cache.entry(path, 8000)), whole)
+
+
 def test_cache_is_renewed_when_size_and_time_of_change_stay(write_sound, tmp_path):
     """As where a file is copied over another with its times."""
     cache, path = AudioCache(tmp_path / "cache"), write_sound("sound.wav", seed=1)

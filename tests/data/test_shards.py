@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,7 @@ def test_what_cannot_be_used_is_named_when_it_is_packed_and_when_it_is_read(
             shutil.move(path, sounds / "low" / f"bad{n}{path.suffix}")
     facts = pack(folder(sounds), tmp_path / "packed")
     assert len(facts["left_out"]) == 5
+    assert all(re.match(r"low.bad\d\.\w+: ", line) for line in facts["left_out"])
     packed = folder(sounds, packed=str(tmp_path / "packed"))
     with pytest.warns(UserWarning, match="5 clips left out"):
         packed.setup()

@@ -120,6 +120,22 @@ def test_crossval_validation_scores_of_several_calls_stay(recipe, tmp_path):
     assert [row["fold"] for row in rows["validation"]] == [3]  # of another recipe
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"validation": 3}', '{"validation": [{"seed": "0"}]}', "[" * 100_000,
+     '{"validation": [{"seed": 0, "fold": 1, "score": [], "wall_seconds": 1}]}'],
+    ids=range(7),
+)  # fmt: skip
+def test_crossval_scores_that_somebody_edited_are_refused_in_one_line(
+    recipe, tmp_path, capsys, text
+):
+    path = tmp_path / "runs" / "qcnn6_006.esc10.validation.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    assert main(["crossval", *recipe(data={"holdout": "validation"}), "--folds", "[1]"]) == 1
+    assert f"runs: {path.name}" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_crossval_entry_made_before_a_setting_existed_can_be_continued(parent, recipe):
     path = parent / "recipe.yaml"
     text = path.read_text()
