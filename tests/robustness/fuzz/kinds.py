@@ -1,6 +1,14 @@
 """Every kind of input, by name."""
 
-from tests.robustness.fuzz import checkpoints, foreign, onnx_files, packs, tables
+from tests.robustness.fuzz import (
+    caches,
+    checkpoints,
+    foreign,
+    onnx_files,
+    packs,
+    plans,
+    tables,
+)
 from tests.robustness.fuzz.sandbox import Kind
 
 KINDS: dict[str, Kind] = {
@@ -9,4 +17,6 @@ KINDS: dict[str, Kind] = {
     "checkpoints": checkpoints.KIND,
     "packs": packs.KIND,
     "tables": tables.KIND,
+    "plans": plans.KIND,
+    "caches": caches.KIND,
 }
