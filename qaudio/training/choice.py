@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import LambdaCallback
@@ -67,14 +69,23 @@ def _rehearsed(twin: TrainingRun) -> tuple[bool, str]:
     of = {"recipe": twin.recipe.sha256, "split": twin.data.split.protocol}
     found = read_json(path) if path.is_file() else {}
     if found.get("of") != of:
-        twin.last.unlink(missing_ok=True)  # of a rehearsal that did not end
-        before: list[bool] = []
-        score = LambdaCallback(on_fit_start=lambda *_: before.extend(_right(twin)))
-        twin.fit(more=[score])
-        found = {"of": of, "before": before, "after": _right(twin)}
+        found = {"of": of}
+        twin.last.unlink(missing_ok=True)
+
+    def keep(**more: list[bool]) -> None:
+        found.update(more)
         if twin.writes:
             with replacing(path) as file:
                 file.write(to_json(found).encode())
+
+    def score_probe(*_: Any) -> None:
+        if "before" not in found:  # else the network is that of an interrupted training
+            keep(before=_right(twin))
+
+    if "after" not in found:
+        twin.fit(more=[LambdaCallback(on_fit_start=score_probe)])
+        keep(after=_right(twin))
+        if twin.writes:
             twin.last.unlink(missing_ok=True)
     rows = np.array([found["before"], found["after"]], float)
     gain = rows[1] - rows[0]

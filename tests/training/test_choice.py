@@ -132,6 +132,23 @@ def test_what_was_validated_is_not_validated_again(train, validated, monkeypatch
     assert len(asked) == 2
 
 
+def test_a_rehearsal_that_is_interrupted_goes_on(train, monkeypatch, capsys):
+    asked = []
+
+    def answer(run):
+        asked.append(run.trainer.current_epoch)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return [len(asked) > 1] * 4
+
+    monkeypatch.setattr(choice, "_right", answer)
+    assert train()[0] == 130
+    code, entry = train()
+    assert code == 0 and len(asked) == 3  # the probe once, what was trained twice
+    assert asked[2] == 1  # of the checkpoint
+    assert read_results(entry).parent.how == "fine-tuned from"
+
+
 def test_right_is_judged_by_the_networks_own_answers(train, capsys):
     """Without a stand-in: tones are easy, so the probe is right on nearly all."""
     still = ["--model.lr=0", "--model.freeze=norms", "--model.head_dropout=0.9"]
