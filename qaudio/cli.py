@@ -3,8 +3,6 @@
 Exit codes: 0 fine, 1 failed with one clear line, 2 wrong usage, 130 interrupted.
 """
 
-from __future__ import annotations
-
 import importlib
 import io
 import logging
@@ -74,12 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _guarded(run: Callable[[], int], debug: bool = False) -> int:
-    """Turn what a user can mend into one line on stderr and exit code 1; raises all else.
-
-    Args:
-        run: the command; returns the exit code.
-        debug: print the traceback before that line.
-    """
+    """Turn what a user can mend into one line on stderr and exit code 1; raises all else."""
     try:
         code = run()
         sys.stdout.flush()  # here, where a reader that went away is no error

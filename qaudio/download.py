@@ -1,7 +1,5 @@
 """Downloads that resume, into the user's cache, with a record of what came."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -27,8 +25,6 @@ class Download:
     """A file that others host.
 
     Attributes:
-        file: its name in the cache.
-        url: http or https.
         size: bytes; None where not published.
         sha256, md5: in hexadecimal; None where not published.
     """
@@ -180,7 +176,6 @@ def fetch(item: Download, then: str) -> Path:
     there by hand.
 
     Args:
-        item: what to fetch.
         then: command that works once the file is there, for the error message.
 
     Raises:

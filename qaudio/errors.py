@@ -3,7 +3,7 @@
 `qaudio` prints these without a traceback; any other exception is an error of the package.
 """
 
-from __future__ import annotations
+from collections.abc import Iterable
 
 from qaudio.text import one_line
 
@@ -37,3 +37,9 @@ class AudioError(QaudioError):
 
 class DownloadError(QaudioError):
     """A file that cannot be had, or is not the expected one; the message says what to do."""
+
+
+def check_choice(name: str, value: object, known: Iterable[str]) -> None:
+    """Raise InputError for a value that is none of the known ones."""
+    if value not in (known := list(known)):
+        raise InputError(f"{name} must be one of {', '.join(known)}, not {value!r}")

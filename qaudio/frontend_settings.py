@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from qaudio.errors import InputError
+from qaudio.errors import InputError, check_choice
 
 Kind = Literal["logmel", "delta", "published", "efficientat"]
 MelScale = Literal["slaney", "kaldi"]
@@ -68,8 +68,8 @@ class FrontendConfig:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise InputError(f"frontend kind must be one of {get_args(Kind)}, not {self.kind!r}")
+        check_choice("frontend kind", self.kind, get_args(Kind))
+        check_choice("frontend mel_scale", self.mel_scale, get_args(MelScale))
         for name in ("sample_rate", "n_fft", "hop_length", "n_mels"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
@@ -79,10 +79,6 @@ class FrontendConfig:
         window = self.win_length
         if window is not None and not (type(window) is int and 2 <= window <= self.n_fft):
             raise InputError(f"frontend win_length must be 2 to n_fft ({self.n_fft}), not {window}")
-        if self.mel_scale not in get_args(MelScale):
-            raise InputError(
-                f"frontend mel_scale must be one of {get_args(MelScale)}, not {self.mel_scale!r}"
-            )
         _check_number("preemphasis", self.preemphasis, 0, 1)
         _check_number("shift", self.shift, -1e6, 1e6)
         _check_number("scale", self.scale, 1e-6, 1e6)

@@ -4,8 +4,6 @@
 Turian et al., *HEAR: Holistic Evaluation of Audio Representations*, PMLR 176 (2022).
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,10 +69,6 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
     """Embeddings over time, of windows of `WINDOW_SECONDS` every `HOP_SECONDS`.
 
     Sounds are padded with silence by half a window on both sides.
-
-    Args:
-        audio: as for `get_scene_embeddings`.
-        model: of `load_model`.
 
     Returns:
         Embeddings (N, W, D), and the middles of their windows in milliseconds, (N, W).

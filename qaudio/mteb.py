@@ -7,8 +7,6 @@ The interface is that of MTEB 2, `mteb.models.EncoderProtocol`; the benchmark is
 *MTEB: Massive Text Embedding Benchmark*, EACL 2023.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -113,10 +111,10 @@ class Encoder:
         weights = list(self.network.parameters())
         return ModelMeta(
             loader=type(self), name=f"qaudio/{self.name}",
-            revision=self.config["files"]["model.safetensors"], release_date=None, languages=None,
+            revision=self.config.files["model.safetensors"], release_date=None, languages=None,
             n_parameters=sum(one.numel() for one in weights),
             memory_usage_mb=sum(one.numel() * one.element_size() for one in weights) / 2**20,
-            max_tokens=None, embed_dim=self.network.num_features, license=self.config["license"],
+            max_tokens=None, embed_dim=self.network.num_features, license=self.config.license,
             open_weights=True, public_training_code=None, public_training_data=None,
             framework=["PyTorch"], similarity_fn_name="cosine", use_instructions=False,
             training_datasets=None, modalities=["audio"],

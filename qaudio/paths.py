@@ -1,7 +1,5 @@
 """Where qaudio keeps files of its own, and how files are written: whole, or not at all."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

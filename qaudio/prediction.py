@@ -27,7 +27,7 @@ WINDOW_SECONDS, HOP_SECONDS = 10.0, 5.0
 BATCH = 8
 Run = Callable[[np.ndarray, int], np.ndarray]  # samples (B, T) and their rate in Hz -> (B, …)
 
-UNHEARD = 0.1  # probability below which a tagger's class is not taken for heard
+DETECTED = 0.1  # probability from which a class of a tagger counts as detected
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ class Prediction:
 
     Attributes:
         label: class name, or "class N" for a model without names.
-        index: of the class.
         probability: softmax, or sigmoid for multi-label models.
         start, end: seconds.
     """
@@ -61,9 +60,9 @@ class Analysis:
     task: str = "multiclass"
 
     @property
-    def hears_none(self) -> bool:
-        """Whether a tagger finds none of its classes: none reaches `UNHEARD` in any window."""
-        return self.task == "multilabel" and float(self.probabilities.max()) < UNHEARD
+    def detects_none(self) -> bool:
+        """Whether a tagger finds none of its classes: none reaches `DETECTED` in any window."""
+        return self.task == "multilabel" and float(self.probabilities.max()) < DETECTED
 
     def clip(self, top_k: int) -> list[Prediction]:
         """The most probable classes of the whole sound, by the mean over its windows."""

@@ -1,7 +1,5 @@
 """Typed records of JSON objects: parsed once, with limits, and written back as they were read."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, TypeVar
 

@@ -1,7 +1,5 @@
 """Sample rates: which are sound, the small ratio of two, and resampling without torch."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from functools import lru_cache

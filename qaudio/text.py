@@ -1,7 +1,5 @@
 """What others wrote (names of files, labels, messages), fit to be shown on one line."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable

@@ -395,13 +395,13 @@ def test_predict_takes_numbers_in_any_form(tiny_model):
     ("task", "highest", "none"),
     [("multilabel", 0.09, True), ("multilabel", 0.11, False), ("multiclass", 0.09, False)],
 )
-def test_analysis_of_a_tagger_says_when_it_hears_none_of_its_classes(task, highest, none) -> None:
+def test_analysis_of_a_tagger_says_when_it_detects_none_of_its_classes(task, highest, none) -> None:
     probabilities = np.array([[0.01, 0.02], [highest, 0.0]])
     analysis = Analysis(np.array([[0.0, 1.0], [1.0, 2.0]]), probabilities, ["a", "b"], task)
-    assert analysis.hears_none == none
+    assert analysis.detects_none == none
 
 
-def test_predict_command_says_that_a_tagger_hears_none(tmp_path, write_sound, capsys) -> None:
+def test_predict_command_says_that_a_tagger_detects_none(tmp_path, write_sound, capsys) -> None:
     net = small_model("cnn6_025", 3, frontend=FRONTEND)
     net.task, net.labels = "multilabel", ["x", "y", "z"]
     with torch.no_grad():

@@ -9,7 +9,7 @@ from qaudio.errors import EntryError, InputError
 from qaudio.records import InnerPath, Name, fits, parse
 from qaudio.study.grid import study_entries
 from qaudio.zoo.schema import Parent, Results
-from qaudio.zoo.store import entries, read_record, read_results, to_json
+from qaudio.zoo.store import entries, read_config, read_record, read_results, to_json
 from tests.support.entries import results_of
 from tests.support.predictions import made
 
@@ -29,6 +29,8 @@ def test_record_of_every_shipped_entry_is_written_as_it_was_read():
     for folder, results in read.items():
         if results is not None:
             assert to_json(results) == (folder / "results.json").read_text(encoding="utf-8"), folder
+        stored = (folder / "config.json").read_text(encoding="utf-8")
+        assert to_json(read_config(folder)) == stored, folder
 
 
 def test_record_keeps_unknown_keys_nulls_and_order(document):

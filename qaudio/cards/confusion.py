@@ -5,31 +5,26 @@ stored in it, as text, and `verify` compares those with what predictions.npz giv
 whole is held by its sha256.
 """
 
-from __future__ import annotations
-
-import json
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from qaudio.cards.pictures import numbers_of, write_png
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
-from qaudio.zoo.schema import Results
+from qaudio.zoo.schema import Config, Results
 
 FILE = "confusion.png"
-KEY = "Description"  # a PNG's own name for such text
 MOST_CLASSES = 60  # beyond these, nobody reads them
 
 
-def pictured(config: dict[str, Any], results: Results) -> bool:
+def pictured(config: Config, results: Results) -> bool:
     """Whether an entry has the picture: all folds scored, one class a clip, names to write."""
     return (
         results.complete
         and results.result.metric == "accuracy"
-        and config["labels"] is not None
-        and len(config["labels"]) <= MOST_CLASSES
+        and config.labels is not None
+        and len(config.labels) <= MOST_CLASSES
     )
 
 
@@ -64,18 +59,10 @@ def draw(predictions: Predictions, labels: list[str], path: Path) -> None:
     axes.set_ylabel("true class (% of its clips)")
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a name such as "$" is no formula
-    note = json.dumps({"labels": labels, "counts": counts.tolist()})
-    figure.savefig(path, metadata={KEY: note, "Software": None}, pil_kwargs={"optimize": True})
+    write_png(figure, {"labels": labels, "counts": counts.tolist()}, path)
 
 
 def check(path: Path, predictions: Predictions, labels: list[str]) -> None:
     """Raise EntryError unless the picture holds the counts that the predictions give."""
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings(action="error"), Image.open(path, formats=["PNG"]) as picture:
-            stored = json.loads(picture.info[KEY])  # stands before the pixels, which stay packed
-    except Exception as error:  # what a damaged file makes the reader raise is not documented
-        raise EntryError(f"{path.parent.name}: {FILE} is not readable ({error})") from None
-    if stored != {"labels": labels, "counts": confusion(predictions).tolist()}:
+    if numbers_of(path) != {"labels": labels, "counts": confusion(predictions).tolist()}:
         raise EntryError(f"{path.parent.name}: {FILE} shows other counts than predictions.npz")

@@ -1,7 +1,5 @@
 """Entries with their cards: save, verify, renew the card, push."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import tempfile
@@ -16,13 +14,13 @@ from qaudio.cards import files as card_files
 from qaudio.errors import EntryError
 from qaudio.evaluation.calibration import summarise
 from qaudio.evaluation.predictions import Predictions
-from qaudio.evaluation.result import Calibration, Result
+from qaudio.evaluation.result import Calibration, Result, Scaling
 from qaudio.models.base import AudioModel
 from qaudio.paths import locked, replace_folder
 from qaudio.records import parse
 from qaudio.zoo import hub, io
 from qaudio.zoo.resolve import locate, of_one_version
-from qaudio.zoo.schema import Results, Transfer
+from qaudio.zoo.schema import Config, Results, Transfer
 from qaudio.zoo.store import (
     NOT_OURS,
     check_hash,
@@ -66,9 +64,6 @@ def save(
         extra: texts and further predictions to store beside them, by file name.
         weights: False leaves out weights, probe and card: results alone, for cells of a study.
 
-    Returns:
-        The folder.
-
     Raises:
         EntryError: when the folder holds something else, or the entry could not be read again,
             such as with labels that are not as many as the classes.
@@ -97,9 +92,6 @@ def verify(source: str | Path) -> list[str]:
     predictions.npz, and the difference to the parent where that is on this machine; the front
     matter of the card, and every number that it shows, compared with what the results give.
 
-    Returns:
-        What was checked, a line each.
-
     Raises:
         EntryError: at the first thing that does not hold.
     """
@@ -110,7 +102,7 @@ def _checked(folder: Path) -> list[str]:
     found = check_entry(folder)
     if found.results is None or found.predictions is None:
         return found.done
-    if "model.safetensors" not in found.config["files"]:
+    if "model.safetensors" not in found.config.files:
         return found.done
     card = card_files.check(folder, found.config, found.results, found.predictions)
     return [*found.done, card]
@@ -182,12 +174,12 @@ def publishable(
             f"{entry_name(folder)}: lacks folds, {len(results.result.runs)} runs are there: "
             "`qaudio crossval` adds the others, --incomplete publishes it as it is"
         )
-    refuse_folders(folder, list(config["files"]))
+    refuse_folders(folder, list(config.files))
     hides = results.is_custom_dataset and not publish_names
-    if not hides and license in (None, config["license"]):
+    if not hides and license in (None, config.license):
         return folder
     verify(folder)  # what is made of it is another
-    for name in ["config.json", *config["files"]]:
+    for name in ["config.json", *config.files]:
         if (folder / name).is_file():  # folds may be left out
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file_of(folder, name), copy / name)
@@ -195,7 +187,8 @@ def publishable(
     found = {name: Predictions.load(file_of(folder, name)) for name in files}
     hidden = {name: one.without_names() for name, one in found.items()}
     predictions = hidden.get("predictions.npz") or check_results(folder, config, results)
-    _rewrite(copy, config | {"license": license or config["license"]}, results, predictions, hidden)
+    config.license = license or config.license
+    _rewrite(copy, config, results, predictions, hidden)
     return copy
 
 
@@ -221,9 +214,6 @@ def refuse_folders(folder: Path, names: list[str]) -> None:
 def renew_card(source: str | Path) -> bool:
     """Write an entry's card again, from its config, results and predictions; nothing else changes.
 
-    Returns:
-        Whether anything was written.
-
     Raises:
         EntryError: when results or predictions are not those that config.json lists, or do not
             agree: a card is not made of what does not verify.
@@ -231,7 +221,7 @@ def renew_card(source: str | Path) -> bool:
     folder = locate(source)
     with locked(folder):  # a run that is recorded meanwhile must not be lost
         config, results = read_config(folder), read_results(folder)
-        if results is None or "model.safetensors" not in config["files"]:
+        if results is None or "model.safetensors" not in config.files:
             return False
         for name in ("results.json", "predictions.npz"):
             check_hash(folder, config, name)
@@ -254,14 +244,8 @@ def add_transfer(
     """Put a score on a benchmark that an entry was not trained on into its results and card.
 
     Args:
-        source: the entry.
         benchmark, dataset, protocol: as in its results; a score of the same benchmark and protocol
             is replaced.
-        result: the score.
-        predictions: that it follows from.
-
-    Returns:
-        The entry's folder.
 
     Raises:
         EntryError: for an entry without results, or that does not verify.
@@ -269,10 +253,7 @@ def add_transfer(
     folder = locate(source)
     key = (benchmark, protocol)
     with locked(folder):
-        config, results = read_config(folder), read_results(folder)
-        if results is None:
-            raise EntryError(f"{entry_name(folder)}: has no results to add scores to")
-        own = check_results(folder, config, results)
+        config, results, own = _scored(folder)
         scores = {(one.benchmark, one.protocol): one for one in results.transfer}
         words = re.sub("[^a-z0-9]+", "_", " ".join(key).lower()).strip("_")
         name = scores[key].predictions if key in scores else f"transfer/{words}.npz"
@@ -288,11 +269,7 @@ def calibrate(source: str | Path, outside: Predictions | None = None) -> Calibra
     """Put calibration into an entry's config, results and card.
 
     Args:
-        source: the entry.
         outside: as for `qaudio.evaluation.calibration.summarise`; None: what the entry has.
-
-    Returns:
-        The calibration, as its results have it.
 
     Raises:
         EntryError: for an entry without results, or that does not verify.
@@ -300,10 +277,7 @@ def calibrate(source: str | Path, outside: Predictions | None = None) -> Calibra
     """
     folder = locate(source)
     with locked(folder):
-        config, results = read_config(folder), read_results(folder)
-        if results is None:
-            raise EntryError(f"{entry_name(folder)}: has no results to calibrate")
-        predictions = check_results(folder, config, results)
+        config, results, predictions = _scored(folder)
         made = {} if outside is None else {OUTSIDE: outside}
         if outside is None and results.calibration and results.calibration.outside:
             outside = Predictions.load(file_of(folder, OUTSIDE))
@@ -311,16 +285,22 @@ def calibrate(source: str | Path, outside: Predictions | None = None) -> Calibra
         if found.outside:
             found.outside.predictions = OUTSIDE
         results.calibration = found
-        config["calibration"] = {
-            "temperature": found.temperature, "thresholds": found.thresholds
-        }  # fmt: skip
+        config.calibration = Scaling(found.temperature, found.thresholds)
         _rewrite(folder, config, results, predictions, made)
     return found
 
 
+def _scored(folder: Path) -> tuple[Config, Results, Predictions]:
+    """What an entry's scores are made of; raises EntryError where it has none, or they differ."""
+    config, results = read_config(folder), read_results(folder)
+    if results is None:
+        raise EntryError(f"{entry_name(folder)}: has no results to add to")
+    return config, results, check_results(folder, config, results)
+
+
 def _rewrite(
     folder: Path,
-    config: dict[str, Any],
+    config: Config,
     results: Results,
     predictions: Predictions,
     more: dict[str, Predictions] | None = None,
@@ -330,7 +310,7 @@ def _rewrite(
     more = more or {}
     fresh = {*card_files.names(config), "results.json", *more}
     picture = card_files.sound_picture(folder, config, predictions)
-    keep = [name for name in config["files"] if name not in fresh]
+    keep = [name for name in config.files if name not in fresh]
 
     def write(new: Path) -> None:
         for name in keep:
@@ -341,13 +321,12 @@ def _rewrite(
         for name, one in more.items():
             (new / name).parent.mkdir(exist_ok=True)
             one.save(new / name)
-        renewed = {key: value for key, value in config.items() if key != "files"}
         written = [
-            *card_files.write(new, renewed, results, predictions, picture), "results.json", *more
+            *card_files.write(new, config, results, predictions, picture), "results.json", *more
         ]  # fmt: skip
-        files = {name: config["files"][name] for name in keep}
+        files = {name: config.files[name] for name in keep}
         files |= {name: file_hash(new / name) for name in written}
-        renewed["files"] = dict(sorted(files.items()))
-        (new / "config.json").write_text(to_json(renewed), encoding="utf-8", newline="\n")
+        config.files = dict(sorted(files.items()))
+        (new / "config.json").write_text(to_json(config), encoding="utf-8", newline="\n")
 
     replace_folder(folder, write, keep=NOT_OURS)

@@ -1,7 +1,5 @@
 """The files of an entry that follow from its others: card, picture, the Hub's score files."""
 
-from __future__ import annotations
-
 import shutil
 from itertools import zip_longest
 from pathlib import Path
@@ -13,13 +11,13 @@ from qaudio.cards import confusion, model_card, reliability
 from qaudio.cards.tables import figures, percent
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
-from qaudio.zoo.schema import Results
+from qaudio.zoo.schema import Config, Results
 from qaudio.zoo.store import check_hash, entry_name, read_text
 
 
 def write(
     folder: Path,
-    config: dict[str, Any],
+    config: Config,
     results: Results,
     predictions: Predictions | None,
     picture: Path | None = None,
@@ -27,16 +25,9 @@ def write(
     """Write card and picture, and their format into `config`.
 
     Args:
-        folder: of the entry.
-        config: of the entry.
-        results: that the card shows.
-        predictions: that they follow from.
         picture: an earlier one that still holds; None: it is drawn.
-
-    Returns:
-        The names of the files.
     """
-    config["card_format"] = model_card.FORMAT
+    config.card_format = model_card.FORMAT
     made = model_card.documents(config, results, predictions)
     for name, text in made.items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -47,34 +38,31 @@ def write(
         if name == reliability.FILE:
             reliability.draw(predictions, folder / name)
         elif picture is None:
-            confusion.draw(predictions, config["labels"], folder / name)
+            confusion.draw(predictions, config.labels or [], folder / name)
         else:
             shutil.copyfile(picture, folder / name)
     return [*made, *pictures]
 
 
-def _pictures(config: dict[str, Any], results: Results) -> list[str]:
+def _pictures(config: Config, results: Results) -> list[str]:
     """Names of the pictures that an entry has."""
     found = [confusion.FILE] if confusion.pictured(config, results) else []
     return found + ([reliability.FILE] if results.calibration else [])
 
 
-def names(config: dict[str, Any]) -> list[str]:
+def names(config: Config) -> list[str]:
     """Which of an entry's files follow from the others."""
     own = ("README.md", confusion.FILE, reliability.FILE)
-    return [n for n in config["files"] if n in own or n.startswith(".eval_results/")]
+    return [n for n in config.files if n in own or n.startswith(".eval_results/")]
 
 
-def check(folder: Path, config: dict[str, Any], results: Results, predictions: Predictions) -> str:
+def check(folder: Path, config: Config, results: Results, predictions: Predictions) -> str:
     """Compare metadata and numbers of card and picture with what the results give.
-
-    Returns:
-        What was checked.
 
     Raises:
         EntryError: names the file and the first thing that differs.
     """
-    if config.get("card_format") != model_card.FORMAT:
+    if config.card_format != model_card.FORMAT:
         return _check_other(folder, results)
     made, shown = _made(config, results, predictions)
     if sorted(names(config)) != sorted(shown):
@@ -92,45 +80,47 @@ def check(folder: Path, config: dict[str, Any], results: Results, predictions: P
                 raise EntryError(
                     f"{entry_name(folder)}: {name} shows {ours} where its results give {given}"
                 )
-    if confusion.FILE in shown:
-        confusion.check(folder / confusion.FILE, predictions, config["labels"])
-    if reliability.FILE in shown:
-        reliability.check(folder / reliability.FILE, predictions)
+    _check_pictures(folder, config, predictions, shown)
     return f"{', '.join(shown)}: numbers and metadata are those of the results"
 
 
-def is_current(
-    folder: Path, config: dict[str, Any], results: Results, predictions: Predictions
-) -> bool:
+def is_current(folder: Path, config: Config, results: Results, predictions: Predictions) -> bool:
     """Whether card and picture are, word by word, those that would be written now."""
     made, shown = _made(config, results, predictions)
     try:
         for name in shown:
             check_hash(folder, config, name)
-        if confusion.FILE in shown:
-            confusion.check(folder / confusion.FILE, predictions, config["labels"])
-        if reliability.FILE in shown:
-            reliability.check(folder / reliability.FILE, predictions)
+        _check_pictures(folder, config, predictions, shown)
         same = all(read_text(folder, name) == text for name, text in made.items())
     except EntryError:
         return False
-    known = config.get("card_format") == model_card.FORMAT
+    known = config.card_format == model_card.FORMAT
     return known and same and sorted(names(config)) == sorted(shown)
 
 
+def _check_pictures(
+    folder: Path, config: Config, predictions: Predictions, shown: list[str]
+) -> None:
+    """Raise EntryError for pictures that show other numbers than the predictions give."""
+    if confusion.FILE in shown:
+        confusion.check(folder / confusion.FILE, predictions, config.labels or [])
+    if reliability.FILE in shown:
+        reliability.check(folder / reliability.FILE, predictions)
+
+
 def _made(
-    config: dict[str, Any], results: Results, predictions: Predictions
+    config: Config, results: Results, predictions: Predictions
 ) -> tuple[dict[str, str], list[str]]:
     """The texts, and the names of them and of the pictures."""
     made = model_card.documents(config, results, predictions)
     return made, [*made, *_pictures(config, results)]
 
 
-def sound_picture(folder: Path, config: dict[str, Any], predictions: Predictions) -> Path | None:
+def sound_picture(folder: Path, config: Config, predictions: Predictions) -> Path | None:
     """The entry's picture, if it shows what these predictions give."""
     try:
         path = check_hash(folder, config, confusion.FILE)
-        confusion.check(path, predictions, config["labels"])
+        confusion.check(path, predictions, config.labels or [])
     except EntryError:
         return None
     return path

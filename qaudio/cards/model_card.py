@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
@@ -25,9 +25,8 @@ from qaudio.data.benchmarks.registry import about
 from qaudio.evaluation.metrics import most_confused_class, scores_by_class
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.result import Metric
-from qaudio.models.registry import card_of, is_quaternion
 from qaudio.text import markdown
-from qaudio.zoo.schema import HUB_PREFIX, HubBenchmark, Results
+from qaudio.zoo.schema import HUB_PREFIX, Config, HubBenchmark, Results
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -36,9 +35,7 @@ FORMAT = 7  # of the card, in config.json; a change of the numbers that it shows
 FOLDED = 20  # a table of more classes than that is folded away
 
 
-def documents(
-    config: dict[str, Any], results: Results, predictions: Predictions | None
-) -> dict[str, str]:
+def documents(config: Config, results: Results, predictions: Predictions | None) -> dict[str, str]:
     """The texts of an entry that follow from its results, by file name."""
     made = {"README.md": render(config, results, predictions)}
     if board := results.hub_benchmark:
@@ -46,18 +43,19 @@ def documents(
     return made
 
 
-def render(config: dict[str, Any], results: Results, predictions: Predictions | None = None) -> str:
+def render(config: Config, results: Results, predictions: Predictions | None = None) -> str:
     """The card of an entry, README.md.
 
     Args:
-        config: content of config.json.
-        results: of results.json.
         predictions: what they were computed from; without them the card has no table of classes.
     """
-    kind, seconds = card_of(config), results.training.wall_seconds
+    kind, seconds = (
+        config.card,
+        results.training.wall_seconds,
+    )
     classes: list[list[str]] = []
     if predictions is not None:
-        classes = _classes(config["labels"], predictions, results.result.metric)
+        classes = _classes(config.labels, predictions, results.result.metric)
     text = _template().render(
         config=config,
         results=results,
@@ -67,7 +65,7 @@ def render(config: dict[str, Any], results: Results, predictions: Predictions | 
         scratch=kind.scratch,
         shared=dependence(results.benchmark),
         classes=classes,
-        classes_folded=config["num_classes"] > FOLDED,
+        classes_folded=config.num_classes > FOLDED,
         picture=PICTURE if predictions is not None and pictured(config, results) else None,
         duration=f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours",
         citations=papers(config, results.benchmark),
@@ -93,18 +91,21 @@ def _template() -> Template:
     return environment.get_template("model_card.md.jinja")
 
 
-def papers(config: dict[str, Any], benchmark: str) -> list[str]:
+def papers(config: Config, benchmark: str) -> list[str]:
     """BibTeX of what a network and its data come from."""
-    return [*card_of(config).papers, *filter(None, [about(benchmark).citation])]
+    return [
+        *config.card.papers,
+        *filter(None, [about(benchmark).citation]),
+    ]
 
 
-def _metadata(config: dict[str, Any], results: Results) -> str:
+def _metadata(config: Config, results: Results) -> str:
     """What the Hub reads, as YAML."""
     from huggingface_hub import EvalResult, ModelCardData
 
     result, data, parent = results.result, about(results.benchmark), results.parent
-    tags = ["audio", "audio-classification", config["architecture"], results.benchmark]
-    if is_quaternion(config):
+    tags = ["audio", "audio-classification", config.architecture, results.benchmark]
+    if config.is_quaternion:
         tags.insert(2, "quaternion")
     if parent:
         tags.append(parent.how.partition(" ")[0])  # pruned, distilled, fine-tuned
@@ -116,21 +117,16 @@ def _metadata(config: dict[str, Any], results: Results) -> str:
         metric_name=f"{result.metric}, mean over folds",
     )  # fmt: skip
     return ModelCardData(
-        license=config["license"],
+        license=config.license,
         library_name="qaudio",
         pipeline_tag="audio-classification",
         tags=tags,
         datasets=[data.hub] if data.hub else None,
         metrics=[result.metric],
-        base_model=_repository(parent.name) if parent else None,
+        base_model=parent.name.removeprefix(HUB_PREFIX).partition("@")[0] if parent else None,
         model_name=results.entry,
         eval_results=[score],
     ).to_yaml()
-
-
-def _repository(name: str) -> str:
-    """An entry's name as the Hub knows it."""
-    return name.removeprefix(HUB_PREFIX).partition("@")[0]
 
 
 def _eval_results(results: Results, board: HubBenchmark) -> str:

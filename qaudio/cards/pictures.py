@@ -1,4 +1,4 @@
-"""Figures as SVG that carry, as text, the numbers that they show.
+"""Figures as SVG or PNG that carry, as text, the numbers that they show.
 
 The bytes of a picture depend on the versions of the libraries that drew it; its numbers do not.
 """
@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import html
 import io
-from typing import TYPE_CHECKING
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qaudio.errors import EntryError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+KEY = "Description"  # a PNG's own name for such text
 
 
 def to_svg(figure: Figure, numbers: str) -> str:
     """The figure as SVG text; the same figure gives the same text.
 
     Args:
-        figure: to write.
         numbers: that it shows, in words: its description.
     """
     import matplotlib
@@ -31,3 +37,20 @@ def to_svg(figure: Figure, numbers: str) -> str:
 def shows(svg: str, numbers: str) -> bool:
     """Whether an SVG shows these numbers, whoever drew it."""
     return html.escape(numbers, quote=False) in svg
+
+
+def write_png(figure: Figure, numbers: Any, path: Path) -> None:
+    """Write the figure as PNG, with its numbers as JSON."""
+    note = {KEY: json.dumps(numbers), "Software": None}
+    figure.savefig(path, metadata=note, pil_kwargs={"optimize": True})
+
+
+def numbers_of(path: Path) -> Any:
+    """The numbers that a PNG of `write_png` carries; raises EntryError."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(action="error"), Image.open(path, formats=["PNG"]) as picture:
+            return json.loads(picture.info[KEY])  # stands before the pixels, which stay packed
+    except Exception as error:  # what a damaged file makes the reader raise is not documented
+        raise EntryError(f"{path.parent.name}: {path.name} is not readable ({error})") from None

@@ -1,7 +1,5 @@
 """The page of `qaudio demo` as a Hugging Face Space: its files, and publishing them."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -99,15 +97,15 @@ def write_space(
 
 def _copy_entry(found: Path, folder: Path, license: str | None) -> None:
     config = read_config(found)
-    license = license or config["license"]
-    if not license:
+    config.license = license or config.license
+    if not config.license:
         raise EntryError(f"{entry_name(found)}: has no licence, and is published: give --license")
     refuse_folders(found, ["config.json", "README.md"])
     folder.mkdir(parents=True)
     for name in KEPT:
-        if name in config["files"]:
+        if name in config.files:
             shutil.copyfile(file_of(found, name), folder / name)
-    (folder / "config.json").write_text(to_json(config | {"license": license}), encoding="utf-8")
+    (folder / "config.json").write_text(to_json(config), encoding="utf-8")
 
 
 def _requirements() -> list[str]:
@@ -134,7 +132,7 @@ def _readme(folder: Path, names: Sequence[str]) -> str:
         "license": "apache-2.0", "short_description": "Drop a sound: which classes, when and why",
         "tags": ["audio-classification", "qaudio"],
     }  # fmt: skip
-    licences = {name: read_config(folder / "entries" / name)["license"] for name in names}
+    licences = {name: read_config(folder / "entries" / name).license for name in names}
     rows = "\n".join(f"- `{name}`, {licence}" for name, licence in licences.items())
     settings = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
     return (

@@ -1,7 +1,5 @@
 """What is shown of many entries: MODEL_CARDS.md, the README's table, a terminal's lines."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -219,7 +217,7 @@ def _by_protocol(folder: Path | None) -> dict[str, list[tuple[Results, str]]]:
     found: dict[tuple[str, str], list[tuple[Results, str]]] = {}
     for path in entries(folder).values():
         if one := read_results(path):
-            licence = read_config(path)["license"] or "not stated"
+            licence = read_config(path).license or "not stated"
             found.setdefault((one.benchmark, one.protocol), []).append((one, licence))
     groups = {}
     for (benchmark, protocol), members in sorted(found.items()):

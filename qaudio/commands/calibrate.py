@@ -1,11 +1,9 @@
 """`qaudio calibrate`: how far an entry's probabilities can be trusted, and thresholds for them."""
 
-from __future__ import annotations
-
 import argparse
 import json
 
-from qaudio.commands.common import Commands, positive, usage
+from qaudio.commands.common import Commands, add_entry, positive, usage
 from qaudio.errors import EntryError
 from qaudio.evaluation.result import Calibration
 from qaudio.text import shown
@@ -22,7 +20,7 @@ def register(command: Commands) -> None:
         "         qaudio calibrate my_entry --outside GTZAN --outside RAVDESS --write\n"
         "         qaudio calibrate qcnn10_050.audioset_kd_long --benchmark esc26",
     )  # fmt: skip
-    sub.add_argument("entry", help="name, folder or hf-hub:org/name")
+    add_entry(sub)
     sub.add_argument(
         "--benchmark", metavar="NAME",
         help="look at the entry's probes and zero-shot scores of a benchmark in place of its own "
@@ -30,7 +28,7 @@ def register(command: Commands) -> None:
     )  # fmt: skip
     sub.add_argument(
         "--outside", action="append", metavar="FOLDER",
-        help="sounds of none of its classes, by which it is judged how well they are told apart",
+        help="sounds of none of its classes, to measure how well they are separated from its own",
     )  # fmt: skip
     sub.add_argument(
         "--most", type=positive, default=200, metavar="N", help="files of each folder (200)"

@@ -1,6 +1,4 @@
-"""What the subcommands share: how one is added, and how a failure is told."""
-
-from __future__ import annotations
+"""What the subcommands share: how one is added, and how failures are printed."""
 
 import argparse
 import sys
@@ -13,6 +11,7 @@ from typing import IO, Any, NoReturn
 from qaudio import paths
 from qaudio.errors import EntryError, InputError, QaudioError, UsageError
 from qaudio.text import one_line, shown, similar
+from qaudio.zoo.resolve import DEFAULT_ENTRY
 from qaudio.zoo.store import PACKAGE
 
 REPORT = (
@@ -149,6 +148,36 @@ def say_beside_bar(message: str) -> None:
         print(f"qaudio: {message}", file=sys.stderr, flush=True)
 
 
+def add_entry(sub: argparse.ArgumentParser) -> None:
+    """The entry that a subcommand is about."""
+    sub.add_argument("entry", help="name, folder or hf-hub:org/name")
+
+
+def add_model(sub: argparse.ArgumentParser, exported: bool = False) -> None:
+    """The network that a subcommand runs; `exported`: it takes .onnx files, too."""
+    kinds = "entry (name, folder or hf-hub:org/name)" + " or .onnx file" * exported
+    sub.add_argument(
+        "--model", "--entry", default=DEFAULT_ENTRY, metavar="ENTRY", help=f"{kinds} (%(default)s)"
+    )
+
+
+def add_windows(sub: argparse.ArgumentParser, window: str, hop: str = "half a window") -> None:
+    """Length and distance of the windows that a sound is cut into; texts say the defaults."""
+    sub.add_argument("--window", type=float, metavar="S", help=f"seconds of each window ({window})")
+    sub.add_argument(
+        "--hop", type=float, metavar="S", help=f"seconds from window to window ({hop})"
+    )
+
+
+def wrong_windows(options: argparse.Namespace) -> str | None:
+    """What is wrong with `--window` and `--hop`."""
+    if options.window is not None and not 0.05 <= options.window <= 3600:
+        return "--window must be 0.05 to 3600 seconds"
+    if options.hop is not None and not 0 < options.hop <= (options.window or 10):
+        return "--hop must be above 0 and at most the window"
+    return None
+
+
 def add_out(sub: argparse.ArgumentParser) -> None:
     """The options of a subcommand that makes an entry."""
     sub.add_argument("--out", required=True, help="folder of the new entry")
@@ -168,7 +197,7 @@ def check_out(options: argparse.Namespace) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """`qaudio.paths.replacing` that tells a user at once what cannot be written.
+    """`qaudio.paths.replacing` that says at once what cannot be written.
 
     Raises:
         ValueError: before the block, when it could not be written there.

@@ -1,7 +1,5 @@
 """`qaudio compare`: entries side by side, as tables, plots and a page."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from contextlib import ExitStack
@@ -57,7 +55,7 @@ def _compare(options: argparse.Namespace) -> int:
     if "plot" in outputs and outputs["plot"].suffix.lower() not in PLOTS:
         return usage("compare", f"--plot must end in {' or '.join(PLOTS)}")
     with ExitStack() as stack:
-        # Opened before the work, so that a path that cannot be written is told at once.
+        # Opened before the work, so that a path that cannot be written is reported at once.
         files = {name: stack.enter_context(replacing(path)) for name, path in outputs.items()}
         from qaudio.compare import peers, tables
         from qaudio.compare.gather import gather

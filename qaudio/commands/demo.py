@@ -1,7 +1,5 @@
 """`qaudio demo`: a page to try entries on sounds of one's own."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

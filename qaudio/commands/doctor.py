@@ -1,7 +1,5 @@
 """`qaudio doctor`: what works on this machine."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import importlib
@@ -39,8 +37,6 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        topic: what it is part of.
-        name: of it.
         works: None where there is nothing that could fail.
         detail: version, or what is missing and how it is had.
     """
@@ -134,8 +130,8 @@ def _exports() -> Iterator[Finding]:
         except Exception as error:  # whatever an installation that is broken raises
             yield Finding("exports", target, False, f"installed, but broken: {one_line(error)}")
         else:
-            told = ", ".join(f"{name} {_version(name)}" for name in packages)
-            yield Finding("exports", target, True, told)
+            versions = ", ".join(f"{name} {_version(name)}" for name in packages)
+            yield Finding("exports", target, True, versions)
     yield Finding("exports", "c", True, "needs no package; a C compiler checks what it writes")
 
 

@@ -1,22 +1,20 @@
 """`qaudio embed`: the embeddings of sound files, in one table."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
-import os
+from functools import partial
 from pathlib import Path
 
-from qaudio.commands.common import Commands, print_error, replacing, usage
+from qaudio.commands.common import Commands, print_error, replacing, usage, wrong_windows
 from qaudio.commands.over_files import (
     Tally,
     add_options,
     fingerprint,
     open_model,
+    over,
+    record,
     say_faults,
     unfinished,
-    with_bar,
-    wrong_windows,
 )
 from qaudio.text import shown
 
@@ -30,7 +28,7 @@ def register(command: Commands) -> None:
         "qaudio embed my_sounds --out vectors.npz\n"
         "         qaudio embed my_sounds 'more/**/*.flac' --window 2 --hop 1 --out vectors.parquet",
     )  # fmt: skip
-    add_options(sub, "entry: name, folder or hf-hub:org/name")
+    add_options(sub)
     sub.add_argument(
         "--out", required=True, metavar="FILE",
         help="table to write: .npz (arrays file, start, end, vector, error), .parquet or .csv; "
@@ -57,7 +55,7 @@ def _embed(options: argparse.Namespace) -> int:
         )
     from tqdm import tqdm
 
-    from qaudio.inference.files import cores, embeddings_of_files, find_sounds, threads_per_file
+    from qaudio.inference.files import cores, embedded, find_sounds, threads_per_file
     from qaudio.inference.vectors import WRITERS, record_of, rows_of
 
     paths, faults = find_sounds(options.files)
@@ -71,22 +69,9 @@ def _embed(options: argparse.Namespace) -> int:
         "hop": options.hop,
     }  # fmt: skip
     tally = Tally(len(faults))
+    run = partial(over, model, embedded, options, jobs)
     with unfinished(Path(f"{out}.partial"), settings, options.resume, out) as journal:
-        rest = [path for path in paths if os.path.abspath(path) not in journal.done]
-        results = with_bar(
-            lambda progress: embeddings_of_files(
-                model, rest, window=options.window, hop=options.hop, jobs=jobs, progress=progress
-            ),
-            rest,
-            len(journal.done),
-        )
-        for result in results:
-            tally.add(result)
-            if result.found is None:
-                journal.add(result.path, {"error": result.error})
-            else:
-                record = record_of(result.found)
-                journal.add(result.path, record | {"windows": len(result.found.spans)})
+        record(run, paths, journal, tally, lambda _, found: record_of(found))
         with replacing(out) as file:
             WRITERS[suffix](
                 file,

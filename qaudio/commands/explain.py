@@ -1,15 +1,19 @@
 """`qaudio explain`: a picture of where in a sound a network finds a class."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path
 
-from qaudio.commands.common import Commands, replacing, usage
-from qaudio.commands.over_files import wrong_windows
+from qaudio.commands.common import (
+    Commands,
+    add_model,
+    add_windows,
+    replacing,
+    usage,
+    wrong_windows,
+)
 from qaudio.text import shown
-from qaudio.zoo.resolve import DEFAULT_ENTRY, load
+from qaudio.zoo.resolve import load
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -27,23 +31,13 @@ def register(command: Commands) -> None:
         help="picture to write (.png, .svg or .pdf): spectrogram, class activation (Grad-CAM on "
         "the last convolution) and probabilities over time",
     )  # fmt: skip
-    sub.add_argument(
-        "--model", "--entry", default=DEFAULT_ENTRY, metavar="ENTRY",
-        help="entry: name, folder or hf-hub:org/name (%(default)s)",
-    )  # fmt: skip
+    add_model(sub)
     sub.add_argument("--label", metavar="CLASS", help="class to explain (the most probable one)")
     sub.add_argument("--start", type=float, default=0.0, metavar="S", help="begin here (0)")
     sub.add_argument(
         "--seconds", type=float, metavar="S", help="length of the stretch, up to 600 (to the end)"
     )
-    sub.add_argument(
-        "--window", type=float, metavar="S",
-        help="seconds of each window of the probabilities over time (1 s up to 30 s of sound, "
-        "10 s beyond)",
-    )  # fmt: skip
-    sub.add_argument(
-        "--hop", type=float, metavar="S", help="seconds from window to window (half a window)"
-    )
+    add_windows(sub, "of the probabilities over time: 1 s up to 30 s of sound, 10 s beyond")
     sub.add_argument("--json", action="store_true", help="one JSON document in place of the text")
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qaudio.commands.common import Commands, amount, usage
+from qaudio.commands.common import Commands, add_entry, amount, usage
 from qaudio.zoo.resolve import DEFAULT_ENTRY, load, locate
 from qaudio.zoo.store import read_config
 
@@ -29,7 +29,7 @@ def register(command: Commands) -> None:
         "export", _export, "write an entry for another runtime, checked against PyTorch",
         f"qaudio export {DEFAULT_ENTRY} --out model.onnx",
     )  # fmt: skip
-    sub.add_argument("entry", help="name, folder or hf-hub:org/name")
+    add_entry(sub)
     sub.add_argument(
         "--to", choices=tuple(SUFFIXES), default="onnx",
         help="runtime (default onnx); `qaudio doctor` says which work here",
@@ -62,7 +62,7 @@ def _export(options: argparse.Namespace) -> int:
     if fault := _fault(options):
         return usage("export", fault)
     folder = locate(options.entry)
-    said = {"entry": Path(options.entry).name, "license": read_config(folder)["license"]}
+    said = {"entry": Path(options.entry).name, "license": read_config(folder).license}
     if options.to == "onnx":
         from qaudio.deploy.onnx.export import export_onnx
 
@@ -117,11 +117,11 @@ def _print_onnx(made: Export) -> None:
 
 
 def _print_mobile(made: Export) -> None:
-    told = made.metadata
+    said = made.metadata
     print(
-        f"{made.path}: {told['bytes'] / 1e6:.1f} MB, clips of "
-        f"{told['samples'] / told['sample_rate']:g} s in {told['milliseconds']:.1f} ms here; fp32 "
-        f"logits within {told['check']['largest_difference']:.1e} of PyTorch's, as a share of "
+        f"{made.path}: {said['bytes'] / 1e6:.1f} MB, clips of "
+        f"{said['samples'] / said['sample_rate']:g} s in {said['milliseconds']:.1f} ms here; fp32 "
+        f"logits within {said['check']['largest_difference']:.1e} of PyTorch's, as a share of "
         "their range"
     )
 

@@ -1,7 +1,5 @@
 """`qaudio import`: an entry from a checkpoint file that others published."""
 
-from __future__ import annotations
-
 import argparse
 
 from qaudio.commands.common import Commands, add_out, check_out, usage

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qaudio.cards.tables import facts
-from qaudio.commands.common import Commands
+from qaudio.commands.common import Commands, add_entry
 from qaudio.errors import EntryError, InputError
 from qaudio.text import one_line
 from qaudio.zoo.resolve import DEFAULT_ENTRY, load, locate
@@ -23,7 +23,7 @@ SECONDS = 10.0  # of the clip that MACs are counted for
 def register(command: Commands) -> None:
     """Add the subcommand."""
     sub = command("info", _info, "what is known of an entry", f"qaudio info {DEFAULT_ENTRY}")
-    sub.add_argument("entry", help="name, folder or hf-hub:org/name")
+    add_entry(sub)
     sub.add_argument(
         "--layers", action="store_true", help="a table of its modules: parameters and MACs of each"
     )
@@ -34,26 +34,26 @@ def _info(options: argparse.Namespace) -> int:
     folder = locate(options.entry)
     config, results = read_config(folder), read_results(folder)
     if options.json:
-        document = {"config": config, "results": results and results.to_dict()}
+        document = {"config": config.to_dict(), "results": results and results.to_dict()}
         if options.layers:
             from qaudio.compress.cost import macs_by_layer
 
             document["macs_by_layer"] = macs_by_layer(load(folder), SECONDS)
         print(json.dumps(document, indent=1))
         return 0
-    print(f"{entry_name(folder)}: {config['architecture']}, {config['num_classes']} classes")
-    rows = [("licence", config["license"] or "not stated")]
+    print(f"{entry_name(folder)}: {config.architecture}, {config.num_classes} classes")
+    rows = [("licence", config.license or "not stated")]
     source = read_source(folder)
     if source:
         named = {"file": source.file, "url": source.url, "citation": source.citation}
         rows += [(key, value) for key, value in named.items() if value is not None]
-    if config["labels"]:
-        rows.append(("classes", ", ".join(config["labels"])))
-    settings = config["frontend"]
+    if config.labels:
+        rows.append(("classes", ", ".join(config.labels)))
+    settings = config.frontend
     rows.append(("front-end", ", ".join(f"{key} {value}" for key, value in settings.items())))
     if results:
         rows += facts(results)
-    elif "results.json" in config["files"]:
+    elif "results.json" in config.files:
         raise EntryError(f"{entry_name(folder)}: results.json is missing")
     else:
         rows += _unscored(folder)

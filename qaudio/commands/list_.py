@@ -1,7 +1,5 @@
 """`qaudio list`: architectures and pretrained entries."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -9,7 +7,7 @@ from typing import Any
 
 from qaudio.commands.common import Commands
 from qaudio.zoo.resolve import list_models
-from qaudio.zoo.store import entries, hosted, read_json, read_results
+from qaudio.zoo.store import entries, hosted, read_config, read_results
 
 
 def register(command: Commands) -> None:
@@ -33,7 +31,7 @@ def _list(options: argparse.Namespace) -> int:
             other = others[name]
             row |= {"license": other.license, "url": other.url, "citation": other.citation}
         if folder is not None:
-            row["license"] = read_json(folder / "config.json")["license"]
+            row["license"] = read_config(folder).license
             results = read_results(folder)
             if results is not None:
                 row |= {

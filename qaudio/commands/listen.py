@@ -1,16 +1,13 @@
-"""`qaudio listen`: classes of sound while it is heard."""
-
-from __future__ import annotations
+"""`qaudio listen`: classes of live sound."""
 
 import argparse
 import json
 import os
 import sys
 
-from qaudio.commands.common import Commands, positive, usage
+from qaudio.commands.common import Commands, add_model, add_windows, positive, usage
 from qaudio.commands.over_files import open_model
 from qaudio.text import shown
-from qaudio.zoo.resolve import DEFAULT_ENTRY
 
 KINDS = ("s16", "s32", "f32")
 
@@ -18,7 +15,7 @@ KINDS = ("s16", "s32", "f32")
 def register(command: Commands) -> None:
     """Add the subcommand."""
     sub = command(
-        "listen", _listen, "the classes that a microphone hears, window after window",
+        "listen", _listen, "the classes of live sound, window after window",
         "qaudio listen --threshold 0.3\n"
         "         qaudio listen --input street.wav --realtime --json\n"
         "         arecord -f S16_LE -r 16000 -c 1 | qaudio listen --input - --realtime",
@@ -40,16 +37,9 @@ def register(command: Commands) -> None:
     )
     sub.add_argument("--device", metavar="NAME", help="microphone: number or part of its name")
     sub.add_argument("--list-devices", action="store_true", help="list the microphones and stop")
-    sub.add_argument(
-        "--model", "--entry", default=DEFAULT_ENTRY, metavar="ENTRY",
-        help="entry (name, folder or hf-hub:org/name) or .onnx file (%(default)s)",
-    )  # fmt: skip
-    sub.add_argument(
-        "--window", type=float, default=2.0, metavar="S", help="seconds of each window (2)"
-    )
-    sub.add_argument(
-        "--hop", type=float, metavar="S", help="seconds from window to window (a quarter window)"
-    )
+    add_model(sub, exported=True)
+    add_windows(sub, "2", "a quarter window")
+    sub.set_defaults(window=2.0)
     sub.add_argument(
         "--top-k", type=positive, metavar="N", help="classes to show (3; all above a threshold)"
     )

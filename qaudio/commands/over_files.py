@@ -10,50 +10,35 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qaudio.commands.common import positive, say_beside_bar
+from qaudio.commands.common import add_model, add_windows, positive, say_beside_bar
 from qaudio.errors import AudioError, DataError
 from qaudio.inference.journal import Journal
 from qaudio.text import shown
-from qaudio.zoo.resolve import DEFAULT_ENTRY, load
+from qaudio.zoo.resolve import load
 
 if TYPE_CHECKING:
-    from qaudio.inference.files import FileResult, Progress
+    from qaudio.inference.files import FileResult
+    from qaudio.prediction import Analysis, Embeddings
 
-Found = TypeVar("Found")
+Found = TypeVar("Found", bound="Analysis | Embeddings")
 
 
-def add_options(sub: argparse.ArgumentParser, model: str) -> None:
+def add_options(sub: argparse.ArgumentParser, exported: bool = False) -> None:
     """The options of a command that runs a network over files."""
     sub.add_argument(
         "files", nargs="*",
         help="sound files, folders of them, and patterns in quotes: 'sounds/**/*.wav'",
     )  # fmt: skip
-    sub.add_argument(
-        "--model", "--entry", default=DEFAULT_ENTRY, metavar="ENTRY", help=f"{model} (%(default)s)"
-    )
-    sub.add_argument(
-        "--window", type=float, metavar="S",
-        help="seconds of each window (the whole sound up to 30 s, 10 s beyond)",
-    )  # fmt: skip
-    sub.add_argument(
-        "--hop", type=float, metavar="S", help="seconds from window to window (half a window)"
-    )
+    add_model(sub, exported)
+    add_windows(sub, "the whole sound up to 30 s, 10 s beyond")
     sub.add_argument("--jobs", type=positive, metavar="N", help="processor cores to use (all)")
     sub.add_argument(
         "--resume", action="store_true", help="go on where a run stopped that was interrupted"
     )
-
-
-def wrong_windows(options: argparse.Namespace) -> str | None:
-    """What is wrong with `--window` and `--hop`."""
-    if options.window is not None and not 0.05 <= options.window <= 3600:
-        return "--window must be 0.05 to 3600 seconds"
-    if options.hop is not None and not 0 < options.hop <= (options.window or 10):
-        return "--hop must be above 0 and at most the window"
-    return None
 
 
 def open_model(source: str, threads: int) -> Any:
@@ -66,7 +51,7 @@ def open_model(source: str, threads: int) -> Any:
 
 
 def fingerprint(source: str, model: Any) -> str:
-    """What tells a network from every other: a hash of its config and weights."""
+    """A hash of a network's config and weights."""
     digest = hashlib.sha256()
     if source.endswith(".onnx"):
         digest.update(Path(source).read_bytes())
@@ -132,31 +117,54 @@ class Tally:
         )
 
 
-def with_bar(
-    run: Callable[[Progress | None], Iterator[FileResult[Found]]], paths: list[str], before: int = 0
-) -> Iterator[FileResult[Found]]:
-    """Results with a progress bar, over files or over the seconds of a single one.
+def over(
+    model: Any, work: Callable[..., Found], options: argparse.Namespace, jobs: int,
+    paths: list[str], before: int = 0,
+) -> Iterator[FileResult[Found]]:  # fmt: skip
+    """What `work` finds in files, with a bar over them, or over the seconds of a single one.
 
     Args:
-        run: gives the results; takes a function for the progress within a file.
-        paths: the files.
+        work: as `qaudio.inference.files.over_files` takes it.
+        options: of `add_options`.
         before: files that an earlier run did.
     """
     from tqdm import tqdm
 
     from qaudio.data.audio import info
+    from qaudio.inference.files import over_files
 
+    run = partial(over_files, model, paths, work, window=options.window, hop=options.hop, jobs=jobs)
     settings: Any = {"delay": 2, "leave": False, "disable": None}  # None where stderr is a file
     if len(paths) != 1:
         settings |= {"total": before + len(paths), "initial": before}
-        yield from tqdm(run(None), unit="file", **settings)
+        yield from tqdm(run(), unit="file", **settings)
         return
     try:
         seconds: float | None = info(paths[0]).seconds
     except (AudioError, OSError):
         seconds = None  # the run says what is wrong with it
     with tqdm(unit="s", total=seconds, **settings) as bar:
-        yield from run(lambda done: bar.update(done - bar.n))
+        yield from run(progress=lambda done: bar.update(done - bar.n))
+
+
+def record(
+    run: Callable[..., Iterator[FileResult[Found]]], paths: list[str],
+    journal: Journal, tally: Tally, record_of: Callable[[str, Found], dict[str, Any]],
+) -> None:  # fmt: skip
+    """Run over the files that a journal lacks, put what is found into it, and count them.
+
+    Args:
+        run: gives the results of files; takes them, and the number of those done before.
+        record_of: what is kept of a file, by its path and what was found.
+    """
+    rest = [path for path in paths if os.path.abspath(path) not in journal.done]
+    for result in run(rest, len(journal.done)):
+        tally.add(result)
+        if result.found is None:
+            journal.add(result.path, {"error": result.error})
+        else:
+            kept = record_of(result.path, result.found)
+            journal.add(result.path, kept | {"windows": len(result.found.spans)})
 
 
 @contextmanager

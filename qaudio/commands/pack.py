@@ -1,7 +1,5 @@
 """`qaudio pack`: a benchmark's clips as a few large files, to be streamed."""
 
-from __future__ import annotations
-
 import argparse
 
 from qaudio.commands.common import Commands, positive, usage

@@ -8,31 +8,38 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qaudio.commands.common import Commands, positive, replacing, say_beside_bar, usage
+from qaudio.commands.common import (
+    Commands,
+    positive,
+    replacing,
+    say_beside_bar,
+    usage,
+    wrong_windows,
+)
 from qaudio.commands.over_files import (
     Tally,
     add_options,
     fingerprint,
     open_model,
+    over,
+    record,
     say_faults,
     unfinished,
-    with_bar,
-    wrong_windows,
 )
 from qaudio.errors import DataError
 from qaudio.text import shown
 
 if TYPE_CHECKING:
     from qaudio.inference.files import FileResult
-    from qaudio.inference.journal import Journal
     from qaudio.inference.selection import Selection
     from qaudio.prediction import Analysis, Prediction
 
     Results = Iterator[FileResult[Analysis]]
-    Run = Callable[[list[str], int], Results]
+    Run = Callable[[list[str]], Results]
 
 
 def register(command: Commands) -> None:
@@ -43,7 +50,7 @@ def register(command: Commands) -> None:
         "         qaudio predict my_sounds --csv events.csv --merge --threshold 0.6\n"
         "         qaudio predict my_sounds --format audacity --out labels --window 2",
     )  # fmt: skip
-    add_options(sub, "entry (name, folder or hf-hub:org/name) or .onnx file")
+    add_options(sub, exported=True)
     sub.add_argument(
         "--runtime", choices=("torch", "onnx"),
         help="onnx: run an exported file, without torch (default: by the model's name)",
@@ -101,8 +108,9 @@ def _threshold(text: str) -> float | str:
 def _predict(options: argparse.Namespace) -> int:
     if wrong := _wrong(options):
         return usage("predict", wrong)
-    from qaudio.inference.files import analyses_of_files, cores, find_sounds, threads_per_file
+    from qaudio.inference.files import cores, find_sounds, threads_per_file
     from qaudio.inference.selection import THRESHOLD, Selection
+    from qaudio.prediction import analyse
 
     per_window = options.times or options.format or (options.csv and options.window is not None)
     unbounded = options.format and options.top_k is None and options.threshold is None
@@ -130,14 +138,7 @@ def _predict(options: argparse.Namespace) -> int:
     elif of_entry:
         say_beside_bar(f"{shown(options.model)} has no thresholds of its own: {THRESHOLD} is taken")
 
-    def run(paths: list[str], before: int) -> Results:
-        return with_bar(
-            lambda progress: analyses_of_files(
-                model, paths, window=options.window, hop=options.hop, jobs=jobs, progress=progress
-            ),
-            paths,
-            before,
-        )
+    run = partial(over, model, analyse, options, jobs)
 
     tally = Tally(len(faults))
     if options.format or options.csv not in (None, "-"):
@@ -187,7 +188,7 @@ def _printed(
     table = csv.writer(sys.stdout, lineterminator="\n")
     if options.csv:
         table.writerow(COLUMNS)
-    for result in run(paths, 0):
+    for result in run(paths):
         tally.add(result)
         analysis = result.found
         if analysis is None:
@@ -222,7 +223,7 @@ def _print_json(
     from qaudio.data.audio import display_name
 
     document: dict[str, Any] = {"file": display_name(path), "predictions": [vars(p) for p in top]}
-    if analysis.hears_none or (options.threshold is not None and not top):
+    if analysis.detects_none or (options.threshold is not None and not top):
         document["none_of_these"] = True
     if options.merge:
         document["events"] = [vars(p) for p in rows]
@@ -239,11 +240,11 @@ def _print_text(
     rows: list[Prediction],
 ) -> None:
     from qaudio.data.audio import display_name
-    from qaudio.prediction import UNHEARD
+    from qaudio.prediction import DETECTED
 
     print(f"{display_name(path)}  ({shown(Path(options.model).name)})")
-    if analysis.hears_none:
-        print(f"  none of its {len(analysis.labels)} classes reaches {UNHEARD:.0%}; the nearest:")
+    if analysis.detects_none:
+        print(f"  none of its {len(analysis.labels)} classes reaches {DETECTED:.0%}; the nearest:")
     elif options.threshold is not None and not top:
         print(f"  none of its {len(analysis.labels)} classes reaches its threshold")
     for p in top:
@@ -270,13 +271,7 @@ def _csv_file(
     out = Path(options.csv)
     settings = _settings(options, selection, model)
     with unfinished(Path(f"{out}.partial"), settings, options.resume, out) as journal:
-        for result in _rest(paths, run, journal):
-            tally.add(result)
-            if result.found is None:
-                journal.add(result.path, {"error": result.error})
-            else:
-                record = record_of(selection.of(result.found))
-                journal.add(result.path, record | {"windows": len(result.found.spans)})
+        record(run, paths, journal, tally, lambda _, found: record_of(selection.of(found)))
         with replacing(out) as file:
             text = io.TextIOWrapper(file, encoding="utf-8", newline="")
             write_csv(text, journal.records())
@@ -303,18 +298,16 @@ def _label_files(
         raise DataError(f"{shown(options.out)} cannot be made: {error.strerror}") from None
     goals = label_paths(paths, folder, options.format)
     settings = _settings(options, selection, model) | {"format": options.format}
+
+    def write(path: str, found: Analysis) -> dict[str, Any]:
+        goals[path].parent.mkdir(parents=True, exist_ok=True)
+        with replacing(goals[path]) as file:
+            text = label_file(selection.of(found), options.format, model.sample_rate)
+            file.write(text.encode())
+        return {}
+
     with unfinished(folder / ".qaudio.partial", settings, options.resume, folder) as journal:
-        for result in _rest(paths, run, journal):
-            tally.add(result)
-            if result.found is None:
-                journal.add(result.path, {"error": result.error})
-                continue
-            goal = goals[result.path]
-            goal.parent.mkdir(parents=True, exist_ok=True)
-            rows = selection.of(result.found)
-            with replacing(goal) as file:
-                file.write(label_file(rows, options.format, model.sample_rate).encode())
-            journal.add(result.path, {"windows": len(result.found.spans)})
+        record(run, paths, journal, tally, write)
         print(f"{shown(options.out)}: {tally.summary(journal)}")
         return journal.failed
 
@@ -325,9 +318,3 @@ def _settings(options: argparse.Namespace, selection: Selection, model: Any) -> 
         "command": "predict", "model": fingerprint(options.model, model), "window": options.window,
         "hop": options.hop, **vars(selection),
     }  # fmt: skip
-
-
-def _rest(paths: list[str], run: Run, journal: Journal) -> Results:
-    """Results of the files that a journal lacks."""
-    rest = [path for path in paths if os.path.abspath(path) not in journal.done]
-    return run(rest, len(journal.done))

@@ -1,11 +1,9 @@
 """`qaudio probe`: what a pretrained entry is worth on a benchmark, without training it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 
-from qaudio.commands.common import Commands, usage
+from qaudio.commands.common import Commands, add_entry, usage
 from qaudio.zoo.resolve import load
 
 
@@ -16,7 +14,7 @@ def register(command: Commands) -> None:
         "qaudio probe qcnn10_050.audioset_kd_long --config recipes/esc10/qcnn10_050.yaml "
         "--data.root data/ESC-50",
     )  # fmt: skip
-    sub.add_argument("entry", help="name, folder or hf-hub:org/name")
+    add_entry(sub)
     sub.add_argument(
         "--config",
         required=True,

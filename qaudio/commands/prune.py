@@ -1,12 +1,11 @@
 """`qaudio prune`: a smaller entry from an entry."""
 
-from __future__ import annotations
-
 import argparse
 import warnings
 
 from qaudio.commands.common import (
     Commands,
+    add_entry,
     add_out,
     amount,
     check_out,
@@ -25,7 +24,7 @@ def register(command: Commands) -> None:
         "prune", _prune, "remove filters from an entry, without fine-tuning",
         "qaudio prune qcnn10_050.esc10 --ratio 0.5 --out my_pruned",
     )  # fmt: skip
-    sub.add_argument("entry", help="name, folder or hf-hub:org/name")
+    add_entry(sub)
     add_out(sub)
     sub.add_argument("--ratio", type=float, help="share of the filters to remove")
     sub.add_argument(
@@ -102,7 +101,7 @@ def _prune(options: argparse.Namespace) -> int:
         earlier = read_source(source)
         kept = earlier.held_out if earlier else None
         extra["source.json"] = to_json(Source(trained_on=seen, held_out=kept))
-    folder = save(small, options.out, license=config["license"], extra=extra)
+    folder = save(small, options.out, license=config.license, extra=extra)
     before, after = cost(model), cost(small)
     print(
         f"{folder}: {after.params} of {before.params} parameters "

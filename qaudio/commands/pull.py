@@ -1,7 +1,5 @@
 """`qaudio pull`: fetch an entry from the Hugging Face Hub."""
 
-from __future__ import annotations
-
 import argparse
 
 from qaudio.commands.common import Commands, usage

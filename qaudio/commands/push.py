@@ -1,7 +1,5 @@
 """`qaudio push`: publish an entry on the Hugging Face Hub."""
 
-from __future__ import annotations
-
 import argparse
 
 from qaudio.commands.common import Commands, usage

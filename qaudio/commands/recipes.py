@@ -1,7 +1,5 @@
 """`qaudio recipes`: the recipes that ship with the package, listed and copied."""
 
-from __future__ import annotations
-
 import argparse
 import fnmatch
 import json

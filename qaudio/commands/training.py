@@ -1,7 +1,5 @@
 """`qaudio train`, `crossval`, `fit`, `validate` and `test`: LightningCLI's commands."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from itertools import pairwise

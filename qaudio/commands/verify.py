@@ -1,7 +1,5 @@
 """`qaudio verify`: check entries and what is generated from them."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path

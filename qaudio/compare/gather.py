@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from qaudio.data.benchmarks.registry import about
 from qaudio.errors import EntryError
@@ -14,10 +13,9 @@ from qaudio.evaluation.bootstrap import paired_difference
 from qaudio.evaluation.metrics import scores_by_class
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.result import Difference, Metric
-from qaudio.models.registry import is_quaternion
 from qaudio.text import shown
 from qaudio.zoo.resolve import locate
-from qaudio.zoo.schema import Results
+from qaudio.zoo.schema import Config, Results
 from qaudio.zoo.store import file_of, read_config, read_results
 
 
@@ -29,10 +27,7 @@ class Member:
         name: of the entry; with its source where two entries share a name.
         family: "quaternion" or "real".
         parent: such as "pruned from qcnn10_050.esc10".
-        complete: whether all folds are there.
-        runs, clips: scored.
         mean, std, low, high: of the metric, fractions; low and high bound the 95 % interval.
-        bytes: size of the weights.
         seconds: of sound that MACs and latency are for.
         latency: milliseconds, on `device`; None where it was not measured.
         optimized: the same after `qaudio.optimize`.
@@ -81,8 +76,6 @@ class Measure:
     """Something that an entry costs.
 
     Attributes:
-        key: the member's attribute.
-        title: as shown.
         unit: as shown after a number with an SI prefix.
         condition: what two values must share to be comparable, in words.
     """
@@ -174,7 +167,6 @@ class Comparison:
     """Everything that was asked for.
 
     Attributes:
-        groups: by benchmark and protocol.
         unscored: names of entries without results.
         faults: (source, message) of what could not be read.
     """
@@ -268,20 +260,20 @@ def _read(folder: Path, source: str) -> tuple[Member | None, str | None]:
     if path.is_file():
         try:
             predictions = Predictions.load(file_of(folder, path.name))
-            predictions.check(config["num_classes"], config["task"])
+            predictions.check(config.num_classes, config.task)
             return replace(member, predictions=predictions), None
         except ValueError as error:
             return member, shown(f"{source}: {error}; compared by its results alone")
     return member, None
 
 
-def _member(config: dict[str, Any], results: Results) -> Member:
+def _member(config: Config, results: Results) -> Member:
     result, cost, parent = results.result, results.cost, results.parent
     latency = cost.latency
     return Member(
         name=results.entry,
-        family="quaternion" if is_quaternion(config) else "real",
-        license=config["license"],
+        family="quaternion" if config.is_quaternion else "real",
+        license=config.license,
         parent=f"{parent.how} {parent.name}" if parent else None,
         benchmark=results.benchmark,
         protocol=results.protocol,
@@ -300,6 +292,6 @@ def _member(config: dict[str, Any], results: Results) -> Member:
         latency=latency.milliseconds if latency else None,
         optimized=latency.optimized_milliseconds if latency else None,
         device=latency.device if latency else None,
-        labels=config["labels"],
+        labels=config.labels,
         predictions=None,
     )

@@ -1,23 +1,21 @@
 """The comparison as one HTML page that needs nothing else: no network, no other files.
 
-Tables are written here, so that the page can be read without JavaScript; the script sorts and
+Tables are in the template, so that the page can be read without JavaScript; the script sorts and
 filters them, draws the charts and sets two entries side by side. Names and labels come from other
 people's files: markup is escaped, the data block holds no "<", and the page's policy runs no script
 but its own.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
-import json
 import re
+from functools import cache
 from html import escape
-from importlib.resources import files
-from string import Template
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from tqdm import tqdm
 
 from qaudio import __version__
@@ -36,24 +34,18 @@ from qaudio.compare.tables import (
 )
 
 FIRST_ASCENDING = ("entry", "licence", *(m.title for m in MEASURES.values()))
-WORDS = ' class="words"'  # may break into lines, as figures may not
-NOTHING = '<span class="none">–</span>'
+
+
+PEER_HEADS = ("model", "score", "parameters", "MACs (10 s)", "note", "source", "how known")
 
 
 def render(comparison: Comparison, peers: list[Peer] | None = None) -> str:
-    """The page.
-
-    Args:
-        comparison: what to show.
-        peers: what others published, shown in a block of its own.
-    """
+    """The page."""
     groups = comparison.groups
     style, script = _part("report.css"), _part("report.js")
-    sections = [_section(n, group) for n, group in enumerate(groups)]
-    data = {"groups": [_data(group) for group in groups]}
-    benchmarks = {group.benchmark: group.title for group in groups}
     count = sum(len(group.members) for group in groups)
-    return Template(_part("report.html")).substitute(
+    faults = [(name, fault.removeprefix(name).lstrip(": ")) for name, fault in comparison.faults]
+    return _template().render(
         policy=(
             f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
             "img-src data:; base-uri 'none'; form-action 'none'"
@@ -61,18 +53,40 @@ def render(comparison: Comparison, peers: list[Peer] | None = None) -> str:
         version=__version__,
         style=style,
         script=script,
-        data=_json(data),
+        data={"groups": [_data(group) for group in groups]},
         count=f"{count} entries" if count != 1 else "one entry",
-        benchmarks="".join(
-            f'<option value="{escape(key)}">{escape(title)}</option>'
-            for key, title in benchmarks.items()
-        ),
-        sections="\n".join([*sections, *_left_out(comparison), *_published(peers or [])]),
+        benchmarks={group.benchmark: group.title for group in groups},
+        groups=groups,
+        titles=_titles,
+        cells=_cells,
+        notes=lambda group: [*condition_notes(group), TO_BEST],
+        measures=MEASURES,
+        first_ascending=FIRST_ASCENDING,
+        texts=("entry", "licence"),
+        left_out=[*((name, "without results") for name in comparison.unscored), *faults],
+        published={
+            title: [[*published.cells(peer), peer.source, peer.basis] for peer in members]
+            for title, members in published.by_benchmark(peers or []).items()
+        },
+        heading=published.HEADING,
+        remark=published.REMARK,
+        peer_heads=PEER_HEADS,
     )
 
 
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"unbroken": _unbroken, "breakable": _breakable}
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment.get_template("report.html.jinja")
+
+
 def _part(name: str) -> str:
-    return files("qaudio.compare").joinpath(name).read_text(encoding="utf-8")
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _hash(source: str) -> str:
@@ -80,103 +94,27 @@ def _hash(source: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _json(data: dict[str, Any]) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _titles(group: Group) -> list[str]:
+    """Heads of a group's table."""
+    costs = [measure.title for measure in MEASURES.values()]
+    return ["entry", group.metric, "95 % interval", *costs, "to the best", "licence"]
 
 
-def _section(number: int, group: Group) -> str:
-    options = "".join(
-        f'<option value="{n}">{escape(member.name)}</option>'
-        for n, member in enumerate(group.members)
-    )
-    axes = "".join(
-        f'<option value="{key}">{escape(measure.title)}</option>'
-        for key, measure in MEASURES.items()
-    )
-    notes = "".join(
-        f"<li>{escape(note)}.</li>" for note in [*condition_notes(group), TO_BEST]
-    )  # fmt: skip
-    title = escape(group.title)
-    pair = f"""
-<div class="panel pair" hidden>
-<h3>Two entries of {title} side by side</h3>
-<div class="choices">
-<label>first <select>{options}</select></label>
-<label>second <select>{_selected(options, 1)}</select></label>
-</div>
-<p class="verdict" role="status"></p>
-<div class="outcome"></div>
-</div>"""
-    return f"""<section id="group{number}" data-title="{title}" aria-labelledby="title{number}">
-<h2 id="title{number}">{title}</h2>
-<p class="protocol">Protocol: {escape(group.protocol)}</p>
-{_table(group)}
-<ul class="notes">{notes}</ul>
-<figure class="panel chart" hidden>
-<figcaption class="choices"><strong>{title}: {escape(group.metric)} against</strong>
-<label>cost <select>{axes}</select></label></figcaption>
-<div class="canvas"></div>
-<ol class="numbers"></ol>
-<ul class="legend"></ul>
-<p class="details"></p>
-</figure>{pair if len(group.members) > 1 else ""}
-</section>"""
-
-
-def _selected(options: str, number: int) -> str:
-    return options.replace(f'value="{number}"', f'value="{number}" selected', 1)
-
-
-def _table(group: Group) -> str:
-    titles = ["entry", group.metric, "95 % interval", *(m.title for m in MEASURES.values()),
-              "to the best", "licence"]  # fmt: skip
-    heads = []
-    for title in titles:
-        first = "ascending" if title in FIRST_ASCENDING else "descending"
-        sort = ' aria-sort="descending"' if title == group.metric else ""
-        kind = ' data-text="yes"' if title in ("entry", "licence") else ""
-        heads.append(
-            f'<th scope="col" role="columnheader" data-first="{first}"{sort}{kind}>'
-            f"{escape(title)}</th>"
-        )
-    named = {key: marks(group, measure) for key, measure in MEASURES.items()}
-    rows = []
-    for n, member in enumerate(group.members):
-        best = group.members[0]
-        cells: list[tuple[Any, str]] = [(member.mean, score_text(member)),
-                                        (member.low, interval_text(member))]  # fmt: skip
-        for key, measure in MEASURES.items():
-            mark = named[key].get(measure.condition(member), "")
-            value = measure.of(member)
-            shown = f"{cost_text(member, measure)}{mark}" if value is not None else ""
-            cells.append((value, shown))
-        if member is best:
-            cells.append((0, "the best"))
-        else:
-            difference = group.difference(member, best)
-            cells.append((difference.mean if difference else None, to_best(group, member)))
-        cells.append((member.license, member.license or "not stated"))
-        under = f'<span class="sub">{escape(member.parent)}</span>' if member.parent else ""
-        columns = "".join(
-            f'<td role="cell"{WORDS if title == "licence" else ""} data-title="{escape(title)}" '
-            f'data-value="{"" if value is None else escape(str(value))}">'
-            f"{escape(_unbroken(text)) or NOTHING}</td>"
-            for title, (value, text) in zip(titles[1:], cells, strict=True)
-        )
-        rows.append(
-            f'<tr role="row" data-member="{n}"><th scope="row" role="rowheader" '
-            f'data-value="{escape(member.name)}">{_breakable(member.name)}{under}</th>{columns}</tr>'
-        )
-    # Roles are stated because small screens lay the table out as blocks, which would drop them.
-    return f"""<table class="entries" role="table">
-<caption>{escape(group.title)}, {escape(group.protocol)}: {len(group.members)} measured</caption>
-<thead role="rowgroup"><tr role="row">{"".join(heads)}</tr></thead>
-<tbody role="rowgroup">
-{chr(10).join(rows)}
-</tbody>
-</table>"""
+def _cells(group: Group, member: Member) -> list[tuple[str, Any, str]]:
+    """Title, value to sort by and text of a member's cells, the first apart."""
+    cells: list[tuple[Any, str]] = [
+        (member.mean, score_text(member)), (member.low, interval_text(member)),
+    ]  # fmt: skip
+    for measure in MEASURES.values():
+        value = measure.of(member)
+        mark = marks(group, measure).get(measure.condition(member), "")
+        cells.append((value, "" if value is None else f"{cost_text(member, measure)}{mark}"))
+    best = group.members[0]
+    difference = None if member is best else group.difference(member, best)
+    text = "the best" if member is best else to_best(group, member)
+    cells.append((0 if member is best else difference and difference.mean, text))
+    cells.append((member.license, member.license or "not stated"))
+    return [(title, *cell) for title, cell in zip(_titles(group)[1:], cells, strict=True)]
 
 
 def _unbroken(text: str) -> str:
@@ -189,46 +127,6 @@ def _unbroken(text: str) -> str:
 def _breakable(name: str) -> str:
     """A name as markup that may break into lines after its dots and underscores."""
     return escape(name).replace(".", ".<wbr>").replace("_", "_<wbr>")
-
-
-def _left_out(comparison: Comparison) -> list[str]:
-    lines = [f"<li>{escape(name)}: without results</li>" for name in comparison.unscored]
-    lines += [
-        f"<li>{escape(source)}: {escape(fault.removeprefix(source).lstrip(': '))}</li>"
-        for source, fault in comparison.faults
-    ]
-    if not lines:
-        return []
-    return [f"<section><h2>Left out, or in part</h2><ul>{''.join(lines)}</ul></section>"]
-
-
-def _published(peers: list[Peer]) -> list[str]:
-    if not peers:
-        return []
-    tables = []
-    for title, members in published.by_benchmark(peers).items():
-        heads = ("model", "score", "parameters", "MACs (10 s)", "note", "source", "how known")
-        rows = []
-        for peer in members:
-            cells = [*published.cells(peer), peer.source, peer.basis]
-            columns = "".join(
-                f'<td role="cell" data-title="{head}">{escape(_unbroken(cell)) or "–"}</td>'
-                for head, cell in zip(heads[1:], cells[1:], strict=True)
-            )
-            rows.append(
-                f'<tr role="row"><th scope="row" role="rowheader">{escape(cells[0])}</th>'
-                f"{columns}</tr>"
-            )
-        top = "".join(f'<th scope="col" role="columnheader">{head}</th>' for head in heads)
-        tables.append(
-            f'<table class="entries peers" role="table"><caption>{escape(title)}</caption>'
-            f'<thead role="rowgroup"><tr role="row">{top}</tr></thead>'
-            f'<tbody role="rowgroup">{"".join(rows)}</tbody></table>'
-        )
-    return [
-        f'<section id="peers"><h2>{published.HEADING}</h2><p class="protocol">{published.REMARK}'
-        f"</p>{''.join(tables)}</section>"
-    ]
 
 
 def _data(group: Group) -> dict[str, Any]:

@@ -1,15 +1,14 @@
 """What others published of their networks: shown apart, because nothing of it was measured here."""
 
-from __future__ import annotations
-
 import json
 from importlib.resources import files
 from typing import Any
 
-from qaudio.compare.tables import WIDTH, short_si, shorten
+from qaudio.compare.tables import WIDTH, short_si, shorten, wrapped
 from qaudio.data.benchmarks.registry import about
 from qaudio.records import Count, Record, Share, Text, parse
 
+INDENT = "    "
 HEADING = "Published by others, not measured here"
 REMARK = (
     "Read in the papers and code named, or computed from their architectures; data, splits and "
@@ -61,7 +60,7 @@ def by_benchmark(peers: list[Peer]) -> dict[str, list[Peer]]:
 
 def text(peers: list[Peer]) -> str:
     """A block for a terminal: tables, then sources."""
-    lines = [HEADING, *(_wrap(REMARK))]
+    lines = [HEADING, *wrapped(REMARK, INDENT)]
     for title, members in by_benchmark(peers).items():
         sources = {peer.source: n for n, peer in enumerate(members, 1)}
         numbers = {source: n for n, source in enumerate(sources, 1)}
@@ -74,7 +73,9 @@ def text(peers: list[Peer]) -> str:
             right = [cell.rjust(width) for cell, width in zip(row[2:5], widths[2:5], strict=True)]
             lines.append(shorten("  ".join([*left, *right, row[5]]).rstrip(), WIDTH))
         lines.append("")
-        lines += [line for source, n in numbers.items() for line in _wrap(f"[{n}] {source}")]
+        lines += [
+            line for source, n in numbers.items() for line in wrapped(f"[{n}] {source}", INDENT)
+        ]
     return "\n".join(lines)
 
 
@@ -82,9 +83,3 @@ def document(peers: list[Peer]) -> dict[str, Any]:
     """The records for a JSON document; nothing where none were asked for."""
     rows = [peer.to_dict() for peer in peers]
     return {"published_by_others_not_measured_here": rows} if rows else {}
-
-
-def _wrap(line: str) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(line, WIDTH, subsequent_indent="    ")

@@ -57,8 +57,6 @@ def write(figure: Figure, file: IO[bytes], kind: str) -> None:
     """Write a figure.
 
     Args:
-        figure: of `draw`.
-        file: open for bytes.
         kind: "png" or "svg"; an SVG's text stays text, and the same figure gives the same bytes.
     """
     import matplotlib

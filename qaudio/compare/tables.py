@@ -1,9 +1,8 @@
 """Comparisons as text for a terminal, as CSV and as a JSON document; how figures are written."""
 
-from __future__ import annotations
-
 import csv
 import io
+import textwrap
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -90,12 +89,12 @@ def text(comparison: Comparison, sort: str = "score") -> str:
     """Tables for a terminal, one for each benchmark and protocol, at most 100 columns wide.
 
     Args:
-        comparison: what to show.
         sort: "score" (best first), "name", or a key of MEASURES (smallest first).
     """
     parts = [_group_text(group, sort) for group in comparison.groups]
     if comparison.unscored:
-        parts.append("\n".join(["Without results, so not compared:", *_indented(comparison)]))
+        names = [f"  {shorten(name, WIDTH - 2)}" for name in comparison.unscored]
+        parts.append("\n".join(["Without results, so not compared:", *names]))
     return "\n\n".join(parts)
 
 
@@ -146,7 +145,7 @@ def _group_text(group: Group, sort: str) -> str:
     if not all(member.complete for member in members):
         notes.append("*: some folds are still to be trained")
     title = shorten(f"{group.title}: {group.protocol}", WIDTH)
-    return "\n".join([title, "", *lines, "", *(line for note in notes for line in _wrapped(note))])
+    return "\n".join([title, "", *lines, "", *(line for note in notes for line in wrapped(note))])
 
 
 def _row(name: str, name_width: int, cells: list[str], widths: list[int]) -> str:
@@ -170,14 +169,9 @@ def shorten(text: str, width: int) -> str:
     return f"{text[:start]}…{text[end:]}"
 
 
-def _wrapped(note: str) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(note, WIDTH, subsequent_indent="  ")
-
-
-def _indented(comparison: Comparison) -> list[str]:
-    return [f"  {shorten(name, WIDTH - 2)}" for name in comparison.unscored]
+def wrapped(note: str, indent: str = "  ") -> list[str]:
+    """Lines of a note that fit the terminal."""
+    return textwrap.wrap(note, WIDTH, subsequent_indent=indent)
 
 
 def _letters(n: int) -> str:
@@ -219,12 +213,9 @@ def to_csv(comparison: Comparison) -> str:
     table = csv.DictWriter(file, names, lineterminator="\n")
     table.writeheader()
     for record in rows(comparison):
-        table.writerow({name: _harmless(value) for name, value in record.items()})
+        texts = {key: spreadsheet_safe(one) for key, one in record.items() if isinstance(one, str)}
+        table.writerow(record | texts)
     return file.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    return spreadsheet_safe(value) if isinstance(value, str) else value
 
 
 def document(comparison: Comparison) -> dict[str, Any]:

@@ -5,11 +5,8 @@ of the chosen layers, ever smaller as x grows. A budget that is counted is met b
 that is measured has a search of its own (latency.py).
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import combinations, product
 
 import torch
@@ -51,8 +48,6 @@ def globally(
     """The lowest scores go, wherever they are: layers with many unimportant filters lose more.
 
     Args:
-        widths: of the unpruned net.
-        allowed: choices for each chosen layer.
         ranked: scores of their filters, comparable between layers: each over its layer's mean.
     """
     names = list(allowed)
@@ -79,11 +74,6 @@ def at_ratio(ratio: float, widths: Widths, by: Allocation) -> Widths:
     """Widths of the chosen layers without a share of their channels.
 
     Warns where floors and multiples leave it away from the share by more than 5 points.
-
-    Args:
-        ratio: the share to remove.
-        widths: of the unpruned net.
-        by: the allocation.
     """
     chosen = by(ratio)
     before, after = sum(widths[name] for name in chosen), sum(chosen.values())
@@ -101,61 +91,39 @@ def _nearest(choices: list[int], wanted: float) -> int:
     return min(choices, key=lambda width: (abs(width - wanted), width))
 
 
-@dataclass
-class Budget:
-    """A quantity to bring down to a target.
-
-    Attributes:
-        name: the argument of `qaudio.plan` that asked for it.
-        meter: the quantity for given widths of the whole net, counted.
-    """
-
-    name: str
-    meter: Meter
-    cache: dict[tuple[int, ...], float] = field(default_factory=dict)
-
-    def __call__(self, widths: Widths) -> float:
-        key = tuple(widths.values())
-        if key not in self.cache:
-            self.cache[key] = self.meter(widths)
-        return self.cache[key]
-
-
 def towards(
-    budget: Budget, target: float, widths: Widths, allowed: dict[str, list[int]], by: Allocation
-) -> Widths:
-    """Widths of the chosen layers that bring a budget closest to its target.
+    name: str, meter: Meter, target: float, widths: Widths, allowed: dict[str, list[int]],
+    by: Allocation,
+) -> Widths:  # fmt: skip
+    """Widths of the chosen layers that bring what a meter counts closest to a target.
 
     Warns where 2 % are missed.
 
     Args:
-        budget: what is to come down.
+        name: the argument of `qaudio.plan` that asked for it.
         target: a share of the present value (≤ 1), or a value.
-        widths: of the unpruned net.
-        allowed: choices for each chosen layer.
-        by: the allocation.
 
     Raises:
         ValueError: for a target out of reach; says what is possible.
     """
-    least = budget(widths | {name: choices[0] for name, choices in allowed.items()})
-    wanted = within_reach(budget.name, target, least, budget(widths))
-    chosen = closest(budget, wanted, widths, allowed, by)
-    warn_if_missed(budget.name, wanted, budget(widths | chosen), TOLERANCE)
+    least = meter(widths | {name: choices[0] for name, choices in allowed.items()})
+    wanted = within_reach(name, target, least, meter(widths))
+    chosen = closest(meter, wanted, widths, allowed, by)
+    warn_if_missed(name, wanted, meter(widths | chosen), TOLERANCE)
     return chosen
 
 
 def closest(
-    budget: Budget, wanted: float, widths: Widths, allowed: dict[str, list[int]], by: Allocation
+    meter: Meter, wanted: float, widths: Widths, allowed: dict[str, list[int]], by: Allocation
 ) -> Widths:
-    """Widths of the chosen layers that bring a budget closest to a value.
+    """Widths of the chosen layers that bring what a meter counts closest to a value.
 
     Bisects the allocation, then moves single layers by single steps while that comes closer, and
     pairs of layers where that is not close enough.
     """
 
     def error(candidate: Widths) -> float:
-        return abs(budget(widths | candidate) - wanted)
+        return abs(meter(widths | candidate) - wanted)
 
     def moved(chosen: Widths, layers: int) -> Widths:
         """The best of the widths that are one step away in so many layers."""
@@ -173,7 +141,7 @@ def closest(
     low, high = 0.0, 1.0
     for _ in range(30):
         middle = (low + high) / 2
-        if budget(widths | by(middle)) > wanted:
+        if meter(widths | by(middle)) > wanted:
             low = middle
         else:
             high = middle

@@ -1,7 +1,5 @@
 """What a network costs: parameters, multiply-accumulates, bytes, latency."""
 
-from __future__ import annotations
-
 import contextlib
 import platform
 import subprocess

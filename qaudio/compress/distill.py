@@ -5,8 +5,6 @@ Logits are (B, C), of the same classes in the same order; nothing is differentia
 teacher's.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -5,8 +5,6 @@ the mean over its components' scores, over the layer's maximum. Where channels h
 producers (residual sums), their layers' scores are averaged.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qaudio.errors import InputError
+from qaudio.errors import InputError, check_choice
 from qaudio.models.base import AudioModel, ChannelGroup, evaluating
 from qaudio.quaternion.layers import QConv2d, QLinear
 
@@ -32,8 +30,6 @@ def filters(model: AudioModel, layer: str, values: Tensor | None = None) -> Tens
     by the weights and not by their rounding.
 
     Args:
-        model: that holds the layer.
-        layer: its name.
         values: of the weight's shape, to arrange in its place.
     """
     module = model.get_submodule(layer)
@@ -118,8 +114,6 @@ def taylor(model: AudioModel, groups: Sequence[ChannelGroup], data: Batches) -> 
     The sum runs over all components of a filter, since the loss feels them together.
 
     Args:
-        model: in eval mode while it is asked; left as it is.
-        groups: channels to score.
         data: batches of waveforms (B, T) and labels, (B,) or (B, C).
 
     Raises:
@@ -164,9 +158,6 @@ def scores(
     """Score of every filter of some groups, by group name: (filters,) each; higher stays.
 
     Args:
-        model: left as it is.
-        groups: channels to score.
-        criterion: one of `CRITERIA`.
         data: batches of waveforms (B, T) and labels, (B,) or (B, C), for "taylor".
         seed: for "random".
 
@@ -174,8 +165,7 @@ def scores(
         ValueError: for an unknown criterion, "taylor" without data, or weights or data that are
             not finite.
     """
-    if criterion not in CRITERIA:
-        raise InputError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
+    check_choice("criterion", criterion, CRITERIA)
     for group in groups:
         for layer in (*group.producers, *group.norms):
             if not all(p.isfinite().all() for p in model.get_submodule(layer).parameters()):
@@ -210,7 +200,6 @@ def loss_gradients(
         model: left as it is; its frozen parameters have gradients, too.
         waveform: (B, T).
         label: (B,) class indices, or (B, C) where the task is multi-label.
-        names: of the parameters.
     """
     parameters = [model.get_parameter(name) for name in names]
     with evaluating(model) as net, torch.enable_grad(), _learning(parameters):

@@ -4,8 +4,6 @@ Measurements are dear and err, so few are made: what they say of a network corre
 the next one may have, and nothing is settled by a single one.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from statistics import median
 
@@ -15,7 +13,6 @@ from tqdm import tqdm
 from qaudio.compress.allocate import (
     REFERENCE_SECONDS,
     Allocation,
-    Budget,
     Meter,
     Widths,
     closest,
@@ -76,33 +73,27 @@ def towards_latency(
     choice has. Warns where 10 % are missed.
 
     Args:
-        meter: latency for given widths of the whole net.
         target: a share of the present latency (≤ 1), or milliseconds.
-        widths: of the unpruned net.
-        allowed: choices for each chosen layer.
-        by: the allocation.
-        macs: MACs for given widths of the whole net.
 
     Raises:
         ValueError: for a target out of reach; says what is possible.
     """
-    count = Budget("target_macs", macs)
     floor = widths | {name: choices[0] for name, choices in allowed.items()}
     whole, least = meter(widths), meter(floor)
     wanted = within_reach("target_latency", target, least, whole)
-    most, fewest = count(widths), count(floor)
+    most, fewest = macs(widths), macs(floor)
     fixed = whole - (whole - least) * most / max(most - fewest, 1)
     # Nearer to what is wanted, an error in this part would outgrow what it corrects.
     fixed = min(max(fixed, 0.0), 0.75 * wanted)
 
     def with_rate(rate: float) -> Widths:
-        return closest(count, (wanted - fixed) / rate, widths, allowed, by)
+        return closest(macs, (wanted - fixed) / rate, widths, allowed, by)
 
     rates: list[tuple[float, float]] = []  # MACs, and time over MACs
     rate = (whole - fixed) / most
     for _ in tqdm(range(STEPS), "timing networks", delay=2, leave=False, disable=None):
         tried = widths | with_rate(rate)
-        here = count(tried)
+        here = macs(tried)
         # Some of a time goes with the MACs, whatever a clock says.
         rates.append((here, max(meter(tried) - fixed, wanted / 10) / here))
         near = [one for there, one in rates if here / NEAR <= there <= here * NEAR]
@@ -111,6 +102,6 @@ def towards_latency(
         if len(near) >= AGREE and apart <= APART * wanted:
             break
     chosen = with_rate(rate)
-    expected = fixed + rate * count(widths | chosen)
+    expected = fixed + rate * macs(widths | chosen)
     warn_if_missed("target_latency", wanted, expected, TOLERANCE)
     return chosen

@@ -1,7 +1,5 @@
 """A table of a network's modules, counted by fvcore: a second count beside `cost`."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -37,10 +35,6 @@ def _attention(inputs: list[Any], outputs: list[Any]) -> int:
     return math.prod(query) * key[-2] + math.prod(query[:-1]) * key[-2] * value[-1]
 
 
-def _nothing(inputs: list[Any], outputs: list[Any]) -> int:
-    return 0
-
-
 def analysis(model: AudioModel, seconds: float = 10.0) -> FlopCountAnalysis:
     """fvcore's count of a network's MACs on one clip, from the front-end's output on."""
     net = sharing_copy(model).eval()
@@ -51,7 +45,7 @@ def analysis(model: AudioModel, seconds: float = 10.0) -> FlopCountAnalysis:
     found = FlopCountAnalysis(_Network(net), features)
     found.set_op_handle("aten::scaled_dot_product_attention", _attention)
     for operator in NOT_COUNTED:
-        found.set_op_handle(operator, _nothing)
+        found.set_op_handle(operator, lambda inputs, outputs: 0)
     return found.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
 
 

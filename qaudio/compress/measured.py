@@ -1,7 +1,5 @@
 """Records of what a network costs; `qaudio.compress.cost` measures it."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta
@@ -22,7 +20,6 @@ class Latency(Record):
         milliseconds: front-end and network.
         frontend_milliseconds: the front-end alone.
         device: processor and number of threads.
-        method: how it was measured.
         optimized_milliseconds: front-end and network as `qaudio.optimize` gives them, where that
             was measured.
     """
@@ -38,11 +35,9 @@ class Cost(Record):
     """Cost of one clip.
 
     Attributes:
-        params: parameters, frozen or not.
         macs: products of the network's convolutions, linear layers and attention, from the
             front-end's output on; norms are not counted.
         bytes: of parameters and buffers, as stored.
-        seconds: length of the clip.
         latency: None where it was not measured.
     """
 

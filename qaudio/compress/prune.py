@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from qaudio.compress.allocate import (
-    Budget,
     MacMeter,
     ParamMeter,
     allowed_widths,
@@ -24,9 +23,9 @@ from qaudio.compress.allocate import (
     towards,
     uniform,
 )
-from qaudio.compress.importance import CRITERIA, Batches, scores
+from qaudio.compress.importance import Batches, scores
 from qaudio.compress.latency import LatencyMeter, of_widths, towards_latency
-from qaudio.errors import InputError
+from qaudio.errors import InputError, check_choice
 from qaudio.models.base import AudioModel, ChannelGroup, check_model
 from qaudio.quaternion.layers import QConv2d, QLinear
 from qaudio.records import Count, Text, parse
@@ -37,11 +36,8 @@ class Plan:
     """Which filters of each layer stay.
 
     Attributes:
-        architecture: of the model it was made for.
         kept: by layer name, the indices that stay, ascending; quaternions in quaternion nets.
         before, after: widths in real channels.
-        criterion: that ranked the filters.
-        request: the arguments it answers.
         macs_before, macs_after: of a 10 s clip.
     """
 
@@ -89,7 +85,6 @@ def plan(
     """Decide which filters stay. Exactly one of `ratio` and the targets is given.
 
     Args:
-        model: left as it is.
         ratio: share of the (quaternion) filters of the chosen layers to remove, 0 ≤ ratio < 1.
         target_macs: MACs to keep: a share of the model's (≤ 1), or a number, of a 10 s clip.
         target_params: parameters to keep: a share (≤ 1) or a number.
@@ -128,10 +123,7 @@ def plan(
     given = [name for name, value in {"ratio": ratio, **targets}.items() if value is not None]
     if len(given) != 1:
         raise InputError(f"give exactly one of ratio, {', '.join(targets)}, not {given or 'none'}")
-    if criterion not in CRITERIA:
-        raise InputError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
-    if allocation not in ("uniform", "global"):
-        raise InputError(f"allocation must be 'uniform' or 'global', not {allocation!r}")
+    check_choice("allocation", allocation, ("uniform", "global"))
     for name, value in (("multiple_of", multiple_of), ("min_channels", min_channels)):
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} must be a positive whole number, not {value!r}")
@@ -151,7 +143,7 @@ def plan(
         chosen = towards_latency(LatencyMeter(model), target_latency, widths, allowed, by, macs)
     else:
         meter = macs if target_macs is not None else ParamMeter(model)
-        chosen = towards(Budget(given[0], meter), targets[given[0]] or 0.0, widths, allowed, by)
+        chosen = towards(given[0], meter, targets[given[0]] or 0.0, widths, allowed, by)
     request = {
         "ratio": ratio,
         **targets,
@@ -175,7 +167,6 @@ def plan_widths(
     """A plan for widths that are decided already, as the steps of a gradual pruning have them.
 
     Args:
-        model: left as it is.
         widths: real channels by layer name; layers left out stay.
         criterion, data, seed: as in `plan`.
     """
@@ -195,9 +186,10 @@ def _keep_highest(
     """The plan that keeps each layer's highest scores at the given widths."""
     planes = 4 if model.quaternion else 1
     before, after = dict(model.widths), model.widths | widths
+    order = {n: torch.argsort(ranked[n], descending=True, stable=True) for n in widths}
     return Plan(
         architecture=model.architecture,
-        kept={n: sorted(_highest(ranked[n], width // planes)) for n, width in widths.items()},
+        kept={n: sorted(order[n][: width // planes].tolist()) for n, width in widths.items()},
         before=before,
         after=after,
         criterion=criterion,
@@ -214,7 +206,6 @@ def prune(model: AudioModel, plan_or_none: Plan | None = None, **request: Any) -
     matching inputs of the layers that follow.
 
     Args:
-        model: left as it is.
         plan_or_none: a plan made for this model; or give `plan`'s arguments by name.
 
     Raises:
@@ -248,8 +239,6 @@ def slice_tensors(model: AudioModel, plan: Plan, tensors: dict[str, Tensor]) -> 
     """Cut tensors as a plan cuts the parameters and buffers whose names they bear.
 
     Args:
-        model: that the plan was made for.
-        plan: what stays.
         tensors: of the shapes that the model's own have: its state, or an optimizer's moments.
     """
     groups = {group.name: group for group in model.channel_groups()}
@@ -309,10 +298,6 @@ def _check(model: AudioModel, plan: Plan) -> None:
                 f"the plan keeps {len(kept) * component} channels of {name}, but says "
                 f"{plan.after.get(name)}"
             )
-
-
-def _highest(scores: Tensor, count: int) -> list[int]:
-    return torch.argsort(scores, descending=True, stable=True)[:count].tolist()
 
 
 def _slice(model: AudioModel, state: dict[str, Tensor], group: ChannelGroup, kept: Tensor) -> None:

@@ -1,7 +1,5 @@
 """How long one call takes, with as little as can be of what else the machine does."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Benchmarks that may be downloaded: the archive of one, fetched and unpacked once."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import zipfile
@@ -21,9 +19,7 @@ class Archive:
     """A zip file that a benchmark's authors publish.
 
     Attributes:
-        item: what to download.
         top: folder within it that becomes the benchmark's root; "" for all of it.
-        license: of what is in it.
     """
 
     item: Download

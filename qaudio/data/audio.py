@@ -84,7 +84,11 @@ def _sound(source: str | bytes | io.BytesIO, content: BinaryIO, name: str) -> _S
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError) as error:
         content.seek(0)
         start = content.read(8)
-        if start[4:] == b"ftyp" or start[:4] in CONTAINERS or _suffix(name) in UNREAD:
+        if (
+            start[4:] == b"ftyp"
+            or start[:4] in CONTAINERS
+            or os.path.splitext(name)[1].lower() in UNREAD
+        ):
             raise AudioError(f"{name}: {CONVERT}") from None
         raise AudioError(f"{name}: not a readable sound file ({_fault(error)})") from None
     if missing := not_heard(content):
@@ -94,10 +98,6 @@ def _sound(source: str | bytes | io.BytesIO, content: BinaryIO, name: str) -> _S
         file.close()
         raise AudioError(f"{name}: sample rate {file.samplerate} Hz is outside 100 Hz to 10 MHz")
     return file
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
 
 
 def _fault(error: Exception) -> str:
@@ -177,7 +177,6 @@ def windows(
     """A file as windows, read as a stream.
 
     Args:
-        path: sound file.
         length, step: of the windows, seconds; step ≤ length.
         whole: a sound of up to this many seconds comes in one piece.
 

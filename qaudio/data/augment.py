@@ -1,7 +1,5 @@
 """Augmentation. Every draw comes from a generator the caller seeds: (seed, epoch, clip)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

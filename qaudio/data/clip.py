@@ -1,7 +1,5 @@
 """One labelled sound of a benchmark."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +9,6 @@ class Clip:
     """One labelled sound.
 
     Attributes:
-        path: sound file.
         label: class index; of a multi-label benchmark, the indices of its classes.
         id: unique within the benchmark.
         fold: from 1; TRAINING, TEST or VALIDATION where the split is fixed.

@@ -1,7 +1,5 @@
 """What every benchmark's DataModule shares: splits, usable clips, loaders."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, Literal
@@ -29,7 +27,7 @@ from qaudio.data.dataset import (
 from qaudio.data.shards import FACTS, PackedClips
 from qaudio.data.split import TRAINING, VALIDATION, Split
 from qaudio.data.usable import UsableClips, decoded, first_of, unpacked, warn, warn_of_gaps
-from qaudio.errors import DataError, InputError
+from qaudio.errors import DataError, InputError, check_choice
 from qaudio.paths import expanded
 
 LONGEST_CROP = 3600  # seconds: every clip may be padded to it
@@ -64,18 +62,16 @@ class AudioDataModule(LightningDataModule):
         segment_hop: seconds from segment to segment: clips are cut, after they were split, into
             segments of `seconds`, which train one by one; a scored clip's logits are the mean over
             its segments. None: one crop of each clip.
-        balanced: draw every class equally often in training, and clips of none as if they were
-            one more.
+        balanced: draw every class, and the clips of none, equally often in training.
         batch_size: clips, or segments, of each process.
         augment: changes of single waveforms in training.
         seed: of order and augmentation; None: that of `seed_everything`.
         sample_rate: Hz; None: the model's, which it must be in training.
         num_workers: of the loaders. The cache makes 0 a good choice.
         cache_dir: where decoded audio is kept; None: the user's cache folder.
-        download: fetch the benchmark into `root` where that is empty; of those whose licence allows
-            it.
-        packed: what `qaudio pack` made of this benchmark, a folder or an address in an object
-            store: takes the place of the files, and needs no cache.
+        download: fetch the benchmark into an empty `root`, where its licence allows that.
+        packed: folder, or address in an object store, that `qaudio pack` filled: takes the place of
+            the files, and needs no cache.
     """
 
     benchmark: str
@@ -109,10 +105,9 @@ class AudioDataModule(LightningDataModule):
         download: bool = False,
     ):
         super().__init__()
+        check_choice("holdout", holdout, ("test", "validation"))
+        check_choice("crop", crop, ("start", "center"))
         for wrong, said in (
-            (holdout not in ("test", "validation"),
-             f"holdout must be 'test' or 'validation', not {holdout!r}"),
-            (crop not in ("start", "center"), f"crop must be 'start' or 'center', not {crop!r}"),
             (seconds is not None and not 0 < seconds <= LONGEST_CROP,
              f"seconds must be above 0 and at most {LONGEST_CROP}, or None for whole clips, not "
              f"{seconds}"),
@@ -130,11 +125,10 @@ class AudioDataModule(LightningDataModule):
                 f"{type(self).__name__} is not downloaded: {self.not_hosted}. Expected under "
                 f"{root}: {self.layout}"
             )
-        self.download = download
-        self.root, self.fold, self.holdout = expanded(root), fold, holdout
-        self.seconds, self.crop = seconds, crop
-        self.segment_hop, self.balanced = segment_hop, balanced
-        self.batch_size, self.augment = batch_size, augment
+        self.download, self.root = download, expanded(root)
+        self.fold, self.holdout = fold, holdout
+        self.seconds, self.crop, self.segment_hop = seconds, crop, segment_hop
+        self.balanced, self.batch_size, self.augment = balanced, batch_size, augment
         self.seed, self.sample_rate, self.num_workers = seed, sample_rate, num_workers
         self.cache = AudioCache(cache_dir)
         self.packed = None if packed is None else PackedClips(packed)
@@ -168,7 +162,7 @@ class AudioDataModule(LightningDataModule):
 
     @property
     def split_note(self) -> str:
-        """What tells splits of one protocol apart, once `setup` has run: added to its name.
+        """What distinguishes splits of one protocol, once `setup` has run: added to its name.
 
         A copy that lacks clips is not the benchmark, and its scores do not bear its name alone.
         """
@@ -220,17 +214,18 @@ class AudioDataModule(LightningDataModule):
         """Where classes are those of the clips: drop those that have none left."""
 
     def _rate(self) -> int:
-        """Hz of the clips; raises DataError where the model in training hears another rate."""
+        """Hz of the clips; raises DataError where the model in training takes another rate."""
         module = None if self.trainer is None else self.trainer.lightning_module
-        heard = getattr(module, "sample_rate", None)
-        if heard is None and self.sample_rate is None:
+        models = getattr(module, "sample_rate", None)
+        rate = self.sample_rate or models
+        if rate is None:
             raise InputError("pass sample_rate, or let a Trainer give the model's")
-        if None not in (heard, self.sample_rate) and heard != self.sample_rate:
+        if models not in (None, rate):
             raise DataError(
-                f"sample_rate is {self.sample_rate} Hz, but the model hears {heard} Hz: leave it "
-                "out, and clips come at the model's"
+                f"sample_rate is {rate} Hz, but the model hears {models} Hz: leave it out, and "
+                "clips come at the model's"
             )
-        return int(heard or self.sample_rate)  # type: ignore[arg-type]
+        return int(rate)
 
     def _select(self, role: str) -> list[Clip]:
         if role == "scored":
@@ -257,14 +252,10 @@ class AudioDataModule(LightningDataModule):
         return [(clip, (segment,)) for clip, segments in items for segment in segments]
 
     def class_weights(self) -> Tensor:
-        """Weights of the classes for the loss, (C,): inverse to how much of each is trained on.
-
-        That is the number of training clips, or of their segments where clips are cut. The mean
-        over an epoch is 1.
+        """Weights of the classes for the loss, (C,), inverse to their training clips or segments.
 
         Raises:
-            DataError: for a multi-label benchmark, classes that are balanced already, or one
-                without training clips.
+            DataError: for a multi-label benchmark, balanced classes, or one without clips.
         """
         if self.task == "multilabel":
             raise DataError(
@@ -301,10 +292,7 @@ class AudioDataModule(LightningDataModule):
         )
 
     def first_batches(self, count: int = 16) -> list[tuple[Tensor, Tensor]]:
-        """Waveforms (B, T) and labels of the first training batches, as training hears them.
-
-        For pruning criteria that need data.
-        """
+        """Waveforms (B, T) and labels of the first training batches, for pruning criteria."""
         batches = islice(self._loader("training"), count)  # beside the loader that trains
         return [(batch["waveform"], batch["label"]) for batch in batches]
 
@@ -354,11 +342,8 @@ class AudioDataModule(LightningDataModule):
         return loader
 
     def state_dict(self) -> dict[str, Any]:
-        """The split, and how far the epoch of training is; part of Lightning's checkpoints.
-
-        Lightning asks loaders for this as well, but gives it back too late to those that
-        schedulers had it make beforehand.
-        """
+        """The split, and how far the epoch of training is; part of Lightning's checkpoints."""
+        # Of loaders Lightning asks it too, and gives it back too late where schedulers made them.
         epoch = self._training.state_dict() if self._training else {}
         return {"split": asdict(self.split), "sounds": self._sounds(), **epoch}
 
@@ -394,17 +379,14 @@ class AudioDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """The scored fold; nothing under holdout="test", whose fold is scored once, at the end.
 
-        In training every process must take as many batches as the others, for each brings
-        BatchNorm's buffers up to date with them: what is repeated for that is marked and not
-        scored.
+        Processes take equally many batches: what is repeated for that is marked and not scored.
         """
         return self._loader("scored") if self.holdout == "validation" else []  # type: ignore[return-value]
 
     def whole_clips(self, role: Literal["training", "scored"]) -> DataLoader:
-        """The training or the scored clips, each once, in order and as scored clips are heard.
+        """The training or the scored clips for probes: each once, whole, in order, in one process.
 
-        For probes: nothing is augmented or cropped at random, a clip comes with all its segments,
-        and one process gets all of them.
+        Nothing is augmented or cropped at random; a clip comes with all its segments.
         """
         return self._loader(role, even=False, whole=True)
 

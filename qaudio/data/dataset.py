@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qaudio.data.audio import AudioCache
     from qaudio.data.shards import PackedClips
 
-# A clip and the parts of it that the network hears at once.
+# A clip and the parts of it that the network gets at once.
 Item = tuple[Clip, tuple[slice, ...]]
 
 
@@ -33,13 +33,11 @@ class EpochSampler(DistributedSampler):
 
     Args:
         length: items of the data set, and draws of an epoch over all processes.
-        seed: of the order.
         shuffle: False: items in order.
         classes: item indices of each class: draw every class equally often (PANNs' class-balanced
             sampling). A class with more items than its share gives others in the next epoch,
             one with fewer gives some again. None: every item once an epoch.
         ranks: number of processes.
-        rank: of this process.
         even: give every process equally many, by repeating at most `ranks` − 1 items; their keys
             say so. False: no item comes twice, and some processes get one less.
     """

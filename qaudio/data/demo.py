@@ -1,7 +1,5 @@
 """A sound made here, for trying the command where no recording is at hand."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

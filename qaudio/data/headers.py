@@ -1,7 +1,5 @@
 """What a sound file holds beyond what its header says, or short of it: found without decoding."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import struct

@@ -1,7 +1,5 @@
 """Writing packed shards: one after the other, gone on with where it was interrupted."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import io
@@ -46,7 +44,6 @@ def pack(
 
     Args:
         data: of which benchmark, with its protocol; nothing is decoded into its cache.
-        folder: of the shards.
         sample_rate: Hz: clips of other rates are resampled now and kept as 16-bit FLAC, so that
             reading costs no resampling. None: every clip as it is, uncompressed ones as lossless
             FLAC.
@@ -116,7 +113,7 @@ def _without_folder(line: str, root: Path) -> str:
 
 
 def _state_of(path: Path) -> tuple[int, int]:
-    """What tells a file from what it was when it was packed: size and time of change."""
+    """What distinguishes a file from what it was when it was packed: size and time of change."""
     try:
         stat = path.stat()
     except OSError:

@@ -1,7 +1,5 @@
 """Unlabelled sound to teach with: a folder of recordings, a sub-folder for each source."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -240,8 +238,6 @@ class PoolSampler(EpochSampler):
 
     Args:
         probabilities: of the items, (N,).
-        count: draws of an epoch over all processes.
-        seed: of the order.
         **share: of this process, see `EpochSampler`.
     """
 

@@ -4,29 +4,28 @@ For sets that fit no cache and for object stores. Every clip can be reached, so 
 balanced draws and shares of processes are those of the files.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from msgspec import Meta
 
 from qaudio.data.audio import decode
 from qaudio.data.clip import Clip
 from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.errors import DataError
 from qaudio.frontend import resample
-from qaudio.text import UNSHOWN, one_line, shown
+from qaudio.records import Count, Record, Text, parse
+from qaudio.text import one_line, shown
 
 VERSION = 1
-MOST_CLIPS = 2**31
-RATES = (100, 10_000_000)  # Hz
-MOST_FOLDS, MOST_FRAMES = 10_000, 1 << 31
+Rate = Annotated[int, Meta(ge=100, le=10_000_000)]  # Hz
+Frames = Annotated[int, Meta(ge=1, le=1 << 31)]
 PARTS = (TRAINING, VALIDATION, TEST)  # the folds of a fixed split
 NO_LITDATA = "packed clips need litdata: pip install 'qaudio[scale]'"
 FACTS = ("benchmark", "dataset", "protocol", "folds", "task")
@@ -107,44 +106,36 @@ class PackedClips:
         return resample(torch.from_numpy(samples), rate, sample_rate).numpy()
 
 
+class Facts(Record):
+    """What `qaudio pack` writes of a set: a clip is its id, label, fold, frames and rate in Hz."""
+
+    version: Literal[1]
+    benchmark: Text
+    dataset: Text
+    protocol: Text
+    plan: Text
+    folds: Annotated[int, Meta(ge=1, le=10_000)]
+    task: Literal["multiclass", "multilabel"]
+    labels: list[Text]
+    left_out: list[str]
+    clips: Annotated[list[tuple[str, Count | list[Count], Count, Frames, Rate]], Meta(min_length=1)]
+    listed: Annotated[int, Meta(ge=0, le=1 << 31)] | None = None
+    sample_rate: Rate | None = None
+
+
 def check_facts(facts: Any) -> None:
     """Raise ValueError for what `qaudio pack` does not write of a set."""
-
-    def expect(holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(f"{what} is none of ours")
-
-    def whole(value: Any, least: int, most: int) -> bool:
-        return type(value) is int and least <= value <= most
-
-    def texts(values: Any) -> bool:
-        return isinstance(values, list) and all(isinstance(one, str) for one in values)
-
-    expect(isinstance(facts, dict), "its first item")
-    if facts.get("version") != VERSION:
-        raise ValueError("packed by another version of qaudio")
-    for name in ("benchmark", "dataset", "protocol", "plan"):
-        value = facts.get(name)
-        expect(isinstance(value, str) and not UNSHOWN.search(value), name)
-    expect(whole(facts.get("folds"), 1, MOST_FOLDS), "folds")
-    expect(facts.get("task") in ("multiclass", "multilabel"), "task")
-    labels, rows, rate = facts.get("labels"), facts.get("clips"), facts.get("sample_rate", 0)
-    expect(texts(labels) and not any(UNSHOWN.search(one) for one in labels), "labels")
-    expect(texts(facts.get("left_out")), "left_out")
-    expect(rate is None or whole(rate, *RATES), "sample_rate")
-    expect(isinstance(rows, list) and len(rows) > 0, "clips")
-    ids = set()
-    for row in rows:
-        expect(isinstance(row, list) and len(row) == 5, "a clip")
-        id, label, fold, frames, hertz = row
-        expect(isinstance(id, str) and id not in ids, "a clip's id")
-        ids.add(id)
+    found, ids = parse(facts, Facts), set()
+    for id, label, fold, *_ in found.clips:
+        several = isinstance(label, list)
         chosen = label if isinstance(label, list) else [label]
-        expect(isinstance(label, list) == (facts["task"] == "multilabel"), "a clip's label")
-        expect(all(whole(one, 0, len(labels) - 1) for one in chosen), "a clip's label")
-        expect(whole(fold, min(PARTS), max(facts["folds"], *PARTS)), "a clip's fold")
-        expect(whole(frames, 1, MOST_FRAMES) and whole(hertz, *RATES), "a clip's length")
-    expect(whole(facts.get("listed", len(rows)), len(rows), MOST_CLIPS), "listed")
+        if id in ids or several != (found.task == "multilabel"):
+            raise ValueError(f"clip {id!r} is twice there, or its label is of another task")
+        if not all(one < len(found.labels) for one in chosen) or fold > max(found.folds, *PARTS):
+            raise ValueError(f"clip {id!r}: no such label or fold")
+        ids.add(id)
+    if found.listed is not None and found.listed < len(found.clips):
+        raise ValueError("listed are fewer clips than there are")
 
 
 def _opened(address: str) -> Any:

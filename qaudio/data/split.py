@@ -1,7 +1,5 @@
 """Which part of a benchmark is trained on and which is held out."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 # Folds of the clips of a benchmark with one fixed split instead of a cross-validation.
@@ -17,7 +15,6 @@ class Split:
         dataset: the recordings and their folds; benchmarks that share both share this name, so
             that a parent trained on one can be checked against a child on the other.
         protocol: how the folds are made, by name.
-        fold: the held-out fold.
         folds: how many there are; 1 for a fixed split.
         scored: the fold that is evaluated: `fold`, or a validation fold taken from training.
     """

@@ -1,7 +1,5 @@
 """Splits of a user's own clips: stratified by class, a group never on two sides."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Sequence
@@ -24,7 +22,6 @@ def grouped_folds(
     Args:
         labels: class indices of each clip.
         groups: source of each clip.
-        folds: how many.
         seed: another seed gives another split.
 
     Raises:

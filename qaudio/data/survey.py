@@ -1,7 +1,5 @@
 """A look at a folder of recordings before anything is decoded or trained."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 
@@ -24,7 +22,6 @@ class Survey:
     Attributes:
         counts: clips of each class that can be read.
         sources: groups of each class; a file without a group is one.
-        groups: how many groups were found.
         seconds: length of every clip that can be read.
         unreadable: why the others cannot be, a line each.
     """

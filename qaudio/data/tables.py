@@ -1,7 +1,5 @@
 """Tables of files and labels, CSV or Parquet, as rows of text; and names that look alike."""
 
-from __future__ import annotations
-
 import csv
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Which clips of a benchmark can be used, and how long each of them is."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -34,7 +32,6 @@ class UsableClips:
     Attributes:
         rate: Hz.
         listed: how many clips the benchmark names, or a packed set was made of.
-        clips: in the order of the benchmark.
         lengths: samples of each, by id.
         left_out: what cannot be read and why.
     """
@@ -128,7 +125,7 @@ def warn_of_gaps(fold: int, role: str, clips: list[Clip], labels: list[str]) -> 
 
 @contextmanager
 def counted_warnings() -> Iterator[list[str]]:
-    """Keep the `SoundWarning`s of a block, to be told together; others go their way."""
+    """Keep the `SoundWarning`s of a block, to be summarised; others go their way."""
     parts: list[str] = []
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", SoundWarning)

@@ -1,7 +1,5 @@
 """The forms of a network's layers that are the fastest together on this machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,8 +18,6 @@ class Unit:
     """A convolution and what may be fused with it.
 
     Attributes:
-        name, norm_name: of the convolution and the BatchNorm after it.
-        layer, norm: these themselves.
         ends: relu, pool and shortcut, as `Stage` takes them.
         beside: it takes what another takes too, not what the one before it gives.
     """
@@ -90,7 +86,6 @@ def fastest_forms(path: list[Layer], layout: torch.memory_format) -> dict[str, s
     """The forms that take the least time together, changes of the layout between them included.
 
     Args:
-        path: layers that follow each other.
         layout: of the first one's input.
 
     Returns:
@@ -117,7 +112,6 @@ def fastest_linear(
     """The faster form of a quaternion linear layer.
 
     Args:
-        layer: left as it is.
         shape: of its input; only (batch, in_features) has a choice of forms.
         known: where times are looked up and kept.
 

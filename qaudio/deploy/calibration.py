@@ -1,7 +1,5 @@
 """Sounds that int8 exports are calibrated on, and others that tell how far int8 is from fp32."""
 
-from __future__ import annotations
-
 import os
 import warnings
 

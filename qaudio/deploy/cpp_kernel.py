@@ -4,8 +4,6 @@ It is built at its first use by the machine's C++ compiler, for its processor, i
 and kept in qaudio's cache folder. Without a compiler, or where it does not work, there is none.
 """
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import os
@@ -100,7 +98,6 @@ class Kernel:
             weight: of `pack`.
             scale, shift: BatchNorm's and the bias', (out,).
             shortcut: added before the ReLU, of the result's shape; without pooling only.
-            relu: whether there is one.
             pool: 2 takes means of 2×2 at the end, 1 does not.
 
         Returns:

@@ -1,7 +1,6 @@
 """What every export shares: how it fails, what it returns, and how far it is from PyTorch."""
 
-from __future__ import annotations
-
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qaudio import __version__
 from qaudio.errors import InputError
+from qaudio.models.base import AudioModel, check_model, check_weights
 
 TOLERANCE = 1e-4  # of the logits' range, fp32 in another runtime against PyTorch
 
@@ -25,6 +26,25 @@ class Export:
 
     path: Path
     metadata: dict[str, Any]
+
+
+def prepared(model: AudioModel) -> AudioModel:
+    """A copy of a model to export: in eval mode, float32 and on the CPU.
+
+    Raises:
+        ValueError: for weights that are NaN or infinite.
+        TypeError: for something else than a model, or weights that are computed from others.
+    """
+    check_model(model, changed=True)
+    check_weights(model.state_dict())
+    return copy.deepcopy(model).cpu().float().eval()
+
+
+def facts_of(model: AudioModel, entry: str | None, license: str | None) -> dict[str, Any]:
+    """What every export says of a model."""
+    said = {"qaudio_version": __version__, "entry": entry, "license": license}
+    known = {"sample_rate": model.sample_rate, **model.config.to_dict(), **model.calibration}
+    return said | known
 
 
 def trial(samples: int) -> Tensor:

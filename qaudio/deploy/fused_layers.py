@@ -4,17 +4,14 @@ All give the outputs of the layer with its BatchNorm, ReLU and pooling, to round
 
 - "matrix": one real convolution, BatchNorm folded into its weight;
 - "packed": the same, its weight laid out once as oneDNN's kernels want it (CPU);
-- "products": eight real convolutions of a quarter of the channels, half the multiplications
-  (Howell & Lafon, Cornell TR 75-245, 1975). The additions around them, BatchNorm, ReLU, pooling
-  and the additions before the next layer are one loop, made by `torch.compile`;
-- "grouped": the eight as one convolution of eight groups;
-- "tiled": the eight and the additions around them in one pass, by a kernel of our own for 3×3
-  convolutions in float32 on a CPU (see `qaudio.deploy.cpp_kernel`).
+- "grouped": a convolution of eight groups, each of a quarter of the channels: half the
+  multiplications (Howell & Lafon, Cornell TR 75-245, 1975). The additions around it, BatchNorm,
+  ReLU and pooling are one loop, made by `torch.compile`;
+- "tiled": the eight products and the additions around them in one pass, by a kernel of our own for
+  3×3 convolutions in float32 on a CPU (see `qaudio.deploy.cpp_kernel`).
 
 Real convolutions have the first two.
 """
-
-from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -36,15 +33,14 @@ from qaudio.quaternion.layers import QConv2d, QLinear
 WIDE = 128
 
 
+def _spread(w: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    return torch.cat(spread(w, x, y, z), dim=1)
+
+
 def _normed(products: list[Tensor], scale: Four, shift: Four) -> list[Tensor]:
     """Components after BatchNorm, in float32."""
     parts = gather(product.float() for product in products)
     return [part * s + t for part, s, t in zip(parts, scale, shift, strict=True)]
-
-
-def _rectified(products: list[Tensor], scale: Four, shift: Four) -> list[Tensor]:
-    """Components after BatchNorm and ReLU, in the products' type."""
-    return [F.relu(p).to(products[0].dtype) for p in _normed(products, scale, shift)]
 
 
 # One function for each way to end a layer: each is compiled on its own.
@@ -57,48 +53,25 @@ def _added(products: list[Tensor], scale: Four, shift: Four, shortcut: Four) -> 
     return torch.cat([F.relu(part + other) for part, other in parts], dim=1).to(products[0].dtype)
 
 
-def _joined(*arguments: Any) -> Tensor:
-    return torch.cat(_rectified(*arguments), dim=1)
+def _rectified(products: list[Tensor], scale: Four, shift: Four) -> Tensor:
+    parts = [F.relu(part).to(products[0].dtype) for part in _normed(products, scale, shift)]
+    return torch.cat(parts, dim=1)
 
 
-def _pooled_joined(*arguments: Any) -> Tensor:
-    return torch.cat([F.avg_pool2d(part, 2) for part in _rectified(*arguments)], dim=1)
-
-
-def _spread(*arguments: Any) -> tuple[Tensor, ...]:
-    return spread(*_rectified(*arguments))
-
-
-def _pooled_spread(*arguments: Any) -> tuple[Tensor, ...]:
-    return spread(*(F.avg_pool2d(part, 2) for part in _rectified(*arguments)))
-
-
-ENDS: dict[tuple[int, bool], Callable] = {  # by pooling, and whether the next layer takes eight
-    (1, False): _joined,
-    (2, False): _pooled_joined,
-    (1, True): _spread,
-    (2, True): _pooled_spread,
-}
-
-
-def _spread_joined(w: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    return torch.cat(spread(w, x, y, z), dim=1)
+def _pooled(products: list[Tensor], scale: Four, shift: Four) -> Tensor:
+    parts = [F.relu(part).to(products[0].dtype) for part in _normed(products, scale, shift)]
+    return torch.cat([F.avg_pool2d(part, 2) for part in parts], dim=1)
 
 
 @cache
-def _fused(
-    function: Callable, dtype: torch.dtype, one: bool = True, grouped: bool = False
-) -> Callable:
+def _fused(function: Callable, dtype: torch.dtype, one: bool = True) -> Callable:
     """A compiled piece that takes maps of every size.
 
     It is traced here on a tiny map whose sizes all differ: traced on one that happens to have as
     many rows as channels, it would be compiled again for the next that has not.
 
     Args:
-        function: `spread` or one of the ends above.
-        dtype: of the tensors.
         one: for batches of one; the others share a piece.
-        grouped: the eight are blocks of one tensor.
     """
     piece = torch.compile(function, dynamic=True)
     batch, part, size = (1 if one else 3), 24, (10, 14)
@@ -107,17 +80,11 @@ def _fused(
         x = torch.ones(batch, count * part, *size, dtype=dtype)
         return x.contiguous(memory_format=torch.channels_last).chunk(count, dim=1)
 
-    if function in (spread, _spread_joined):
-        arguments: tuple = blocks(4)
-    else:
-        apart = [torch.cat(blocks(1)) for _ in range(8)]
+    arguments: tuple = blocks(4)
+    if function is not _spread:
         each = tuple(torch.ones(part, 1, 1, dtype=torch.float32) for _ in range(4))
-        products = list(blocks(8)) if grouped else apart
-        arguments = (products, each, each, *([blocks(4)] if function is _added else []))
-    with (
-        torch.inference_mode(),
-        sizes_apart(),
-    ):
+        arguments = (list(blocks(8)), each, each, *([arguments] if function is _added else []))
+    with torch.inference_mode(), sizes_apart():
         piece(*arguments)
     return piece
 
@@ -126,7 +93,7 @@ def _fused(
 def can_compile() -> bool:
     """Whether `torch.compile` works here; if not, one warning says why."""
     try:
-        _fused(spread, torch.float32)
+        _fused(_spread, torch.float32)
     except Exception as error:  # whatever stands in its way, the eager forms work
         reason = str(error).strip().splitlines() or [type(error).__name__]
         warnings.warn(
@@ -193,18 +160,14 @@ class Stage(nn.Module):
 
     Args:
         layer: the convolution, real or quaternion; left as it is.
-        norm: BatchNorm after it, or None.
         form: see the module's text.
         shape: of the input that it will mostly get, (B, in, H, W).
-        relu: end with a ReLU.
         pool: 2 for average pooling after the ReLU, else 1.
         shortcut: a second input of `forward` is added before the ReLU; `relu` must be set.
-        dtype: of weights and results.
         fused: compile the additions; see `can_compile`.
 
     Shape:
-        (B, in, H, W) -> (B, out, H'/pool, W'/pool). In form "products" also from the eight inputs
-        of the products, and to those of the next layer if `spreads` is set.
+        (B, in, H, W) -> (B, out, H'/pool, W'/pool).
     """
 
     def __init__(
@@ -222,7 +185,6 @@ class Stage(nn.Module):
     ):
         super().__init__()
         self.form, self.relu, self.pool, self.fused = form, relu, pool, fused
-        self.spreads = False
         self.layout = layout_of(form)
         batch, channels, *size = shape
         scale, shift = scale_and_shift(layer, norm)
@@ -239,27 +201,19 @@ class Stage(nn.Module):
             settings = (groups, ends, packed, [batch, channels, *size])
             self.convs = nn.ModuleList([Convolution(layer, weight, shift.to(dtype), *settings)])
             return
-        weights = [part.to(dtype) for part in product_weights(*layer.weight.chunk(4))]
-        packs = can_pack(weights[0])
-        if form == "grouped":
-            whole = [batch, 2 * channels, *size]
-            made = [Convolution(layer, torch.cat(weights), None, 8, False, packs, whole)]
-        else:
-            part = [batch, channels // 4, *size]
-            made = [Convolution(layer, w, None, 1, False, packs, part) for w in weights]
-        self.convs = nn.ModuleList(made)
+        weights = torch.cat(product_weights(*layer.weight.chunk(4))).to(dtype)
+        whole = [batch, 2 * channels, *size]
+        made = Convolution(layer, weights, None, 8, False, can_pack(weights), whole)
+        self.convs = nn.ModuleList([made])
         self.scale = tuple(part[:, None, None].clone() for part in scale.chunk(4))
         self.shift = tuple(part[:, None, None].clone() for part in shift.chunk(4))
 
-    def forward(self, x: Tensor | tuple[Tensor, ...], shortcut: Tensor | None = None) -> Any:
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         if self.form == "tiled":  # float32 also where autocast gave its inputs another type
-            x, *others = (
-                one.float().contiguous() for one in (cast(Tensor, x), shortcut) if one is not None
-            )
+            x, *others = (one.float().contiguous() for one in (x, shortcut) if one is not None)
             weights = (self.weight, self.scales, self.shifts)
             return _kernel()(x, *weights, *others, relu=self.relu, pool=self.pool)
-        if isinstance(x, Tensor):
-            x = x.contiguous(memory_format=self.layout)
+        x = x.contiguous(memory_format=self.layout)
         if shortcut is not None:
             shortcut = shortcut.contiguous(memory_format=self.layout)
         if self.form in ("matrix", "packed"):
@@ -267,26 +221,20 @@ class Stage(nn.Module):
             if shortcut is not None:
                 y = F.relu_(y.add_(shortcut))
             return F.avg_pool2d(y, 2) if self.pool == 2 else y
-        if self.form == "grouped":
-            inputs = self._run(_spread_joined, *cast(Tensor, x).chunk(4, dim=1))
-            products = list(self.convs[0](inputs).chunk(8, dim=1))
-        else:
-            inputs = self._run(spread, *x.chunk(4, dim=1)) if isinstance(x, Tensor) else x
-            products = [conv(part) for conv, part in zip(self.convs, inputs, strict=True)]
+        products = self.convs[0](self._run(_spread, *x.chunk(4, dim=1))).chunk(8, dim=1)
         if shortcut is not None:
             added = shortcut.chunk(4, dim=1)
-            return self._run(_added, products, self.scale, self.shift, added)
-        end = ENDS[self.pool, self.spreads] if self.relu else _plain
-        return self._run(end, products, self.scale, self.shift)
+            return self._run(_added, list(products), self.scale, self.shift, added)
+        end = (_pooled if self.pool == 2 else _rectified) if self.relu else _plain
+        return self._run(end, list(products), self.scale, self.shift)
 
-    def _run(self, function: Callable, *arguments: Any) -> Any:
+    def _run(self, function: Callable, *arguments: Any) -> Tensor:
         first = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
         batch, channels, *size = first.shape
         # A size of one would be compiled for itself, and maps this small take no time.
         if not self.fused or channels < 2 or min(size) < (4 if self.pool == 2 else 2):
             return function(*arguments)
-        grouped = self.form == "grouped" and function is not _spread_joined
-        return _fused(function, first.dtype, batch == 1, grouped)(*arguments)
+        return _fused(function, first.dtype, batch == 1)(*arguments)
 
 
 class SplitLinear(nn.Module):
@@ -329,7 +277,7 @@ def forms(
     if can_pack(layer.weight.to(dtype)):
         found.append("packed")
     if isinstance(layer, QConv2d):
-        found += ["products", "grouped"]
+        found.append("grouped")
         if compile and cpp_kernel.fits(layer, dtype) and cpp_kernel.kernel() is not None:
             found.append("tiled")
     return found
@@ -347,7 +295,7 @@ def worth_measuring(layer: nn.Conv2d | QConv2d, names: list[str]) -> list[str]:
         return names
     if not _kernel().parallel and torch.get_num_threads() > 1:
         return names
-    return [name for name in names if name not in ("products", "grouped")]
+    return [name for name in names if name != "grouped"]
 
 
 def _kernel() -> cpp_kernel.Kernel:

@@ -5,10 +5,7 @@ model, waveform to logits, for one clip of one length, and what a program needs 
 task, rate, temperature and thresholds (see `Export.metadata`).
 """
 
-from __future__ import annotations
-
 import contextlib
-import copy
 import io
 import json
 import os
@@ -22,18 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qaudio import __version__
 from qaudio.compress.cost import ONE_AT_A_TIME
 from qaudio.deploy.export_checks import (
     TOLERANCE,
     Export,
     ExportError,
     checked,
+    facts_of,
+    prepared,
     trial,
 )
 from qaudio.deploy.onnx.modules import FrontendGraph, NetworkGraph
 from qaudio.errors import InputError
-from qaudio.models.base import AudioModel, check_model, check_weights
+from qaudio.models.base import AudioModel
 from qaudio.paths import replacing
 
 Runtime = Literal["executorch", "litert"]
@@ -93,20 +91,10 @@ def export_mobile(
         raise ExportError(f"{path}: the file's name must end in {SUFFIXES[runtime]}")
     if seconds is not None and not 0 < seconds <= 600:
         raise InputError(f"seconds must be above 0 and at most 600, not {seconds}")
-    check_model(model, changed=True)
-    check_weights(model.state_dict())
-    model = copy.deepcopy(model).cpu().float().eval()
+    model = prepared(model)
     samples = round((seconds or model.eval_seconds or SECONDS) * model.sample_rate)
     samples = max(samples, model.min_samples)
-    metadata: dict[str, Any] = {
-        "qaudio_version": __version__,
-        "entry": entry,
-        "license": license,
-        "samples": samples,
-        "sample_rate": model.sample_rate,
-        **model.config.to_dict(),
-        **model.calibration,
-    }
+    metadata = facts_of(model, entry, license) | {"samples": samples}
     convert, open_file = _RUNTIMES[runtime]
     graph, example = WaveformGraph(model).eval(), torch.zeros(1, samples, dtype=torch.float32)
     try:
@@ -124,18 +112,6 @@ def export_mobile(
     with replacing(path) as file:
         file.write(content)
     return Export(path, metadata)
-
-
-def open_mobile(path: str | os.PathLike, runtime: Runtime) -> tuple[Run, dict[str, Any]]:
-    """A file of `export_mobile` in its runtime, and its metadata.
-
-    Returns:
-        A function from a waveform (1, samples), float32, to logits (1, classes); the metadata as
-        in the file, without the figures of its check.
-    """
-    content = Path(path).read_bytes()
-    text = {"executorch": _executorch_metadata, "litert": _litert_metadata}[runtime](content)
-    return _RUNTIMES[runtime][1](content), json.loads(text)
 
 
 # ExecuTorch.
@@ -164,14 +140,6 @@ def _in_executorch(content: bytes) -> Run:
         return held[-1].execute([torch.from_numpy(waveform)])[0].numpy().copy()
 
     return run
-
-
-def _executorch_metadata(content: bytes) -> str:
-    from executorch.runtime import Runtime as ExecuTorch
-
-    method = ExecuTorch.get().load_program(content).load_method("metadata")
-    assert method is not None
-    return str(method.execute([])[0])
 
 
 # LiteRT.
@@ -206,14 +174,6 @@ def _in_litert(content: bytes) -> Run:
         return np.array(interpreter.get_tensor(result["index"]))
 
     return run
-
-
-def _litert_metadata(content: bytes) -> str:
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    made = flatbuffer_utils.read_model_from_bytearray(content)
-    index = next(entry.buffer for entry in made.metadata if entry.name.decode() == METADATA)
-    return bytes(made.buffers[index].data).decode()
 
 
 _RUNTIMES: dict[

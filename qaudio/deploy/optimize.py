@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from typing import Any, NoReturn
 
 import torch
@@ -18,7 +17,7 @@ from qaudio.deploy.timing import KnownTimes
 from qaudio.errors import InputError
 from qaudio.models.base import AudioModel, MelNorm, check_model, check_weights, evaluating
 from qaudio.models.panns import ConvBlock
-from qaudio.models.registry import find, lookup
+from qaudio.models.registry import lookup
 from qaudio.models.resnet import BasicBlock
 from qaudio.quaternion.layers import QConv2d, QLinear
 
@@ -168,7 +167,7 @@ def _optimized(
     names = {
         unit.name: worth_measuring(unit.layer, forms(unit.layer, dtype, compile)) for unit in units
     }
-    split = any("products" in found for found in names.values())
+    split = any("grouped" in found for found in names.values())
     fused = compile and split and can_compile()
     known_times = KnownTimes(original.classifier.weight.device)
     layers = [
@@ -198,8 +197,6 @@ def _optimized(
         if isinstance(layer, QLinear):
             choices[name], linear = fastest_linear(layer, shapes[name], known_times)
             network.set_submodule(name, linear)
-        elif isinstance(layer, nn.Dropout):  # may stand between two stages that pass tuples
-            network.set_submodule(name, nn.Identity())
     known_times.write()
     return OptimizedModel(original, network, choices)
 
@@ -311,26 +308,18 @@ class _Float(nn.Module):
 
 def _rebuild_blocks(network: AudioModel, stages: dict[str, Stage]) -> None:
     """Put stages in the place of this package's blocks."""
-    chains: list[list[Stage]] = []
     last = ""
     for name, block in list(network.named_modules()):
         if isinstance(block, ConvBlock):
-            chains.append([stages[f"{name}.conv{n}"] for n in range(1, block.depth + 1)])
-            network.set_submodule(name, nn.Sequential(*chains[-1]))
+            convs = [stages[f"{name}.conv{n}"] for n in range(1, block.depth + 1)]
+            network.set_submodule(name, nn.Sequential(*convs))
             last = name
         elif isinstance(block, BasicBlock):
-            chains.append([stages[f"{name}.conv{n}"] for n in (1, 2)])
-            network.set_submodule(
-                name,
-                _Residual(block, chains[-1][0], chains[-1][1], stages.get(f"{name}.downsample.1")),
-            )
+            conv1, conv2 = (stages[f"{name}.conv{n}"] for n in (1, 2))
+            downsample = stages.get(f"{name}.downsample.1")
+            network.set_submodule(name, _Residual(block, conv1, conv2, downsample))
     # They end with a conv block; the head after it is float32.
     network.set_submodule(last, nn.Sequential(network.get_submodule(last), _Float()))
-    if find(network.architecture).blocks == "chained":
-        chains = [[stage for chain in chains for stage in chain]]
-    for chain in chains:
-        for stage, following in pairwise(chain):
-            stage.spreads = stage.form in ("products", "grouped") and following.form == "products"
 
 
 def _replace_convolutions(network: AudioModel, units: list[Unit], stages: dict[str, Stage]) -> None:

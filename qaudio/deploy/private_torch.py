@@ -4,8 +4,6 @@ Each has a guard and a fallback. Where a version of PyTorch lacks oneDNN's opera
 packed; where it lacks the compiler's settings, pieces are compiled more often than need be.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache

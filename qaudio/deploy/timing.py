@@ -1,13 +1,12 @@
 """How long implementations of layers take, measured once for each machine."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import msgspec
 import torch
 
 from qaudio import __version__
@@ -33,11 +32,7 @@ def shortest_seconds(
 
 
 class KnownTimes:
-    """How long the forms of layers take: by machine, layer and form, in a JSON file of the cache.
-
-    Args:
-        device: that they are on.
-    """
+    """How long forms of layers take: by machine, layer and form, in a JSON file of the cache."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -52,15 +47,10 @@ class KnownTimes:
     def _read(self) -> dict[str, dict[str, dict[str, float]]]:
         """The file's content; nothing where it is missing or spoilt."""
         try:
-            stored = json.loads(self.path.read_text(encoding="utf-8"))
-            return {
-                str(machine): {
-                    str(key): {str(form): float(seconds) for form, seconds in times.items()}
-                    for key, times in layers.items()
-                }
-                for machine, layers in stored.items()
-            }
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            return msgspec.json.decode(
+                self.path.read_bytes(), type=dict[str, dict[str, dict[str, float]]]
+            )
+        except (OSError, RecursionError, msgspec.DecodeError):
             return {}
 
     def of(
@@ -70,7 +60,6 @@ class KnownTimes:
 
         Args:
             key: what has the forms: a layer and the shape of its input, in words.
-            names: of the forms.
             calls: makes what is measured, by name; at least what `names` names.
 
         Returns:

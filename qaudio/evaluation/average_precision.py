@@ -1,7 +1,5 @@
 """Average precision: of one network's logits, for any number of times that each clip counts."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -3,8 +3,6 @@
 `results.json` is made from predictions by `summarise` alone, so `verify` can make it again.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -61,8 +59,6 @@ def paired_difference(
     The score is accuracy, or mAP where a clip has several labels.
 
     Args:
-        child: predictions of the one.
-        parent: predictions of the other.
         shared: a regular expression. The interval is then not over clips but over what it finds in
             their ids, as the speaker; `groups` says how many of these there are.
 
@@ -125,9 +121,7 @@ def bootstrap_interval(
     Args:
         values: one for each clip.
         weights: of the clips in the mean, (N,); None: all alike.
-        seed: of the draws.
         groups: names (N,); clips of one name are drawn together, or not at all. None: each alone.
-        bounds: of a value.
     """
     weights = np.ones(len(values)) if weights is None else weights
     weighted, means = values * weights, []
@@ -235,11 +229,7 @@ def _correct_by_clip(predictions: Predictions, fold: int) -> np.ndarray:
 
 
 def _fold_weights(folds: np.ndarray) -> np.ndarray:
-    """Weights of clips in a mean over folds: in a fold of few clips each weighs more.
-
-    Args:
-        folds: of each clip, (N,).
-    """
+    """Weights of clips in a mean over folds: in a fold of few clips each weighs more."""
     _, own, sizes = np.unique(folds, return_inverse=True, return_counts=True)
     return sizes.mean() / sizes[own]
 

@@ -6,8 +6,6 @@ Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017 (temperature);
 ICLR 2017, and Liu et al., *Energy-based Out-of-distribution Detection*, NeurIPS 2020 (scores).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 
@@ -25,7 +23,7 @@ COLDEST, HOTTEST = 0.05, 20.0  # temperatures
 PRECISIONS = (0.9, 0.95, 0.99)  # asked of the clips that are answered
 DIGITS = 4  # of every number: what all machines agree on
 NO_THRESHOLD = 0.5  # of a class that no clip to fit on has
-# By which sounds of none of the classes are told; each (N, C) logits -> (N,), high for known ones.
+# Scores that separate known sounds from others; each (N, C) logits -> (N,), high for known ones.
 SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "max softmax": lambda logits: softmax(logits, axis=1).max(axis=1),
     "energy": lambda logits: logsumexp(logits, axis=1),
@@ -133,7 +131,6 @@ def answered(predictions: Predictions, probabilities: np.ndarray) -> list[Answer
     A fold's clips are answered from the confidence on that reaches the precision on the others.
 
     Args:
-        predictions: of all folds.
         probabilities: of the same clips, (N, C).
     """
     confidence = probabilities.max(axis=1)
@@ -192,7 +189,7 @@ def summarise(
 
 
 def outside_scores(inside: Predictions, outside: Predictions) -> Outside:
-    """How well sounds of none of the classes are told from held-out clips, by each of `SCORES`."""
+    """How well sounds of no class are separated from held-out clips, by each of `SCORES`."""
     known = inside.logits.astype(float), outside.logits.astype(float)
     is_known = np.repeat([1, 0], [len(rows) for rows in known])
     sources = Counter(str(clip).partition("/")[0] for clip in outside.clip)

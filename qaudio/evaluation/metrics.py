@@ -1,7 +1,5 @@
 """Scores that follow from predictions, of a whole network and class by class."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

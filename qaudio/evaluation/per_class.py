@@ -1,7 +1,5 @@
 """Scores of each class: report.json of an entry, made from its predictions."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

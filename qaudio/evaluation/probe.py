@@ -3,8 +3,6 @@
 Arrays in, logits out: nothing here knows where embeddings and labels come from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -36,7 +34,6 @@ def fit_linear(
         train: embeddings, (N, D).
         label: their class indices, (N,); or, where several may apply, 0/1 per class (N, classes):
             then each class has a regression of its own.
-        classes: number of classes.
         regularisation: scikit-learn's C; smaller is stronger.
         least_deviation: share of the root mean square of all deviations; a dimension that deviates
             less is standardised by that.
@@ -79,7 +76,6 @@ def linear_probe(
         train: embeddings to fit on, (N, D); their mean and deviation standardise both sets.
         label: their class indices, (N,), or 0/1 per class (N, classes), as `fit_linear` takes them.
         test: embeddings to score, (M, D).
-        classes: number of classes.
         **fit: of `fit_linear`.
 
     Returns:

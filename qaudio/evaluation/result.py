@@ -13,13 +13,11 @@ class Result(Record):
     """A score over all folds.
 
     Attributes:
-        metric: "accuracy" or "mAP".
         mean: over folds, each the mean over its seeds; a fraction, as all scores are.
         std: over folds (n-1); None of one fold.
         interval95: 95 % bootstrap interval of the mean over clips.
         folds: score of each fold, by number.
         runs: score of each run, by "seedS_foldF".
-        clips: scored.
         classes: of mAP, how many have a positive clip.
     """
 
@@ -37,7 +35,6 @@ class Difference(Record):
     """A score less another, paired clip by clip on the folds that both were scored on.
 
     Attributes:
-        metric: "accuracy" or "mAP".
         mean: over folds; a fraction.
         interval95: of the mean, over clips or groups.
         runs: of the first that were compared.
@@ -70,7 +67,6 @@ class Answered(Record):
     """What a network answers where a precision is wanted.
 
     Attributes:
-        wanted: precision.
         share: of the clips that it answers.
         precision: of these answers; None where there are none.
     """
@@ -81,7 +77,7 @@ class Answered(Record):
 
 
 class Outside(Record):
-    """How well sounds of none of the classes are told from held-out clips.
+    """How well sounds of no class are separated from held-out clips.
 
     Attributes:
         inside_clips: held-out clips.

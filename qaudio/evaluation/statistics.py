@@ -1,7 +1,5 @@
 """Log-mel statistics of a clip: the plain baseline, which needs no network."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 Selvaraju et al., *Grad-CAM*, ICCV 2017.
 """
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 
@@ -66,7 +64,6 @@ class ClassActivation:
 
         Args:
             features: (1, channels, frames, mels).
-            index: of the class.
 
         Returns:
             Heat (frames, mels), 0 where nothing speaks for the class, in units of the logit's

@@ -1,7 +1,5 @@
 """The page of `qaudio demo`: a sound in, and what one or two networks say of it."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping
@@ -36,7 +34,6 @@ class Answer:
     Attributes:
         facts: Markdown: name, parameters, size, milliseconds.
         classes: probabilities by label, the most probable ones.
-        picture: of the explanation.
         text: the picture in words.
     """
 
@@ -50,8 +47,6 @@ def answer(name: str, model: AudioModel, samples: np.ndarray, sample_rate: int) 
     """Run and explain a network on a sound.
 
     Args:
-        name: of the entry.
-        model: its network.
         samples: (T,) float32.
         sample_rate: Hz.
 
@@ -212,14 +207,10 @@ def launch(
     """Serve a page of `build`.
 
     Args:
-        page: the page.
         host: address to listen at, this machine alone; None: gradio's, which a Space sets.
         port: None: a free one from 7860.
         browser: open it in a browser.
         block: return only when it is stopped.
-
-    Returns:
-        The page's address.
 
     Raises:
         OSError: for a port that is taken.

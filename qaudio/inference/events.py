@@ -1,7 +1,5 @@
 """Events from probabilities over time: consecutive windows of one class become one event."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,10 +10,9 @@ from qaudio.errors import InputError
 
 @dataclass(frozen=True)
 class Event:
-    """A stretch of sound in which one class is heard.
+    """A stretch of sound with one class.
 
     Attributes:
-        index: of the class.
         start, end: seconds, to a microsecond.
         probability: the highest of its windows.
     """

@@ -1,7 +1,5 @@
 """Why a network answers as it does: probabilities over time, and where it looks."""
 
-from __future__ import annotations
-
 import difflib
 import os
 from collections.abc import Callable

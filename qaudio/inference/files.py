@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from qaudio.data.audio import CONVERT, SOUNDS, UNREAD, display_name, sound_files
 from qaudio.deploy.onnx.runtime import OnnxModel
 from qaudio.errors import AudioError, InputError
 from qaudio.inference.selection import Selection
-from qaudio.prediction import Analysis, Embeddings, analyse, embeddings
+from qaudio.prediction import Embeddings, analyse, embeddings
 
 if TYPE_CHECKING:
     from qaudio.models.base import AudioModel
@@ -34,7 +34,6 @@ class Embedding:
     """The embedding of a file or of one of its windows.
 
     Attributes:
-        file: path.
         start, end: seconds; None for a file that cannot be used.
         vector: (D,) float32; None for a file that cannot be used.
         error: why it cannot be used, in one line.
@@ -52,10 +51,8 @@ class FilePrediction:
     """One class of one stretch of a file.
 
     Attributes:
-        file: path.
         start, end: seconds; these and the rest are None for a file that cannot be used.
         label: class name, or "class N" for a model without names.
-        index: of the class.
         probability: softmax, or sigmoid for multi-label models; of an event, its highest.
         error: why it cannot be used, in one line.
     """
@@ -110,7 +107,7 @@ def embed_files(
     paths, faults = find_sounds(files)
     for path, fault in faults:
         yield Embedding(path, None, None, None, fault)
-    for result in embeddings_of_files(model, paths, window=window, hop=hop, jobs=jobs):
+    for result in over_files(model, paths, embedded, window=window, hop=hop, jobs=jobs):
         if result.found is None:
             yield Embedding(result.path, None, None, None, result.error)
             continue
@@ -162,7 +159,7 @@ def predict_files(
     paths, faults = find_sounds(files)
     for path, fault in faults:
         yield FilePrediction(path, None, None, None, None, None, fault)
-    for result in analyses_of_files(model, paths, window=window, hop=hop, jobs=jobs):
+    for result in over_files(model, paths, analyse, window=window, hop=hop, jobs=jobs):
         if result.found is None:
             yield FilePrediction(result.path, None, None, None, None, None, result.error)
             continue
@@ -188,7 +185,7 @@ def find_sounds(files: Paths) -> tuple[list[str], list[tuple[str, str]]]:
             if unread and not found:
                 continue
         elif os.path.exists(argument) or not glob.has_magic(argument):
-            found = [argument]  # one that is missing is told like one that cannot be read
+            found = [argument]  # one that is missing is reported like one that cannot be read
         else:
             found, fault = _matching(argument), "matches no sound files"
         if not found:
@@ -208,53 +205,32 @@ def _matching(pattern: str) -> list[str]:
     return found
 
 
-def embeddings_of_files(
-    model: AudioModel,
+def over_files(
+    model: AudioModel | OnnxModel,
     paths: list[str],
+    work: Callable[..., Found],
     *,
     window: float | None = None,
     hop: float | None = None,
     jobs: int | None = None,
     progress: Progress | None = None,
-) -> Iterator[FileResult[Embeddings]]:
-    """`qaudio.prediction.embeddings` of each file; one window each where `window` is None."""
-
-    def work(path: str, advance: Progress) -> Embeddings:
-        found = embeddings(model, path, window=window, hop=hop, progress=advance)
-        return found if window is not None else found.clip()
-
-    return _each(model, paths, work, jobs, progress)
-
-
-def analyses_of_files(
-    model: AudioModel | OnnxModel,
-    paths: list[str],
-    *,
-    window: float | None = None,
-    hop: float | None = None,
-    jobs: int | None = None,
-    progress: Progress | None = None,
-) -> Iterator[FileResult[Analysis]]:
-    """`qaudio.prediction.analyse` of each file."""
-
-    def work(path: str, advance: Progress) -> Analysis:
-        return analyse(model, path, window=window, hop=hop, progress=advance)
-
-    return _each(model, paths, work, jobs, progress)
-
-
-def _each(
-    model: AudioModel | OnnxModel,
-    paths: list[str],
-    work: Callable[[str, Progress], Found],
-    jobs: int | None,
-    progress: Progress | None,
 ) -> Iterator[FileResult[Found]]:
+    """What `work` finds in each file: `qaudio.prediction.analyse` or `embedded`."""
     jobs = cores() if jobs is None else jobs
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, not {jobs}")
+
+    def run(path: str, advance: Progress) -> Found:
+        return work(model, path, window=window, hop=hop, progress=advance)
+
     with _threads_each(model, threads_per_file(jobs, len(paths))):
-        yield from in_order(paths, work, jobs, progress)
+        yield from in_order(paths, run, jobs, progress)
+
+
+def embedded(model: AudioModel, path: str, *, window: float | None, **settings: Any) -> Embeddings:
+    """`qaudio.prediction.embeddings` of a file; one window where `window` is None."""
+    found = embeddings(model, path, window=window, **settings)
+    return found if window is not None else found.clip()
 
 
 def cores() -> int:
@@ -301,11 +277,8 @@ def in_order(
     grow with their number.
 
     Args:
-        paths: the files.
         work: takes a path, and a function to be called now and then with the seconds done; raises
             AudioError or OSError for a file that cannot be used, which is a result as well.
-        jobs: number of threads.
-        progress: is called by that function.
     """
     stopped = threading.Event()
 

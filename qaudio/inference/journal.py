@@ -4,8 +4,6 @@ A run that is interrupted leaves its journal, and the next goes on after the las
 it makes is written from the journal at the end.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

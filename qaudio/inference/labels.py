@@ -1,7 +1,5 @@
 """Files of predictions: CSV, Audacity's label tracks and Raven's selection tables."""
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Iterable, Iterator
@@ -48,7 +46,6 @@ def label_file(rows: Iterable[Prediction], kind: str, sample_rate: int) -> str:
     """The content of a label file.
 
     Args:
-        rows: what was found in one file, in order of time.
         kind: "audacity": start, end, and label with probability, for File > Import > Labels;
             "raven": a selection table.
         sample_rate: Hz, that the network works at: Raven's selections reach up to its half.

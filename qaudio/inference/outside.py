@@ -1,7 +1,5 @@
 """Logits of sounds of none of a network's classes."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,7 +22,6 @@ def outside_logits(
     """Logits of the sounds of some folders, each cropped or padded to what clips are scored at.
 
     Args:
-        model: in any mode.
         folders: each a source of its own, called as its last part is.
         most: files of each folder, evenly spaced among all of them.
         progress: called with the number of files done.

@@ -1,7 +1,5 @@
 """The picture of an explanation: spectrogram, class activation, probabilities over time."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import IO
@@ -23,7 +21,6 @@ def draw(explanation: Explanation, title: str = "", width: float = 10.0) -> Figu
     """Three panels over one time axis. Needs no display.
 
     Args:
-        explanation: of `qaudio.inference.explain.explain`.
         title: shown above; the file and the entry, say.
         width: inches; text keeps its size, so a narrow picture can be read on a phone.
     """
@@ -83,12 +80,8 @@ def _spectrogram(axes: Axes, explanation: Explanation) -> None:
     ticks = [hz for hz in TICKS if hertz[0] <= hz <= hertz[-1]]
     places = np.interp(ticks, hertz, np.arange(mels))
     kept = [n for n in range(len(ticks)) if n == 0 or places[n] - places[n - 1] > 0.04 * mels]
-    axes.set_yticks(places[kept], [_hertz(ticks[n]) for n in kept])
+    axes.set_yticks(places[kept], [str(ticks[n]).replace("000", "k") for n in kept])
     axes.set_ylabel("Hz")
-
-
-def _hertz(value: int) -> str:
-    return f"{value // 1000}k" if value >= 1000 else str(value)
 
 
 def _heat(axes: Axes, explanation: Explanation) -> None:

@@ -1,6 +1,4 @@
-"""Which classes of a sound are told: the most probable, those above a threshold, or events."""
-
-from __future__ import annotations
+"""Which classes of a sound are reported: the most probable, those above a threshold, or events."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Sound as it comes: blocks of a file, of a pipe, or of a microphone."""
 
-from __future__ import annotations
-
 import os
 import queue
 import struct
@@ -31,10 +29,8 @@ class Source:
     """Blocks of mono sound, once.
 
     Attributes:
-        name: for messages.
         sample_rate: Hz.
         blocks: (T,) float32 in −1…1, each up to `BLOCK_SECONDS` long or as it came.
-        close: to be called in the end.
     """
 
     name: str

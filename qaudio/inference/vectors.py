@@ -1,7 +1,5 @@
 """Files of embeddings: a row per file or window, as npz, Parquet or CSV, written as a stream."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import io

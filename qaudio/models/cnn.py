@@ -3,8 +3,6 @@
 Kong et al., *PANNs*, TASLP 28:2880 (2020); Chaudhary et al., Interspeech 2024 (QCNN14).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +20,6 @@ class CNNSpec:
     Attributes:
         channels: output channels of each block at width 1.
         convs: convolutions in each block.
-        kernel: their kernel size.
         embedding: outputs of fc1 at width 1.
         pool_last: whether the last block pools 2×2 as the others do.
     """

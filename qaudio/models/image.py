@@ -1,7 +1,5 @@
 """timm's image networks, fed with the front-end's output as an image."""
 
-from __future__ import annotations
-
 import difflib
 
 import timm

@@ -4,8 +4,6 @@ Schmid, Koutini & Widmer, *Efficient Large-Scale Audio Tagging via Transformer-t
 Distillation*, ICASSP 2023; Howard et al., *Searching for MobileNetV3*, ICCV 2019.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 Kong et al., *PANNs*, TASLP 28:2880 (2020).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch.nn.functional as F

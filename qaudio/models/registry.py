@@ -59,9 +59,7 @@ class Card(NamedTuple):
     """What model cards say of an architecture.
 
     Attributes:
-        title: what it is called.
         scratch: of one that was trained from scratch.
-        papers: BibTeX of where it comes from.
     """
 
     title: str
@@ -71,19 +69,7 @@ class Card(NamedTuple):
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the package knows of an architecture, as `register` takes it.
-
-    Attributes:
-        name: of its smallest member.
-        pattern: regular expression of all its names, with sizes, widths or strides in them.
-        build: makes the network of a config.
-        widths: output channels of the unpruned network by layer name, for each of its names.
-        quaternion: whether its layers are quaternion layers.
-        frontend: kind of front-end that it has unless another is asked for.
-        card: what model cards say of it.
-        importer: whose published checkpoints `qaudio import` reads into it.
-        blocks: how its blocks follow each other, for `qaudio.optimize`; None: unknown structure.
-    """
+    """What the package knows of an architecture, as `register` takes it."""
 
     name: str
     pattern: str
@@ -134,8 +120,8 @@ def register(
         scratch: what cards say of one that was trained from scratch.
         papers: BibTeX of where it comes from.
         importer: whose published checkpoints `qaudio import` reads into it.
-        blocks: how its `ConvBlock`s and `BasicBlock`s follow each other, for `qaudio.optimize`:
-            "chained", with nothing between, or "apart"; None: it has others.
+        blocks: "chained" or "apart" where it is made of `ConvBlock`s and `BasicBlock`s, which
+            `qaudio.optimize` fuses; None: it has others.
 
     Raises:
         ValueError: for a name of another form, or one that qaudio's own architectures have.
@@ -210,19 +196,20 @@ def _home(name: str) -> Own | None:
     return next((home for home, known in stems if stem(name) in known), None)
 
 
-def is_quaternion(config: Mapping[str, Any]) -> bool:
-    """Whether a model's config is of a network of quaternion layers.
+def is_quaternion(architecture: str, stored: bool | None = None) -> bool:
+    """Whether a network has quaternion layers.
 
-    Configs of earlier versions do not say; the architecture's registration does then, and one that
-    is not registered counts as real.
+    Args:
+        architecture: its name.
+        stored: what its config says. Configs of earlier versions do not say: the architecture's
+            registration does then, and one that is not registered counts as real.
     """
-    if "quaternion" in config:
-        return bool(config["quaternion"])
-    name = config.get("architecture", "")
-    home = _home(name)
+    if stored is not None:
+        return stored
+    home = _home(architecture)
     if home is not None:  # known without importing it
-        return any(f"{name}_".startswith(f"{one}_") for one in home.quaternion)
-    known = lookup(name)
+        return any(f"{architecture}_".startswith(f"{one}_") for one in home.quaternion)
+    known = lookup(architecture)
     return known is not None and known.quaternion
 
 
@@ -230,10 +217,10 @@ def _title(quaternion: bool) -> str:
     return "quaternion CNN" if quaternion else "CNN"
 
 
-def card_of(config: Mapping[str, Any]) -> Card:
-    """What model cards say of a config's architecture; little where it is not registered."""
-    known = lookup(config["architecture"])
-    return Card(_title(is_quaternion(config))) if known is None else known.card
+def card_of(architecture: str, quaternion: bool) -> Card:
+    """What model cards say of an architecture; little where it is not registered."""
+    known = lookup(architecture)
+    return Card(_title(quaternion)) if known is None else known.card
 
 
 def create_model(
@@ -275,7 +262,8 @@ def from_config(config: ModelConfig | Mapping[str, Any]) -> AudioModel:
         ValueError: for a missing key, and as `create_model`.
     """
     if not isinstance(config, ModelConfig):
-        config = ModelConfig.from_dict(config, quaternion=is_quaternion(config))
+        named, stored = config.get("architecture", ""), config.get("quaternion")
+        config = ModelConfig.from_dict(config, quaternion=is_quaternion(named, stored))
     known = find(config.architecture)
     if config.quaternion != known.quaternion:
         raise InputError(

@@ -3,8 +3,6 @@
 Kong et al., *PANNs*, TASLP 28:2880 (2020); Singh et al., TASLP 34:1866 (2026).
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

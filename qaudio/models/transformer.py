@@ -3,8 +3,6 @@
 After Gong et al., *AST: Audio Spectrogram Transformer*, Interspeech 2021.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """What the results of a study say: its answers, its tables, and what its picture shows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from qaudio.cards.tables import difference_text, giga, interval, markdown_table, points, score
@@ -20,12 +18,7 @@ LEGEND = (
 
 
 class Findings:
-    """Results of a study's cells and their differences, each as it is when first asked for.
-
-    Args:
-        study: the grid.
-        zoo: folder of the entries.
-    """
+    """Results of a study's cells and their differences, each as it is when first asked for."""
 
     def __init__(self, study: Study, zoo: Path):
         self.study, self.zoo = study, zoo
@@ -37,9 +30,6 @@ class Findings:
         """`paired_difference` of two cells; None where no fold was scored for both.
 
         Args:
-            cell: the one's name.
-            other: the other's.
-            benchmark: the one of which.
             shared: a regular expression, of what the interval is over in place of clips.
         """
         key = cell, other, benchmark, shared

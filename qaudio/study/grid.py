@@ -5,8 +5,6 @@ changed, on each benchmark; its results are an entry without weights in zoo/stud
 or, where nothing is changed, the entry that the recipe names.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ class Cell(Record, forbid_unknown_fields=True):
     """One network of the grid.
 
     Attributes:
-        name: of the cell.
         what: it is, in words.
         recipe: file name in the benchmark's folder of recipes.
         changes: settings of the recipe and their values, {benchmark} filled in; a mapping holds
@@ -45,13 +42,7 @@ class Cell(Record, forbid_unknown_fields=True):
 
 
 class Question(Record, forbid_unknown_fields=True):
-    """Whether one cell scores above another.
-
-    Attributes:
-        ask: the question in words.
-        cell: that may be better.
-        than: the other cell.
-    """
+    """Whether one cell scores above another."""
 
     ask: Text
     cell: Text
@@ -82,8 +73,6 @@ class Study:
     Attributes:
         benchmarks: that the cells are trained on.
         seeds: of every cell that has none of its own.
-        cells: by name.
-        questions: about them.
         reference: the cell that the picture is drawn to.
         tables: title and cells of each.
 

@@ -1,7 +1,5 @@
 """What fine-tuning has to beat: scores of the same held-out clips that need no training of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """bf16 on CPUs where it is slower than float32."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Checkpoints of unfinished runs: the last one, there whole or not at all."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import re
@@ -137,13 +135,10 @@ class TrainedBy(Callback):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Replaces a checkpoint in one step, and tells what is none.
+    """Replaces a checkpoint in one step, and refuses files that are none.
 
     Lightning's own copies it from the folder of temporary files, bit by bit where that is another
     disk, and takes a folder that cannot be written for one that was.
-
-    Attributes:
-        read: whether one was read.
     """
 
     read = False

@@ -1,7 +1,5 @@
 """Whether a linear probe is kept as it is or trained on, chosen on a validation fold."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The LightningModule that trains a network: plainly, pruned, taught, or both."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 
 from qaudio.data.augment import Mixup, SpecAugment, global_seed, item_seed, one_hot
 from qaudio.data.split import Split
-from qaudio.errors import InputError
+from qaudio.errors import InputError, check_choice
 from qaudio.frontend_settings import FrontendConfig
 from qaudio.models.base import AudioModel
 from qaudio.models.config import Task
@@ -31,7 +29,7 @@ from qaudio.training.optimization import Optimizer, Schedule, make_optimizer, ma
 from qaudio.training.pruning import StepwisePruning, averaged
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.schema import Teaching
-from qaudio.zoo.store import entry_name, found_in, read_config
+from qaudio.zoo.store import found_in, read_config
 
 TUNED, PROBED = "fine-tuned from", "linear-probed from"  # how networks come from their sources
 
@@ -54,22 +52,19 @@ class Classifier(LightningModule):
         warmup: share of the steps that warm up.
         decay: share of the steps that decay, with "trapezoidal".
         label_smoothing: of cross-entropy, so with "multiclass" only.
-        class_weights: weight the classes in the loss, inversely to their training clips
-            (segments, where they are cut).
+        class_weights: weight classes in the loss, inversely to their training clips or segments.
         mixup, spec_augment: on the front-end's output in training; None: off.
-        block_dropout, head_dropout: rates in training; None: the architecture's.
+        block_dropout, head_dropout: rates; None: the architecture's.
         freeze: "norms" trains all weights and keeps the BatchNorm statistics of the source, which a
             few batches of few clips would spoil; "backbone" trains the classifier alone; "gradual"
             begins so and thaws the next stage before it every `thaw_every` epochs. Frozen stages
-            keep their BatchNorm statistics and drop nothing inside; the dropout between stages, of
-            the two rates above, goes on.
+            keep their BatchNorm statistics; dropout between stages, of the rates above, goes on.
         thaw_every: epochs, with freeze "gradual".
         probe_first: start from the classifier that logistic regression finds on the source's
             embeddings of the training clips; for one label a clip.
         keep_probe: with `probe_first`: first do all this without a validation fold, and train on
             only where that was clearly better than the probe there; `train` and `crossval` do so.
-        entries: folder of entries in which names are looked up first; the command's is that of the
-            writer.
+        entries: folder of entries in which names are looked up first; in commands the writer's.
 
     Raises:
         ValueError: for arguments out of range, or that contradict one another.
@@ -101,13 +96,10 @@ class Classifier(LightningModule):
         entries: str | None = None,
     ):
         super().__init__()
-        choices = {"task": (task, Task), "optimizer": (optimizer, Optimizer),
-                   "schedule": (schedule, Schedule), "freeze": (freeze, Freeze)}  # fmt: skip
-        for name, (given, known) in choices.items():
-            if given not in get_args(known):
-                raise InputError(
-                    f"{name} must be one of {', '.join(get_args(known))}, not {given!r}"
-                )
+        check_choice("task", task, get_args(Task))
+        check_choice("optimizer", optimizer, get_args(Optimizer))
+        check_choice("schedule", schedule, get_args(Schedule))
+        check_choice("freeze", freeze, get_args(Freeze))
         shares = {"warmup": warmup, "decay": decay, "label_smoothing": label_smoothing,
                   "block_dropout": block_dropout, "head_dropout": head_dropout}  # fmt: skip
         for name, rate in shares.items():
@@ -157,22 +149,6 @@ class Classifier(LightningModule):
         return source if self.entries is None else found_in(Path(self.entries), source)
 
     @property
-    def parent(self) -> tuple[str, str] | None:
-        """Name of the entry that the network comes from, and how; None from scratch."""
-        start = self.source and entry_name(locate(self.source))
-        if self.distillation is None:
-            tuned = PROBED if self.probe_kept else TUNED
-            how = tuned if self.pruning is None else "pruned from"
-            return None if start is None else (start, how)
-        teacher = entry_name(locate(self.distillation.teacher))
-        if start is None or (start == teacher and self.pruning is None):
-            return teacher, "distilled from"
-        if start == teacher:
-            return teacher, "pruned and distilled from"
-        how = "fine-tuned" if self.pruning is None else "pruned"
-        return teacher, f"{how} from {start}, distilled from"
-
-    @property
     def final_widths(self) -> dict[str, int]:
         """The network's widths when training has ended; known once it begins."""
         return self.net.widths | ({} if self.pruning is None else self.pruning.final_widths)
@@ -185,18 +161,12 @@ class Classifier(LightningModule):
         return self.distillation.teaching(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     @property
-    def sources(self) -> list[str]:
-        """Entries that the network learns from: what they were trained on, it has seen too."""
-        teachers = [] if self.distillation is None else [self.distillation.teacher]
-        return [*([] if self.source is None else [self.source]), *teachers]
-
-    @property
     def sample_rate(self) -> int:
         """Rate in Hz at which the network takes waveforms."""
         if hasattr(self, "net"):
             return self.net.sample_rate
         if self.source is not None:
-            return int(read_config(locate(self.source))["frontend"]["sample_rate"])
+            return read_config(locate(self.source)).model.frontend.sample_rate
         return FrontendConfig.from_dict(self.frontend or {}).sample_rate
 
     def build(self, labels: list[str], split: Split) -> AudioModel:
@@ -362,13 +332,9 @@ class Classifier(LightningModule):
         waveform: Tensor,
         mix: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        """Loss of a training batch.
+        """Loss of embeddings (B, D) and targets (B, C) of clips that were mixed.
 
-        Args:
-            embedding: of the clips as they were masked and mixed, (B, D).
-            targets: mixed alike, (B, C).
-            waveform: the clips before that, (B, T).
-            mix: how they were mixed.
+        Of the clips before that, waveforms (B, T), and of `mix` the teacher makes its answers.
         """
         logits = self.net.classify(embedding)
         if self.distillation is None:
@@ -415,7 +381,7 @@ class Classifier(LightningModule):
         self.scored.append({"id": batch["id"], "label": labels.cpu(), "logits": logits.cpu()})
 
     def on_test_epoch_end(self) -> None:
-        """Bring the scores of all processes together, on each of them."""
+        """Bring the scores of all processes together."""
         if self.trainer.world_size > 1:
             parts: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(parts, self.scored)

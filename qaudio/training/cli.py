@@ -1,7 +1,5 @@
 """Recipes on the command line: LightningCLI with an entry's writer, and recipes as resolved."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -69,12 +67,7 @@ class TrainingCLI(LightningCLI):
             _refuse_null(section, kind, given)
 
     def recipe(self, arguments: list[str], subcommand: str) -> Recipe:
-        """The recipe with every default written out, as an entry keeps it.
-
-        Args:
-            arguments: of the command.
-            subcommand: its name.
-        """
+        """The recipe with every default written out, as an entry keeps it."""
         paths = [str(path) for path in self.config.config or []]
         return Recipe(
             self._resolved(self.config),
@@ -107,7 +100,7 @@ def parse(
         QaudioError: for settings that are refused.
     """
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [_at_hand(argument) for argument in arguments]
+        arguments = [_shipped_recipe(argument) for argument in arguments]
         if config is not None:
             path = Path(folder) / "recipe.yaml"
             path.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -139,7 +132,7 @@ def recipe_data(recipe: str, arguments: list[str]) -> AudioDataModule:
     Raises:
         EntryError: for a recipe that cannot be read or has no data section.
     """
-    path = _at_hand(recipe)
+    path = _shipped_recipe(recipe)
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["data"]
     except (OSError, yaml.YAMLError, UnicodeError, KeyError, TypeError) as error:
@@ -182,7 +175,7 @@ def _refused(error: ValueError) -> QaudioError:
     return said if isinstance(said, QaudioError) else InputError(str(said))
 
 
-def _at_hand(argument: str) -> str:
+def _shipped_recipe(argument: str) -> str:
     """An argument whose `recipes/…` is the package's, where there is no such file at hand."""
     option, equals, path = argument.rpartition("=")
     shipped = recipes_folder() / path.removeprefix("recipes/")

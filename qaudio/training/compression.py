@@ -1,7 +1,5 @@
 """The `Classifier` with a pruning, with a teacher, or with both."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from qaudio.errors import InputError
@@ -9,21 +7,16 @@ from qaudio.training.classifier import Classifier
 from qaudio.training.distillation import Distillation, Loss
 from qaudio.training.pruning import StepwisePruning
 
-TARGETS = ("ratio", "target_macs", "target_params", "target_latency")
+MISSING = "give exactly one of ratio (removed) and the targets (kept)"
 
 
-class PrunedClassifier(Classifier):
-    """Prunes an entry, then fine-tunes what is left.
-
-    For fold k it takes the entry's weights that were trained without fold k, and refuses when
-    there are none. Criterion "taylor" looks at the fold's training batches.
+class _Compressed(Classifier):
+    """A `Classifier` that prunes its source where a ratio or target is given.
 
     Args:
-        source: the entry to prune: name or folder.
+        source, arch: of `Classifier`.
         ratio, target_macs, target_params, target_latency, layers, criterion, allocation,
-            multiple_of, min_channels: as `qaudio.plan` takes them; exactly one of the first four.
-            The folds of an entry share their widths: allocation "global" and target_latency, which
-            give each fold its own, are for one fold or a fixed split.
+            multiple_of, min_channels: as `qaudio.plan` takes them; at most one of the first four.
         steps: 1 prunes at once, before training; more prune a little and train a little, to the
             same widths, see `StepwisePruning`.
         steps_share: share of the epochs over which several steps are spread.
@@ -33,6 +26,7 @@ class PrunedClassifier(Classifier):
     def __init__(
         self,
         source: str | None = None,
+        arch: str | None = None,
         *,
         ratio: float | None = None,
         target_macs: float | None = None,
@@ -47,23 +41,51 @@ class PrunedClassifier(Classifier):
         steps_share: float = 0.5,
         **training: Any,
     ):
-        super().__init__(source=source, **training)
-        self.pruning = _pruning(
-            source, True, steps, steps_share, ratio=ratio, target_macs=target_macs,
-            target_params=target_params, target_latency=target_latency, layers=layers,
-            criterion=criterion, allocation=allocation, multiple_of=multiple_of,
-            min_channels=min_channels,
+        super().__init__(source=source, arch=arch, **training)
+        targets = {
+            "ratio": ratio, "target_macs": target_macs, "target_params": target_params,
+            "target_latency": target_latency,
+        }  # fmt: skip
+        given = sum(value is not None for value in targets.values())
+        if given > 1:
+            raise InputError(MISSING)
+        if given and source is None:
+            raise InputError("only an entry can be pruned: give source")
+        request = dict(
+            targets, layers=layers, criterion=criterion, allocation=allocation,
+            multiple_of=multiple_of, min_channels=min_channels,
         )  # fmt: skip
+        pruning = StepwisePruning(request, steps, steps_share)
+        self.pruning = pruning if given else None
 
 
-class DistilledClassifier(Classifier):
+class PrunedClassifier(_Compressed):
+    """Prunes an entry, then fine-tunes what is left.
+
+    For fold k it takes the entry's weights that were trained without fold k, and refuses when
+    there are none. Criterion "taylor" looks at the fold's training batches. The folds of an entry
+    share their widths: allocation "global" and target_latency, which give each fold its own, are
+    for one fold or a fixed split.
+
+    Args:
+        source: the entry to prune: name or folder.
+        **training: how to prune it, and arguments of `Classifier`.
+    """
+
+    def __init__(self, source: str | None = None, **training: Any):
+        super().__init__(source=source, **training)
+        if self.pruning is None:
+            raise InputError(MISSING)
+
+
+class DistilledClassifier(_Compressed):
     """Trains a student on the labels and on what a teacher answers to the same batch.
 
     The loss is (1 − alpha)·(the task's own) + alpha·(the teacher's term) + embedding_weight·(1 −
     cosine between a linear map of the student's embedding and the teacher's). Recordings without
     labels (`AudioPool`) leave the first term out; the student then learns the teacher's classes,
     and is scored against the teacher's tags. For fold k the teacher
-    is the one that was trained without fold k, and refused when there is none. It hears the
+    is the one that was trained without fold k, and refused when there is none. It gets the
     student's waveforms, augmented as they are, through its own front-end (resampled where it
     works at another rate); mixup mixes the same clips at the same weights in both networks'
     features, while SpecAugment masks the student's alone. It stays in eval mode and no part of
@@ -84,9 +106,8 @@ class DistilledClassifier(Classifier):
         embedding_weight: of the embeddings' cosine (S-SONDO, its best loss of embeddings).
         store_teacher: folder to keep the teacher's answers in, each computed once; only where
             clips repeat from epoch to epoch: without augmentation, random crops and mixup.
-        ratio, target_macs, target_params, target_latency, layers, criterion, allocation,
-            multiple_of, min_channels, steps, steps_share: as `PrunedClassifier` takes them.
-        **training: arguments of `Classifier`.
+        **training: how to prune the source, as for `PrunedClassifier`, and arguments of
+            `Classifier`.
 
     Raises:
         ValueError: for arguments that contradict one another.
@@ -103,42 +124,12 @@ class DistilledClassifier(Classifier):
         temperature: float = 2.0,
         embedding_weight: float = 0.0,
         store_teacher: str | None = None,
-        ratio: float | None = None,
-        target_macs: float | None = None,
-        target_params: float | None = None,
-        target_latency: float | None = None,
-        layers: str = "all",
-        criterion: str = "l1",
-        allocation: Literal["uniform", "global"] = "uniform",
-        multiple_of: int = 4,
-        min_channels: int = 8,
-        steps: int = 1,
-        steps_share: float = 0.5,
         **training: Any,
     ):
         super().__init__(source=source, arch=arch, **training)
-        self.pruning = _pruning(
-            source, False, steps, steps_share, ratio=ratio, target_macs=target_macs,
-            target_params=target_params, target_latency=target_latency, layers=layers,
-            criterion=criterion, allocation=allocation, multiple_of=multiple_of,
-            min_channels=min_channels,
-        )  # fmt: skip
         self.distillation = Distillation(
             self.found(teacher), self.task, loss, alpha, temperature, embedding_weight,
             store_teacher,
         )  # fmt: skip
         if store_teacher is not None and self.mixup is not None:
             raise InputError("store_teacher needs clips that repeat: leave mixup out")
-
-
-def _pruning(
-    source: str | None, needed: bool, steps: int, share: float, **request: Any
-) -> StepwisePruning | None:
-    """The pruning that arguments ask for, None where they name no target; raises InputError."""
-    given = sum(request[name] is not None for name in TARGETS)
-    if given > 1 or (needed and not given):
-        raise InputError("give exactly one of ratio (removed) and the targets (kept)")
-    if given and source is None:
-        raise InputError("only an entry can be pruned: give source")
-    pruning = StepwisePruning(request, steps, share)
-    return pruning if given else None

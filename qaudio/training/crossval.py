@@ -1,7 +1,5 @@
 """Cross-validation: every fold and seed of a recipe, and the entry that they give."""
 
-from __future__ import annotations
-
 from itertools import product
 from pathlib import Path
 
@@ -108,7 +106,6 @@ class ValidationScores:
 
     Args:
         path: of the file; scores of other recipes in it are dropped when one is added.
-        recipe: that was scored.
     """
 
     def __init__(self, path: Path, recipe: Recipe):

@@ -1,7 +1,5 @@
 """Distillation as a part of training: what a student learns from a teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 from qaudio.compress import distill
 from qaudio.data.augment import global_seed
 from qaudio.data.split import Split
-from qaudio.errors import EntryError, InputError
+from qaudio.errors import EntryError, InputError, check_choice
 from qaudio.models.base import AudioModel, Task
 from qaudio.records import parse
 from qaudio.training.leakage import load_for_split
@@ -35,9 +33,7 @@ class Distillation(Callback):
 
     Args:
         teacher: an entry: name or folder.
-        task: of the student.
         loss, alpha, temperature, embedding_weight: as `DistilledClassifier` takes them.
-        store: folder to keep the teacher's answers in.
 
     Attributes:
         network: the teacher, once it is loaded.
@@ -60,8 +56,7 @@ class Distillation(Callback):
         embedding_weight: float,
         store: str | None,
     ):
-        if loss not in distill.LOSSES:
-            raise InputError(f"loss must be one of {', '.join(distill.LOSSES)}, not {loss!r}")
+        check_choice("loss", loss, distill.LOSSES)
         if not 0 <= alpha <= 1 or not temperature > 0:
             raise InputError(
                 f"alpha must be in 0…1 and temperature above 0, not {alpha} and {temperature}"
@@ -153,7 +148,7 @@ class Distillation(Callback):
         Where answers are stored, and the loss takes logits alone, the embeddings are empty.
 
         Args:
-            waveform: as the student hears it, (B, T).
+            waveform: the student's input, (B, T).
             sample_rate: of it, in Hz.
             mix: how the student's features are mixed.
         """
@@ -182,8 +177,6 @@ class Distillation(Callback):
         """The teacher's tags of a batch, 0/1 per class (clips, C).
 
         Args:
-            batch: of a loader.
-            sample_rate: of its waveforms, in Hz.
             embed: gives the student's mapped embeddings of it, where they are compared.
         """
         vectors, logits = self.answer(batch["waveform"], sample_rate)
@@ -250,7 +243,7 @@ class Distillation(Callback):
         """The teacher's index of each of the student's classes; raises EntryError."""
         teacher = self.network
         known_labels = {label: n for n, label in enumerate(teacher.labels or [])}
-        # Of several labels a clip each is a question of its own; one label is told from the others.
+        # Of several labels a clip each is a question of its own; of one label all classes compete.
         same = known_labels.keys() == set(labels)
         if self.task == "multilabel":
             same = known_labels.keys() >= set(labels)

@@ -1,7 +1,5 @@
 """Fine-tuning: which parts of a network learn, and the classifier that it begins with."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

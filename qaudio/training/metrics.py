@@ -1,7 +1,5 @@
 """Metrics that are logged; entries are scored by `qaudio.evaluation.predictions`."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

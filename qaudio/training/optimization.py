@@ -1,7 +1,5 @@
 """Optimizers, and how the learning rate goes over the steps of a training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Pruning as a part of training: at once before it, or in steps while it goes on."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

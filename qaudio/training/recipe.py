@@ -1,7 +1,5 @@
 """Recipes as they were run: what of them an entry keeps, and how two differ."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shlex
@@ -51,8 +49,6 @@ class Recipe:
 
     Attributes:
         text: resolved, every default written out, without what says where and which run.
-        path: the file it came from.
-        command: that runs it again.
         renew: resolves another recipe's text by the present defaults, so that an entry made
             before a setting existed can be continued.
     """
@@ -87,8 +83,6 @@ def command_of(subcommand: str, arguments: list[str], table: bool) -> str:
     """The command that runs a recipe again, without what says where and which run.
 
     Args:
-        subcommand: of `qaudio`.
-        arguments: that it was given.
         table: whether the recordings need a table.
     """
     hidden = set(VOLATILE) - {"config"}
@@ -154,8 +148,6 @@ def scored_data(folder: Path, fold: int, grouped: bool = False) -> dict[str, Any
     """The `data` section of a recipe that scores an entry on a fold.
 
     Args:
-        folder: of the entry.
-        fold: held out.
         grouped: whether the user gives a `group_pattern`.
 
     Raises:

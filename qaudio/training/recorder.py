@@ -1,7 +1,5 @@
 """Recording runs in an entry: predictions merged, results computed, card written."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import tempfile
@@ -10,7 +8,6 @@ from typing import Any
 
 import torch
 
-from qaudio import __version__
 from qaudio.cards.entries import push, save
 from qaudio.data.split import Split
 from qaudio.errors import EntryError, InputError
@@ -33,9 +30,9 @@ from qaudio.training.results import (
     results_of,
 )
 from qaudio.zoo.hub_cache import check_repo
-from qaudio.zoo.io import load_weights
+from qaudio.zoo.io import load_weights, new_config
 from qaudio.zoo.resolve import find_local
-from qaudio.zoo.schema import SCHEMA_VERSION, HubBenchmark, Results, check_config
+from qaudio.zoo.schema import HubBenchmark, Results, parse_config
 from qaudio.zoo.store import (
     check_hash,
     read_config,
@@ -152,13 +149,8 @@ class EntryWriter:
 
     def check_net(self, net: AudioModel) -> None:
         """Raise EntryError for a network whose config.json could not be read again."""
-        made = {
-            "schema_version": SCHEMA_VERSION,
-            "qaudio_version": __version__,
-            **net.config.to_dict(),
-        }
         try:
-            check_config(made | {"license": self.license, "files": {}})
+            parse_config(new_config(net, self.license).to_dict())
         except ValueError as error:
             raise EntryError(f"{self.path}: could not be written: {error}") from None
 
@@ -175,7 +167,7 @@ class EntryWriter:
     def check_widths(self, widths: dict[str, int]) -> None:
         """Raise EntryError when the entry's network is of other widths."""
         held = (self.path / "results.json").is_file()
-        if held and read_config(self.path)["widths"] != widths:
+        if held and read_config(self.path).widths != widths:
             raise EntryError(
                 f"{self.path}: this fold is pruned to other widths than the entry has: with "
                 "allocation 'global' and target_latency each fold finds its own; take 'uniform' "
@@ -269,12 +261,14 @@ class EntryWriter:
 
     def _net(self) -> AudioModel:
         """The entry's network; one of its shape where no weights are kept."""
-        return load_weights(self.path) if self.weights else from_config(read_config(self.path))
+        return (
+            load_weights(self.path) if self.weights else from_config(read_config(self.path).model)
+        )
 
     def _kept(self) -> dict[str, dict[str, torch.Tensor] | Path]:
         """Files of the folds' weights."""
         config = read_config(self.path)
-        names = [name for name in config["files"] if name.startswith("folds/")]
+        names = [name for name in config.files if name.startswith("folds/")]
         return {name: check_hash(self.path, config, name) for name in names}
 
     def _save(

@@ -1,7 +1,5 @@
 """What an entry's results.json says of its runs."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import platform
@@ -21,7 +19,7 @@ from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
 from qaudio.paths import replacing
-from qaudio.training.classifier import PROBED
+from qaudio.training.classifier import PROBED, TUNED, Classifier
 from qaudio.training.recipe import Recipe, commit_of, epoch_choice
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.schema import (
@@ -46,12 +44,8 @@ class ScoredRun:
 
     Attributes:
         net: its weights are those that were scored.
-        split: what was held out.
-        seed: of the run.
         predictions: of the held-out fold.
-        wall_seconds: of training.
         precision: of training, as Lightning names it.
-        device: that it was trained on.
         parent: name of the entry it comes from and how ("pruned from"); None from scratch.
         sources: every entry that it learnt from, by name or folder.
         teaching: of a network taught on unlabelled sound.
@@ -116,13 +110,7 @@ def results_of(
     """Results of an entry that a run was added to.
 
     Args:
-        run: the latest.
-        recipe: of all runs.
-        predictions: of all runs.
-        entry: the entry's name.
-        earlier: its results before.
         card: fold and seed of the weights that are model.safetensors.
-        latency: whether to measure it.
         scored_sets: gets another where the entry is complete.
     """
     split, runs = run.split, predictions.runs()
@@ -169,7 +157,7 @@ def results_of(
         folders = {entry_name(folder): folder for folder in map(locate, run.sources)}
         seen = [trained_on(folder) or [] for folder in folders.values()]
         results.trained_on = sorted({split.dataset}.union(*seen))
-        results.parent = Parent(name, how, license=read_config(folders[name])["license"])
+        results.parent = Parent(name, how, license=read_config(folders[name]).license)
         compare_with_parent(results, predictions, folders[name])
     return results
 
@@ -213,3 +201,23 @@ def baseline_row(
         difference=paired_difference(predictions, baseline),
         predictions=baseline_file(method),
     )
+
+
+def sources_of(module: Classifier) -> list[str]:
+    """Entries that a network learns from: what they were trained on, it has seen too."""
+    teachers = [] if module.distillation is None else [module.distillation.teacher]
+    return [*([] if module.source is None else [module.source]), *teachers]
+
+
+def parent_of(module: Classifier) -> tuple[str, str] | None:
+    """Name of the entry that a network comes from, and how; None from scratch."""
+    start, pruned = module.source and entry_name(locate(module.source)), module.pruning is not None
+    if module.distillation is None:
+        tuned = PROBED if module.probe_kept else TUNED
+        return None if start is None else (start, "pruned from" if pruned else tuned)
+    teacher = entry_name(locate(module.distillation.teacher))
+    if start is None or (start == teacher and not pruned):
+        return teacher, "distilled from"
+    if start == teacher:
+        return teacher, "pruned and distilled from"
+    return teacher, f"{'pruned' if pruned else 'fine-tuned'} from {start}, distilled from"

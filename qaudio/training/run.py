@@ -1,7 +1,5 @@
 """One run of a recipe: a fold and a seed, fitted, scored and recorded."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from qaudio.training.checkpoints import (
 from qaudio.training.cli import TrainingCLI
 from qaudio.training.pruning import take_averages
 from qaudio.training.recipe import Recipe
-from qaudio.training.results import ScoredRun
+from qaudio.training.results import ScoredRun, parent_of, sources_of
 from qaudio.training.scoring import held_out_logits, validation_score
 from qaudio.zoo.schema import Results
 
@@ -38,7 +36,6 @@ class TrainingRun:
     Attributes:
         trainer, module, data, writer: the objects that the recipe asks for.
         recipe: as it was resolved.
-        seed, fold: which run.
         folder: of its logs and its last checkpoint while it is not finished.
         last: that checkpoint.
     """
@@ -145,8 +142,8 @@ class TrainingRun:
             wall_seconds=seconds,
             precision=str(self.trainer.precision),
             device=self.trainer.strategy.root_device,
-            parent=self.module.parent,
-            sources=self.module.sources,
+            parent=parent_of(self.module),
+            sources=sources_of(self.module),
             teaching=self.module.teaching,
             baselines=found,
         )
@@ -182,7 +179,7 @@ class TrainingRun:
         print("fast_dev_run: it trains; nothing is kept")
 
     def set_up(self) -> None:
-        """Read the recordings as the model will hear them."""
+        """Read the recordings at the model's rate."""
         self.data.sample_rate = self.data.sample_rate or self.module.sample_rate
         self.data.setup()
 

@@ -1,7 +1,5 @@
 """Scoring a trained network, in float32 whatever the precision of training was."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import threading

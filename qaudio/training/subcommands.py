@@ -1,7 +1,5 @@
 """What `qaudio train|crossval|fit|validate|test` do."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from qaudio.errors import EntryError
@@ -108,7 +106,7 @@ def test_entry(source: str, arguments: list[str]) -> int:
                 "class_path": "qaudio.Classifier",
                 "init_args": {
                     "source": str(folder.absolute()),
-                    "task": read_config(folder)["task"],
+                    "task": read_config(folder).task,
                 },
             },
             "data": scored_data(folder, fold, grouped),

@@ -1,7 +1,5 @@
 """A teacher's answers, each computed once."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a pretrained network is worth on a benchmark as it is: probes and label maps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -27,8 +25,6 @@ class Transferred:
     Attributes:
         benchmark, dataset: as in `Split`.
         protocol: the benchmark's folds and how they were scored.
-        predictions: of every fold.
-        result: as in an entry's results.
     """
 
     benchmark: str
@@ -40,7 +36,7 @@ class Transferred:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Clips as a network hears them, a row each.
+    """A network's view of clips, a row each.
 
     Attributes:
         clip: ids, N of them.
@@ -85,7 +81,6 @@ def embed(
     """Clips of a benchmark, in float32.
 
     Args:
-        model: what hears them.
         data: set up; knows how long each clip is.
         loaders: each with the fold that its clips are said to be in.
         total: how many clips there are, for the progress bar.
@@ -123,7 +118,7 @@ def transfer(model: AudioModel, data: AudioDataModule, how: str = LINEAR) -> Tra
     """Score a network on a benchmark without training it.
 
     Args:
-        model: a pretrained network that heard none of the benchmark's clips.
+        model: a pretrained network that was trained on none of the benchmark's clips.
         data: the benchmark; for a probe with folds, each fold's probe being fitted on the others.
         how: "linear probe", or "zero-shot by label map": a tagger's own classes, those that mean
             the benchmark's by its `audioset_names`, or that have the same names.

@@ -1,7 +1,5 @@
 """What is wrong with a training command's arguments, in one line with the name that was meant."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Iterable

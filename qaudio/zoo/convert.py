@@ -1,7 +1,5 @@
 """Weights that others published, in this package's names and layout."""
 
-from __future__ import annotations
-
 import csv
 import os
 import re
@@ -45,13 +43,8 @@ def import_published(
         path: the `.pth` or `.pt` file.
         importer: "panns", "qpann" or "efficientat", whose code wrote it.
         arch: the network it holds, registered with this importer.
-        folder: of the new entry; replaced when it is an entry already.
-        labels: names of the 527 classes.
         license: of the weights, Hub identifier.
         url, citation: where the file came from, for the entry's source.json.
-
-    Returns:
-        The folder.
 
     Raises:
         EntryError: when the file is no such checkpoint, another network's, or holds weights that

@@ -1,7 +1,5 @@
 """Checkpoints that others host: downloaded, imported once, kept in the user's cache."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from qaudio.download import Download, fetch, log
@@ -18,12 +16,12 @@ def imported(name: str) -> Path:
         EntryError: when the checkpoint cannot be had, or is not what the catalog says.
     """
     folder = cache_folder() / "entries" / f"schema{SCHEMA_VERSION}" / name
-    if _has_config(folder) and read_config(folder)["labels"] is not None:
+    if _has_config(folder) and read_config(folder).labels is not None:
         return folder
     with locked(folder):
         if not _has_config(folder):
             _import(name, folder)
-        elif read_config(folder)["labels"] is None and _labels_file(name).path.is_file():
+        elif read_config(folder).labels is None and _labels_file(name).path.is_file():
             _write_labels(folder, _labels(name))
     return folder
 
@@ -86,6 +84,7 @@ def _labels(name: str) -> list[str] | None:
 
 def _write_labels(folder: Path, labels: list[str] | None) -> None:
     """Give an entry that was imported without them its class names."""
-    config = read_config(folder) | {"labels": labels}
+    config = read_config(folder)
+    config.labels = labels
     with replacing(folder / "config.json") as file:
         file.write(to_json(config).encode())

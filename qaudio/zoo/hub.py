@@ -139,9 +139,6 @@ def pull(
         revision: branch, tag or commit, where the source names none.
         cache_dir: in place of huggingface_hub's own cache.
 
-    Returns:
-        The entry's folder.
-
     Raises:
         EntryError: when it cannot be had, or is no entry. Says what to do.
     """
@@ -165,8 +162,8 @@ def pull(
 def _refuse_unpublishable(folder: Path, scored: bool) -> None:
     config = read_config(folder)
     needed = ("results.json", "predictions.npz", "recipe.yaml", "README.md") if scored else ()
-    lacking = [name for name in needed if name not in config["files"]]
-    if not config["license"]:
+    lacking = [name for name in needed if name not in config.files]
+    if not config.license:
         lacking.insert(0, "a licence (push --license, writer.license, or save(license=…))")
     if lacking:
         raise EntryError(f"{folder.name}: is not fit to publish: it lacks {', '.join(lacking)}")
@@ -188,7 +185,7 @@ def _push(folder: Path, repo: str, private: bool, create_pr: bool, revision: str
         earlier = _same_pull_request(api, repo, content)
         if earlier is not None:
             return earlier
-    names = ["config.json", *read_config(folder)["files"]]
+    names = ["config.json", *read_config(folder).files]
     stale = _names_in(_remote_config(api, repo, revision)) - set(names)
     if stale:
         stale &= set(api.list_repo_files(repo, revision=revision))

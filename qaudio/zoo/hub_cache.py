@@ -1,16 +1,14 @@
 """Entries of the Hugging Face Hub in its client's cache: fetched, compared with their checksums."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from qaudio.download import log
 from qaudio.errors import EntryError
 from qaudio.zoo.hub_errors import MAIN, is_transient, one_line_errors, reason, with_retries
 from qaudio.zoo.schema import HUB_PREFIX
-from qaudio.zoo.store import file_hash, read_json
+from qaudio.zoo.store import file_hash, read_config
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -119,15 +117,10 @@ def _resolve(repo: str, wanted: str, known: str | None, offline: bool) -> tuple[
 
 def listed_files(config: Path, source: str) -> dict[str, str]:
     """Files and checksums that an entry's config.json lists; raises EntryError."""
-    found = read_json(config)
-    files = found.get("files") if isinstance(found, dict) else None
-    if not isinstance(files, dict) or "schema_version" not in found:
-        raise EntryError(f"{source}: is no qaudio entry: its config.json lists no files of one")
-    for name in files:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-            raise EntryError(f"{source}: config.json lists {name!r}, which lies outside the entry")
-    return files
+    try:
+        return read_config(config.parent).files
+    except EntryError as error:
+        raise EntryError(f"{source}: is no qaudio entry: {error}") from None
 
 
 def _fetch_whole(

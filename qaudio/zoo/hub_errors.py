@@ -1,7 +1,5 @@
 """Retry transient errors of the Hub; turn the others into one-line messages."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator

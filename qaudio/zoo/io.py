@@ -1,11 +1,8 @@
 """Reading and writing the networks of entries: weights, their check by header, probe."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +15,7 @@ from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel, check_model, check_weights, evaluating
 from qaudio.models.registry import from_config, tensors_of
 from qaudio.paths import locked, replace_folder
-from qaudio.zoo.schema import SCHEMA_VERSION, check_config
+from qaudio.zoo.schema import SCHEMA_VERSION, Config, parse_config
 from qaudio.zoo.store import (
     NOT_OURS,
     check_hash,
@@ -36,12 +33,12 @@ PROBE_TOLERANCE = 1e-3  # of the logits' range, between machines and library ver
 def load_weights(folder: Path, weights: str = "model.safetensors") -> AudioModel:
     """The network of an entry with one of its files of weights; raises EntryError."""
     config = read_config(folder)
-    if "model.safetensors" not in config["files"]:
+    if "model.safetensors" not in config.files:
         raise EntryError(f"{folder.name}: holds results without weights; its recipe trains them")
     path = check_hash(folder, config, weights)
     try:
-        _check_tensors(path, tensors_of(config), f"{entry_name(folder)}: {weights}")
-        model = from_config(config).float()  # whatever torch's default dtype is
+        _check_tensors(path, tensors_of(config.model), f"{entry_name(folder)}: {weights}")
+        model = from_config(config.model).float()  # whatever torch's default dtype is
     except (ValueError, TypeError, RuntimeError) as error:
         raise EntryError(f"{entry_name(folder)}: config.json: {error}") from None
     try:
@@ -50,9 +47,9 @@ def load_weights(folder: Path, weights: str = "model.safetensors") -> AudioModel
         model.load_state_dict(state)
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise EntryError(f"{entry_name(folder)}: {weights} is not readable ({error})") from None
-    if weights == "model.safetensors" and (calibration := config.get("calibration")):
-        model.temperature = calibration["temperature"]
-        model.thresholds = calibration["thresholds"]
+    if weights == "model.safetensors" and config.calibration:
+        model.temperature = config.calibration.temperature
+        model.thresholds = config.calibration.thresholds
     return model.eval()
 
 
@@ -88,7 +85,7 @@ def write_entry(
     folds: Mapping[str, Mapping[str, torch.Tensor] | Path] | None = None,
     extra: Mapping[str, str | Predictions] | None = None,
     weights: bool = True,
-    write_card: Callable[[Path, dict[str, Any]], object] | None = None,
+    write_card: Callable[[Path, Config], object] | None = None,
 ) -> Path:
     """Write an entry: all of it, or nothing.
 
@@ -130,12 +127,7 @@ def write_entry(
                 loaded = from_config(model.config).float()
                 loaded.load_state_dict(model.state_dict())
             (new / "probe.safetensors").write_bytes(serialised(make_probe(loaded)))
-        config = {
-            "schema_version": SCHEMA_VERSION,
-            "qaudio_version": __version__,
-            **model.config.to_dict(),
-            "license": license,
-        }
+        config = new_config(model, license)
         for name, one in (extra or {}).items():
             (new / name).parent.mkdir(exist_ok=True)
             if isinstance(one, Predictions):
@@ -145,9 +137,9 @@ def write_entry(
         if write_card is not None:
             write_card(new, config)
         names = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
-        config["files"] = {name: file_hash(new / name) for name in names}
+        config.files = {name: file_hash(new / name) for name in names}
         try:
-            check_config(config)
+            parse_config(config.to_dict())
         except ValueError as error:
             raise EntryError(f"{folder}: would not be read again: {error}") from None
         (new / "config.json").write_text(to_json(config), encoding="utf-8", newline="\n")
@@ -155,6 +147,14 @@ def write_entry(
     with locked(folder):
         replace_folder(folder, write, keep=NOT_OURS)
     return folder
+
+
+def new_config(model: AudioModel, license: str | None) -> Config:
+    """config.json of an entry that holds a model, without files."""
+    return Config(
+        schema_version=SCHEMA_VERSION, qaudio_version=__version__, **model.config.to_dict(),
+        license=license, files={},
+    )  # fmt: skip
 
 
 def make_probe(model: AudioModel) -> dict[str, torch.Tensor]:

@@ -79,7 +79,7 @@ def of_one_version(folder: Path, read: Callable[[Path], T]) -> T:
 
 
 def _version(folder: Path) -> tuple[int, int] | None:
-    """What tells an entry from the one that takes its place, even from an equal one."""
+    """What distinguishes an entry from the one that takes its place, even from an equal one."""
     try:
         stat = (folder / "config.json").stat()
     except OSError:  # whoever reads it says so
@@ -173,7 +173,7 @@ def list_models(
 def _benchmark(name: str, folder: Path | None) -> str:
     """An entry's benchmark as its results say, or else as its name does."""
     if folder is not None:
-        with contextlib.suppress(EntryError):  # `verify` tells of it
+        with contextlib.suppress(EntryError):  # `verify` reports it
             results = read_results(folder)
             if results:
                 return results.benchmark

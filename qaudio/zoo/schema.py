@@ -3,8 +3,6 @@
 Keys that no record names are kept, as later versions may write them.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from msgspec import field
@@ -12,6 +10,8 @@ from msgspec import field
 from qaudio.compress.measured import Cost
 from qaudio.errors import InputError
 from qaudio.evaluation.result import Calibration, Difference, Result, Scaling
+from qaudio.models.config import ModelConfig
+from qaudio.models.registry import Card, card_of, is_quaternion
 from qaudio.records import (
     Count,
     EntryName,
@@ -41,9 +41,7 @@ class Parent(Record):
     """The entry that another one's weights come from.
 
     Attributes:
-        name: of the entry.
         how: it became the other, such as "pruned from".
-        license: of the parent's weights.
         kept: of the parent's size.
         difference: of the scores; None where they were not scored on the same clips.
     """
@@ -85,7 +83,6 @@ class Heard(Record):
 
     Attributes:
         sources: by name.
-        hours: of all.
         held_out: names of sources kept for testing.
         overlap_check: how overlap with benchmarks was looked for; None: it was not.
     """
@@ -100,8 +97,6 @@ class Teaching(Record):
     """How a network was taught by another on unlabelled sound.
 
     Attributes:
-        teacher: an entry.
-        heard: what it learnt from.
         tagged_from: probability from which a class of the teacher's counts as a tag.
         least_tagged: clips that a class needs to be scored.
         embedding_cosine: mean cosine of student's and teacher's embeddings.
@@ -155,22 +150,14 @@ class Results(Record, kw_only=True):
     Attributes:
         entry: its name; a study keeps its cells in folders of their own.
         benchmark: key of the benchmark, or the name of a folder's recordings.
-        dataset: recordings that the benchmark is made of.
         protocol: its folds, in words.
-        epoch_choice: in words.
         complete: whether every fold of every seed was run.
         complete_runs_scored: complete runs of the benchmark scored up to these, over all entries.
-        seeds: that were trained.
         card_fold, card_seed: the run whose weights are model.safetensors.
-        result: score of the entry.
         parent: that its weights come from; None from scratch.
         trained_on: datasets that the weights saw, with those of its parents.
-        cost: of the network.
-        recipe, training: how it was trained.
         git_commit: of the package's code.
-        versions: of Python and libraries.
         teaching: of a network taught on unlabelled sound.
-        transfer: scores on other benchmarks.
         baselines: of a fine-tuned network.
         calibration: of its probabilities.
         hub_benchmark: leaderboard that the score is written for.
@@ -281,7 +268,10 @@ class Validation(Record):
 class Config(Record, kw_only=True):
     """config.json of an entry: its network, licence and files with their sha256.
 
-    `calibration` is of the weights that the entry carries, not of what is made of them.
+    Attributes:
+        quaternion: None in files of earlier versions.
+        calibration: of the weights that the entry carries, not of what is made of them.
+        card_format: of its card, where it has one.
     """
 
     schema_version: Integer
@@ -289,29 +279,46 @@ class Config(Record, kw_only=True):
     architecture: Text
     num_classes: Count
     widths: dict[Text, Integer]
-    frontend: dict[Text, Number | Text | None]
+    frontend: dict[Text, Integer | Number | Text | None]
     labels: list[Text] | None
     task: Literal["multiclass", "multilabel"]
     eval_seconds: Positive | None
     quaternion: bool | None = None
-    padded: bool = False
+    padded: bool | None = None
     calibration: Scaling | None = None
     license: Text | None
+    card_format: Integer | None = None
     files: dict[InnerPath, Sha256]
 
+    @property
+    def is_quaternion(self) -> bool:
+        """Whether its network has quaternion layers."""
+        return is_quaternion(self.architecture, self.quaternion)
 
-def check_config(config: Any) -> None:
-    """Raise InputError for what no config.json of an entry holds."""
-    version = config.get("schema_version") if isinstance(config, dict) else SCHEMA_VERSION
+    @property
+    def card(self) -> Card:
+        """What model cards say of its architecture."""
+        return card_of(self.architecture, self.is_quaternion)
+
+    @property
+    def model(self) -> ModelConfig:
+        """What its network is built from; raises InputError where none can be."""
+        return ModelConfig.from_dict(self.to_dict(), quaternion=self.is_quaternion)
+
+
+def parse_config(document: Any) -> Config:
+    """The record of a config.json; raises InputError for what no entry's holds."""
+    version = document.get("schema_version") if isinstance(document, dict) else SCHEMA_VERSION
     if version != SCHEMA_VERSION:
         raise InputError(
             f"schema_version is {version!r}, this qaudio reads {SCHEMA_VERSION}; a newer qaudio "
             "may read it"
         )
-    found = parse(config, Config)
+    found = parse(document, Config)
     if found.labels is not None and len(found.labels) != found.num_classes:
         raise InputError(f"{found.num_classes} classes, {len(found.labels)} labels")
     if found.calibration and len(found.calibration.thresholds) != found.num_classes:
         raise InputError(
             f"{found.num_classes} classes, {len(found.calibration.thresholds)} thresholds"
         )
+    return found

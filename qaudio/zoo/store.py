@@ -3,8 +3,6 @@
 Imports no torch, so that `qaudio list` answers at once.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -16,12 +14,13 @@ from qaudio.paths import expanded
 from qaudio.records import Record, parse
 from qaudio.zoo.schema import (
     HUB_PREFIX,
+    Config,
     Hosted,
     HostedCheckpoint,
     HostedFile,
     Results,
     Source,
-    check_config,
+    parse_config,
 )
 
 T = TypeVar("T")
@@ -132,14 +131,13 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> Config:
     """An entry's config.json, checked key by key; raises EntryError."""
-    config = read_json(folder / "config.json")
+    document = read_json(folder / "config.json")
     try:
-        check_config(config)
+        return parse_config(document)
     except ValueError as error:
         raise EntryError(f"{entry_name(folder)}: config.json: {error}") from None
-    return config
 
 
 def read_results(folder: Path) -> Results | None:
@@ -175,9 +173,9 @@ def trained_on(folder: Path) -> list[str] | None:
     return None if known is None else known.trained_on
 
 
-def check_hash(folder: Path, config: dict[str, Any], name: str) -> Path:
+def check_hash(folder: Path, config: Config, name: str) -> Path:
     """A file's path, once it was found to be the one that config.json lists; raises EntryError."""
-    expected = config["files"].get(name)
+    expected = config.files.get(name)
     if expected is None:
         raise EntryError(f"{entry_name(folder)}: {name} is not listed in config.json")
     path = file_of(folder, name)

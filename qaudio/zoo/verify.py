@@ -1,7 +1,5 @@
 """Checks of an entry: its files, weights and probe, and every score against its predictions."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from qaudio.evaluation.result import Calibration, Difference, Result
 from qaudio.records import Record
 from qaudio.zoo.io import check_probe, load_weights
 from qaudio.zoo.resolve import find_local
-from qaudio.zoo.schema import Baseline, Results, Transfer
+from qaudio.zoo.schema import Baseline, Config, Results, Transfer
 from qaudio.zoo.store import (
     check_hash,
     entry_name,
@@ -32,13 +30,12 @@ class Checked:
     """An entry that holds, but for its card, which `qaudio.cards` checks.
 
     Attributes:
-        config: content of config.json.
         results: of results.json; None where it has none.
         predictions: that the results follow from; None without results.
         done: what was checked, a line each.
     """
 
-    config: dict[str, Any]
+    config: Config
     results: Results | None = None
     predictions: Predictions | None = None
     done: list[str] = field(default_factory=list)
@@ -70,7 +67,7 @@ def check_entry(folder: Path) -> Checked:
     found.predictions = check_results(folder, config, found.results)
     found.done.append("results.json follows from predictions.npz")
     if per_class.FILE in listed:  # entries of earlier versions have none
-        report = per_class.report(found.predictions, config["labels"])
+        report = per_class.report(found.predictions, config.labels)
         if read_json(folder / per_class.FILE) != report:
             raise EntryError(
                 f"{entry_name(folder)}: {per_class.FILE} is not what its predictions give"
@@ -79,9 +76,9 @@ def check_entry(folder: Path) -> Checked:
     return found
 
 
-def _check_files(folder: Path, config: dict[str, Any]) -> set[str]:
+def _check_files(folder: Path, config: Config) -> set[str]:
     """The files that config.json lists, once they are there and unchanged; raises EntryError."""
-    present, listed = files_of(folder), set(config["files"])
+    present, listed = files_of(folder), set(config.files)
     if not (folder / "folds").is_dir():  # wheels and downloads may leave them out, all of them
         listed = {name for name in listed if not name.startswith("folds/")}
     for wrong, why in (
@@ -95,12 +92,12 @@ def _check_files(folder: Path, config: dict[str, Any]) -> set[str]:
     return listed
 
 
-def check_results(folder: Path, config: dict[str, Any], results: Results) -> Predictions:
+def check_results(folder: Path, config: Config, results: Results) -> Predictions:
     """Compute every score again; the predictions. Raises EntryError where one differs."""
     try:
         predictions = Predictions.load(file_of(folder, "predictions.npz"))
-        predictions.check(config["num_classes"], config["task"])
-        again = summarise(predictions, metric_of(config["task"]))
+        predictions.check(config.num_classes, config.task)
+        again = summarise(predictions, metric_of(config.task))
     except ValueError as error:
         raise EntryError(
             f"{entry_name(folder)}: results cannot be computed again ({error})"
@@ -109,7 +106,7 @@ def check_results(folder: Path, config: dict[str, Any], results: Results) -> Pre
     for one in results.transfer:
         _compare(folder, one.protocol, one.result, _again(folder, one, "multiclass")[0])
     for row in results.baselines:
-        result, kept = _again(folder, row, config["task"])
+        result, kept = _again(folder, row, config.task)
         _compare(folder, row.method, row.result, result)
         difference = _difference(folder, row.method, predictions, kept)
         _compare(folder, f"difference to {row.method}", row.difference, difference)
@@ -117,7 +114,8 @@ def check_results(folder: Path, config: dict[str, Any], results: Results) -> Pre
         fitted = _calibration_again(folder, results, predictions)
         _compare(folder, "calibration", results.calibration, fitted)
         used = {"temperature": fitted.temperature, "thresholds": fitted.thresholds}
-        _compare(folder, "calibration in config.json", config.get("calibration"), used)
+        stored = config.calibration and config.calibration.to_dict()
+        _compare(folder, "calibration in config.json", stored, used)
     parent = results.parent
     if parent and parent.difference:
         theirs = find_local(parent.name, folder.parent)

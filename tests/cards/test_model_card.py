@@ -18,18 +18,16 @@ from qaudio.evaluation.metrics import most_confused_class, scores_by_class
 from qaudio.evaluation.predictions import Predictions
 from qaudio.records import parse
 from qaudio.zoo.resolve import locate
-from qaudio.zoo.schema import Heard, HubBenchmark, Results, Teaching, Transfer
+from qaudio.zoo.schema import Config, Heard, HubBenchmark, Results, Teaching, Transfer
 from qaudio.zoo.store import entries, read_config, read_results
 from tests.support.entries import results_of, write_records
 from tests.support.predictions import made
 
-CONFIG = {
-    "architecture": "qcnn10_050",
-    "num_classes": 10,
-    "labels": ["dog", "rain"],
-    "frontend": {"sample_rate": 32000},
-    "license": "cc-by-3.0",
-}
+CONFIG = Config(
+    schema_version=1, qaudio_version="0", architecture="qcnn10_050", num_classes=10, widths={},
+    frontend={"sample_rate": 32000}, labels=["dog", "rain"], task="multiclass", eval_seconds=5.0,
+    license="cc-by-3.0", files={},
+)  # fmt: skip
 # Identifiers that the Hub knows and that weights here may carry:
 # huggingface.co/docs/hub/repositories-licenses.
 HUB_LICENCES = {
@@ -57,7 +55,7 @@ def results():
 def write_entry(folder, results, **changes):
     """An entry without weights below a folder."""
     made = replace(results, **changes)
-    write_records(folder / made.entry, made, **CONFIG | {"labels": None})
+    write_records(folder / made.entry, made, **CONFIG.to_dict() | {"labels": None})
 
 
 def test_metadata_is_yaml_that_says_what_the_hub_asks_for(results):
@@ -98,7 +96,7 @@ def test_the_text_holds_the_facts(results):
 def test_networks_that_are_not_panns_say_so_and_where_they_start(
     results, arch, family, scratch, author
 ):
-    config = CONFIG | {"architecture": arch}
+    config = replace(CONFIG, architecture=arch)
     derived = render(config, results)
     assert f"\n{family} (`{arch}`) for ESC-10" in derived and author in derived
     assert scratch not in derived  # it has a parent
@@ -170,7 +168,7 @@ def test_latency_is_told_as_the_model_stands_and_optimized(results):
 
 def test_an_unknown_benchmark_and_no_licence_are_said_in_words(results):
     made = replace(results, benchmark="my_sounds", parent=None)
-    text = render(CONFIG | {"license": None}, made)
+    text = render(replace(CONFIG, license=None), made)
     assert "Weights: not stated" in text
     assert "license:" not in text.split("---\n")[1]
 
@@ -178,12 +176,12 @@ def test_an_unknown_benchmark_and_no_licence_are_said_in_words(results):
 def test_another_licence_of_the_parent_is_said(results):
     results.parent = replace(results.parent, name="theirs", license="cc-by-nc-sa-4.0")
     for own in (None, "mit"):
-        text = render(CONFIG | {"license": own}, results)
+        text = render(replace(CONFIG, license=own), results)
         assert "They come from those of `theirs` (cc-by-nc-sa-4.0), whose terms hold" in text
-    assert "whose terms hold" not in render(CONFIG | {"license": "cc-by-nc-sa-4.0"}, results)
+    assert "whose terms hold" not in render(replace(CONFIG, license="cc-by-nc-sa-4.0"), results)
     assert dict(facts(results))["parent"].endswith("theirs (cc-by-nc-sa-4.0)")
     results.parent.license = None  # of an entry that was made before it was recorded
-    assert "whose terms hold" not in render(CONFIG | {"license": None}, results)
+    assert "whose terms hold" not in render(replace(CONFIG, license=None), results)
 
 
 def test_generated_text_is_replaced_between_its_markers():
@@ -211,7 +209,7 @@ def predictions_of(results):
 
 
 def test_each_class_has_its_score_and_what_it_is_taken_for(results):
-    text = render(CONFIG | {"labels": ["dog", "rain", "saw"]}, results, predictions_of(results))
+    text = render(replace(CONFIG, labels=["dog", "rain", "saw"]), results, predictions_of(results))
     assert "| dog | 8 | 100.0 % |  |" in text
     assert "| rain | 8 | 50.0 % | saw (50.0 %) |" in text
     assert "![Confusion matrix" in text
@@ -233,7 +231,7 @@ def test_many_classes_are_folded_away(results):
     names = [f"c{n}" for n in range(30)]
     label = np.arange(60) % 30
     many = Predictions.of_run(1, 0, [str(n) for n in range(60)], label, np.eye(30)[label])
-    text = render(CONFIG | {"labels": names, "num_classes": 30}, results, many)
+    text = render(replace(CONFIG, labels=names, num_classes=30), results, many)
     assert "<details><summary>Class by class</summary>\n\n| class" in text
 
 
@@ -241,7 +239,7 @@ def test_several_classes_a_clip_have_average_precisions(results):
     label = np.eye(3, dtype=int)[np.arange(12) % 3]
     several = Predictions.of_run(1, 0, [str(n) for n in range(12)], label, label * 2.0 - 1)
     results.result.metric = "mAP"
-    text = render(CONFIG | {"labels": ["dog", "rain", "saw"]}, results, several)
+    text = render(replace(CONFIG, labels=["dog", "rain", "saw"]), results, several)
     assert "| class | clips | AP |" in text
     assert "| rain | 4 | 100.0 % |" in text
     assert "![Confusion" not in text
@@ -265,7 +263,7 @@ def check_card(text):
 
 def test_the_hubs_library_reads_the_card_and_gives_it_back(results):
     results.parent.name = "hf-hub:your-name/parent@" + "0" * 40
-    config = CONFIG | {"labels": ["dog", "rain", "saw"]}
+    config = replace(CONFIG, labels=["dog", "rain", "saw"])
     data, (found,) = check_card(render(config, results, predictions_of(results)))
     assert (found.metric_type, found.metric_value) == ("accuracy", results.result.mean)
     assert (found.dataset_name, found.dataset_type) == ("ESC-10", "ashraq/esc50")
@@ -287,7 +285,7 @@ def test_shipped_cards_read_on_the_hub(name):
         assert f"\n## {heading}\n" in text
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (entries()[name] / link).is_file()
-    labels = read_config(locate(name))["labels"]
+    labels = read_config(locate(name)).labels
     if len(labels) <= 60:  # of hundreds, those without clips are left out
         assert all(label in text for label in labels)
 
@@ -307,13 +305,13 @@ def test_scores_for_a_leaderboard_only_where_the_recipe_names_one(results):
 def test_every_benchmark_says_what_its_data_is_fit_for(benchmark):
     facts = benchmarks()[benchmark]
     assert all((facts.title, facts.about, facts.use, facts.not_for, facts.limits, facts.license))
-    cited = papers({"architecture": "qcnn10_050"}, benchmark)
+    cited = papers(CONFIG, benchmark)
     assert len(cited) == 4
     for entry in cited:
         assert entry.startswith("@") and entry.count("{") == entry.count("}")
         assert re.search(r"author +=", entry) and re.search(r"year +=", entry)
     assert (
-        len(papers({"architecture": "timm:mobilenetv3_small_100"}, benchmark)) == 2
+        len(papers(replace(CONFIG, architecture="timm:mobilenetv3_small_100"), benchmark)) == 2
     )  # timm and the data
 
 

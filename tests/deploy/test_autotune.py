@@ -52,7 +52,7 @@ def test_a_form_that_is_faster_by_itself_may_not_be_worth_another_layout():
 
 seconds = st.integers(0, 20).map(float)
 a_layer = st.tuples(
-    st.dictionaries(st.sampled_from(["packed", "products", "tiled"]), seconds, min_size=1),
+    st.dictionaries(st.sampled_from(["packed", "grouped", "tiled"]), seconds, min_size=1),
     seconds,
     seconds,
 )
@@ -94,12 +94,12 @@ def measured(tmp_path, monkeypatch):
 def test_forms_are_measured_on_inputs_in_their_layout(shortcut, measured):
     convolution = QConv2d(8, 12, 3, padding=1).requires_grad_(False)
     ends = {"relu": True, "shortcut": True} if shortcut else {"relu": True, "pool": 2}
-    names = ["matrix", "products"]
+    names = ["matrix", "grouped"]
     layer = Layer(
         unit("one", convolution, **ends), names, (2, 8, 10, 6), torch.float32, False,
         KnownTimes(torch.device("cpu")),
     )  # fmt: skip
-    assert layer.seconds() == layer.seconds() == {"matrix": 1, "products": 2}
+    assert layer.seconds() == layer.seconds() == {"matrix": 1, "grouped": 2}
     (calls,) = measured
     assert list(calls) == names
     for name, call in calls.items():

@@ -63,7 +63,7 @@ def test_every_form_is_the_layer_and_what_follows_it(kind, ends, bias):
     expected = F.relu(expected) if "relu" in ends else expected
     expected = F.avg_pool2d(expected, 2) if "pool" in ends else expected
     names = forms(layer)
-    assert set(names) >= ({"matrix", "products", "grouped"} if kind is QConv2d else {"matrix"})
+    assert set(names) >= ({"matrix", "grouped"} if kind is QConv2d else {"matrix"})
     with torch.inference_mode():
         for form in names:
             stage = Stage(layer, norm, form, x.shape, **ends)
@@ -73,18 +73,6 @@ def test_every_form_is_the_layer_and_what_follows_it(kind, ends, bias):
                 copy.deepcopy(stage)(x[:, :, :5], *(e[:, :, :5].clone() for e in extra))[:, :, :1],
                 stage(x, *extra)[:, :, :1], rtol=0, atol=2e-5,
             )  # fmt: skip
-
-
-def test_two_layers_of_products_pass_the_inputs_of_the_second_on():
-    first, second = QConv2d(8, 16, 3, padding=1), QConv2d(16, 12, 3, padding=1)
-    x = torch.randn(1, 8, 8, 8)
-    with torch.inference_mode():
-        a = Stage(first, None, "products", x.shape, relu=True, pool=2)
-        b = Stage(second, None, "products", (1, 16, 4, 4), relu=True)
-        a.spreads = True
-        assert len(a(x)) == 8
-        expected = F.relu(second(F.avg_pool2d(F.relu(first(x)), 2)))
-        torch.testing.assert_close(b(a(x)), expected, rtol=0, atol=1e-5)
 
 
 def test_a_real_convolution_keeps_its_groups():

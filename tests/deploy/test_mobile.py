@@ -9,7 +9,7 @@ import qaudio
 from qaudio import cli
 from qaudio.deploy import mobile
 from qaudio.deploy.export_checks import ExportError
-from qaudio.deploy.mobile import SUFFIXES, WaveformGraph, export_mobile, open_mobile
+from qaudio.deploy.mobile import METADATA, SUFFIXES, WaveformGraph, export_mobile
 from tests.support.networks import sounds
 
 RUNTIMES = tuple(SUFFIXES)
@@ -107,6 +107,19 @@ def test_a_package_that_is_missing_is_named_with_its_extra(tiny_entry, capsys, m
     assert "pip install 'qaudio[executorch]'" in capsys.readouterr().err
 
 
+def metadata(runtime, content):
+    """The text that a file says of its model."""
+    if runtime == "executorch":
+        from executorch.runtime import Runtime
+
+        return Runtime.get().load_program(content).load_method("metadata").execute([])[0]
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    made = flatbuffer_utils.read_model_from_bytearray(content)
+    index = next(entry.buffer for entry in made.metadata if entry.name.decode() == METADATA)
+    return bytes(made.buffers[index].data).decode()
+
+
 @pytest.mark.mobile
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_the_runtime_gives_pytorchs_logits(runtime, tiny_entry, tmp_path, capsys):
@@ -114,7 +127,8 @@ def test_the_runtime_gives_pytorchs_logits(runtime, tiny_entry, tmp_path, capsys
     options = ["--to", runtime, "--out", str(path), "--seconds", "0.5"]
     assert cli.main(["export", str(tiny_entry), *options]) == 0
     assert "clips of 0.5 s" in capsys.readouterr().out
-    run, told = open_mobile(path, runtime)
+    content = path.read_bytes()
+    run, told = mobile._RUNTIMES[runtime][1](content), json.loads(metadata(runtime, content))
     model, waveform = qaudio.load(tiny_entry), sounds(4, 8000)
     assert (told["labels"], told["entry"], told["samples"]) == (model.labels, "tiny.made", 8000)
     with torch.no_grad():

@@ -66,7 +66,7 @@ def test_logits_are_the_models_in_the_forms_chosen(arch):
     assert not any(isinstance(m, nn.BatchNorm2d) for m in optimized.network.modules())
 
 
-@pytest.mark.parametrize("form", ["matrix", "packed", "products", "grouped", "tiled"])
+@pytest.mark.parametrize("form", ["matrix", "packed", "grouped", "tiled"])
 @pytest.mark.parametrize("arch", ["qcnn10_025", "qresnet38_013"])
 def test_logits_are_the_models_in_every_form(arch, form, only, monkeypatch):
     only(form)
@@ -88,7 +88,7 @@ def test_shipped_entries_keep_their_logits(name):
 
 @pytest.mark.slow  # the C++ compiler's time
 def test_compiled_additions_take_other_lengths_without_compiling_again(only):
-    only("products")
+    only("grouped")
     model = small_model("qcnn6_025")
     optimized = eager(model, compile=True)
     assert fused_layers.can_compile()
@@ -103,13 +103,11 @@ def test_compiled_additions_take_other_lengths_without_compiling_again(only):
     with torch.inference_mode():
         assert (model(noise(1, 30000)) - optimized(noise(1, 30000))).abs().max() < 1e-4
         between = optimized.network.conv_block1[0](torch.randn(1, 4, 32, 64))
-    assert len(between) == 8 and all(
-        part.is_contiguous(memory_format=torch.channels_last) for part in between
-    )
+    assert between.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_without_a_compiler_one_warning_and_the_eager_forms(only, monkeypatch, tmp_path):
-    only("products")
+    only("grouped")
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "no-g++")))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
@@ -231,7 +229,7 @@ class Gated(CNN):
         return x
 
 
-@pytest.mark.parametrize("form", ["products", "matrix", "tiled"])
+@pytest.mark.parametrize("form", ["grouped", "matrix", "tiled"])
 @pytest.mark.parametrize("changed", ["block", "network"])
 def test_subclasses_may_do_otherwise(changed, form, only):
     only(form)

@@ -270,7 +270,7 @@ def test_own_names_are_what_their_modules_register() -> None:
             (known,) = [one for one in found if re.fullmatch(one.pattern, name)]
             assert known.build.__module__ == own.module
             assert known.quaternion == (name in own.quaternion)
-            assert registry.is_quaternion({"architecture": name}) == known.quaternion
+            assert registry.is_quaternion(name) == known.quaternion
     modules = {own.module for own in OWN}
     listed = {name for own in OWN for name in (*own.names, *own.quaternion)}
     assert {one.name for one in found if one.build.__module__ in modules} <= listed
@@ -278,7 +278,7 @@ def test_own_names_are_what_their_modules_register() -> None:
 
 @pytest.mark.parametrize("name", ["qcnn10_050", "qresnet38_025", "qcnn14"])
 def test_configs_that_do_not_say_are_quaternion_by_registration(name) -> None:
-    assert registry.is_quaternion({"architecture": name})
-    assert not registry.is_quaternion({"architecture": name.removeprefix("q")})
-    assert not registry.is_quaternion({"architecture": "qwavenet"})
-    assert not registry.is_quaternion({"architecture": name, "quaternion": False})
+    assert registry.is_quaternion(name)
+    assert not registry.is_quaternion(name.removeprefix("q"))
+    assert not registry.is_quaternion("qwavenet")
+    assert not registry.is_quaternion(name, False)

@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 import qaudio
 from qaudio.cli import main
@@ -105,8 +106,10 @@ def test_derived_folds_of_other_widths_are_no_entry(
     assert main(["crossval", *arguments, "--folds", "[1]"]) == 0
     trained = []
     with monkeypatch.context() as patch:
-        patch.setattr("qaudio.training.recorder.read_config", lambda path: {
-            **store.read_config(path), "widths": {}})  # fmt: skip
+        patch.setattr(
+            "qaudio.training.recorder.read_config",
+            lambda path: replace(store.read_config(path), widths={}),
+        )
         patch.setattr(qaudio.PrunedClassifier, "training_step", lambda *_: trained.append(1))
         assert main(["crossval", *arguments, "--folds", "[2]"]) == 1
     assert "this fold is pruned to other widths than the entry has" in capsys.readouterr().err

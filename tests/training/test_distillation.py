@@ -5,6 +5,7 @@ from torch import nn
 import qaudio
 from qaudio.compress import distill
 from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
+from qaudio.training.results import parent_of, sources_of
 from qaudio.training.teacher_cache import StoredAnswers
 from tests.support.networks import FRONTEND, same_state
 from tests.support.training import LABELS, PRUNING, data, fitted, network, trainer
@@ -241,8 +242,8 @@ def test_distillation_pruning_and_distillation_combine(known, esc50_tree):
         module = student(source, arch=None, frontend=None, source=source, steps=steps, **PRUNING)
         fitted(module, data(esc50_tree), epochs=4)
         assert module.net.widths == qaudio.plan(qaudio.load(source), **PRUNING).after
-        assert module.parent == ("known.esc10", "pruned and distilled from")
-        assert module.sources == [source, source]
+        assert parent_of(module) == ("known.esc10", "pruned and distilled from")
+        assert sources_of(module) == [source, source]
 
 
 def test_distillation_parent_says_where_a_student_comes_from(known):
@@ -253,5 +254,5 @@ def test_distillation_parent_says_where_a_student_comes_from(known):
         ({"source": two} | start, "fine-tuned from other.esc10, distilled from"),
         ({"source": two, "ratio": 0.5} | start, "pruned from other.esc10, distilled from"),
     ):
-        assert student(one, **settings).parent == ("known.esc10", how)
-    assert student(one, source=two, **start).sources == [two, one]
+        assert parent_of(student(one, **settings)) == ("known.esc10", how)
+    assert sources_of(student(one, source=two, **start)) == [two, one]

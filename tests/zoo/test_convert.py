@@ -103,7 +103,7 @@ def test_imported_entries_give_the_outputs_of_the_authors_code(
     assert model.frontend.config.kind == ("published" if importer == "qpann" else "logmel")
     assert (model.task, model.eval_seconds, model.num_classes) == ("multilabel", 10, 527)
     assert model.labels[3] == "Sound 3, made"
-    assert read_config(out)["license"] == "cc-by-4.0"
+    assert read_config(out).license == "cc-by-4.0"
     assert trained_on(out) == ["AudioSet"]
     qaudio.verify(out)
 
@@ -307,7 +307,7 @@ def test_the_entry_says_where_its_weights_come_from(cnn6_file, tmp_path, capsys)
     source = json.loads((out / "source.json").read_text())
     assert (source["file"], source["size"]) == ("cnn6.pth", cnn6_file.stat().st_size)
     config = read_config(out)
-    assert (config["labels"], config["license"]) == (None, None)
+    assert (config.labels, config.license) == (None, None)
     assert cli.main(["info", str(out)]) == 0
     assert "file          cnn6.pth" in capsys.readouterr().out
 

@@ -11,7 +11,6 @@ import qaudio
 from qaudio.cards.model_card import FORMAT
 from qaudio.cards.tables import index, picks, with_generated
 from qaudio.cli import main
-from qaudio.models.registry import is_quaternion
 from qaudio.zoo.resolve import DEFAULT_ENTRY, locate
 from qaudio.zoo.store import entries, hosted, read_config, read_results
 
@@ -28,9 +27,9 @@ def test_every_entry_verifies(name):
 @pytest.mark.parametrize("name", WITH_RESULTS)
 def test_every_result_is_complete_and_names_its_sources(name):
     config, results = read_config(locate(name)), read_results(locate(name))
-    assert config["license"]
-    assert config["eval_seconds"]
-    assert config["card_format"] == FORMAT  # so that `verify` checks every number of the card
+    assert config.license
+    assert config.eval_seconds
+    assert config.card_format == FORMAT  # so that `verify` checks every number of the card
     assert results.complete
     assert results.entry == name
     assert results.recipe.commit
@@ -69,14 +68,14 @@ def test_weights_stay_within_what_a_clone_and_a_wheel_should_carry():
 
 def test_the_wheel_carries_only_licences_that_allow_commercial_use():
     for name, folder in entries().items():
-        restricted = "-nc" in read_config(locate(name))["license"]
+        restricted = "-nc" in read_config(locate(name)).license
         assert not (restricted and in_wheel(folder / "model.safetensors"))
 
 
 def test_the_default_entry_is_a_quaternion_tagger_of_audiosets_classes():
     config, results = (read(locate(DEFAULT_ENTRY)) for read in (read_config, read_results))
-    assert is_quaternion(config) and config["task"] == "multilabel"
-    assert len(config["labels"]) == 527
+    assert config.is_quaternion and config.task == "multilabel"
+    assert len(config.labels) == 527
     assert results.teaching.heard.overlap_check
     licences = [row.licence for row in results.teaching.heard.sources.values()]
     assert all(licences) and not any("NC" in licence.split(";")[0] for licence in licences)

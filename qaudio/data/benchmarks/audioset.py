@@ -1,7 +1,5 @@
 """AudioSet (Gemmeke et al., ICASSP 2017): from its CSV files and a folder of sound files."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import re
@@ -15,7 +13,7 @@ from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.data.tables import read_rows
-from qaudio.errors import DataError, InputError
+from qaudio.errors import DataError, check_choice
 from qaudio.paths import expanded
 
 LISTS = {
@@ -104,8 +102,7 @@ class AudioSet(AudioDataModule):
         **settings: Any,
     ):
         super().__init__(root, **settings)
-        if train not in LISTS:
-            raise InputError(f"train must be one of {', '.join(LISTS)}, not {train!r}")
+        check_choice("train", train, LISTS)
         self.audio = self.root / "audio" if audio is None else expanded(audio)
         self.train_lists = LISTS[train]
         self.protocol = f"AudioSet evaluation list, trained on {train} train"

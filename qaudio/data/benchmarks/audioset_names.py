@@ -1,7 +1,5 @@
 """Which of AudioSet's classes mean a class of ESC-50, for scores of taggers without training."""
 
-from __future__ import annotations
-
 ESC50 = {
     "dog": ("Dog", "Bark", "Yip", "Howl", "Bow-wow"),
     "rooster": ("Chicken, rooster", "Crowing, cock-a-doodle-doo"),

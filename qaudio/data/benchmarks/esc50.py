@@ -1,7 +1,5 @@
 """ESC-50 and its subset ESC-10 (Piczak, ACM MM 2015), and 26 classes of it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from qaudio.data.archive import Archive

@@ -1,7 +1,5 @@
 """Your own recordings: a folder for each class, or a table of files and labels."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -166,15 +164,11 @@ class AudioFolder(AudioDataModule):
         if len(labels) < 2:
             raise DataError(
                 f"{where}: fewer than two classes with clips; expected {self.layout}"
-                f"{self._unused()}"
+                + (f". Left out: {first_of(self.left_out)}" if self.left_out else "")
             )
         absent = sorted(label for label in labels if label.lower() in NO_LABELS)
         if absent:
             warn(f"{where}: class {', '.join(absent)}: is that a name, or no label at all?")
-
-    def _unused(self) -> str:
-        """What was left out, for an error."""
-        return f". Left out: {first_of(self.left_out)}" if self.left_out else ""
 
     def _keep_used(self) -> None:
         """A class none of whose clips can be used is no class."""

@@ -1,7 +1,5 @@
 """GTZAN genres (Tzanetakis & Cook, IEEE TSAP 10, 2002)."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path
@@ -12,7 +10,7 @@ from qaudio.data.benchmarks.registry import register_benchmark
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.split import TEST, TRAINING, VALIDATION
-from qaudio.errors import DataError, InputError
+from qaudio.errors import DataError, check_choice
 
 GENRES = (
     "blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock",
@@ -119,8 +117,7 @@ class GTZAN(AudioDataModule):
         **settings: Any,
     ):
         super().__init__(root, segment_hop=segment_hop, **settings)
-        if protocol not in PROTOCOLS:
-            raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
+        check_choice("protocol", protocol, PROTOCOLS)
         self.clip_list = protocol
         self.protocol = PROTOCOLS[protocol]
         self.of_sample = protocol.startswith("sample")

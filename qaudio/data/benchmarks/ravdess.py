@@ -1,7 +1,5 @@
 """RAVDESS speech (Livingstone & Russo, PLoS ONE 2018), speaker-independent."""
 
-from __future__ import annotations
-
 import re
 from itertools import product
 from typing import Any, Literal
@@ -12,7 +10,7 @@ from qaudio.data.benchmarks.registry import register_benchmark
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.download import Download
-from qaudio.errors import DataError, InputError
+from qaudio.errors import DataError, check_choice
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 ACTORS = range(1, 25)
@@ -102,8 +100,7 @@ class RAVDESS(AudioDataModule):
         **settings: Any,
     ):
         super().__init__(root, **settings)
-        if protocol not in PROTOCOLS:
-            raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
+        check_choice("protocol", protocol, PROTOCOLS)
         self.protocol = PROTOCOLS[protocol]
         groups = EMOBOX if protocol == "emobox" else tuple((actor,) for actor in ACTORS)
         self.folds = len(groups)

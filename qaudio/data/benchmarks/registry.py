@@ -5,8 +5,6 @@ read from the files' source, as literals: importing them would load torch and Li
 `qaudio list`, tables and cards do without.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass

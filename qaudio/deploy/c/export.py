@@ -1,8 +1,5 @@
 """Networks as C99 for microcontrollers, checked against PyTorch and against their own compiler."""
 
-from __future__ import annotations
-
-import copy
 import os
 import shlex
 import shutil
@@ -23,8 +20,16 @@ from qaudio import __version__
 from qaudio.deploy.c.header import header
 from qaudio.deploy.c.integers import IntegerNetwork, quantise
 from qaudio.deploy.calibration import calibration_clips, split
-from qaudio.deploy.export_checks import Export, ExportError, agreement, difference, trial
-from qaudio.models.base import AudioModel, check_model, check_weights
+from qaudio.deploy.export_checks import (
+    Export,
+    ExportError,
+    agreement,
+    difference,
+    facts_of,
+    prepared,
+    trial,
+)
+from qaudio.models.base import AudioModel
 from qaudio.paths import replacing
 
 FOLDER = Path(__file__).parent
@@ -73,9 +78,7 @@ def export_c(
         ValueError: for weights that are NaN or infinite.
         TypeError: for something else than a model, or weights that are computed from others.
     """
-    check_model(model, changed=True)
-    check_weights(model.state_dict())
-    model = copy.deepcopy(model).cpu().float().eval()
+    model = prepared(model)
     calibrating, checking = split(calibration_clips(calibrate, model))
     network = quantise(model, calibrating)
     comment = [
@@ -84,11 +87,7 @@ def export_c(
     ]
     text, sizes = header(model, network, comment)
     metadata: dict[str, Any] = {
-        "qaudio_version": __version__,
-        "entry": entry,
-        "license": license,
-        **model.config.to_dict(),
-        **model.calibration,
+        **facts_of(model, entry, license),
         "bytes": sizes,
         "int8": _compare(network, model, checking) | {"calibrated_on": len(calibrating)},
     }
@@ -121,11 +120,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """An exported network, compiled for this machine.
-
-    Attributes:
-        path: of the executable.
-    """
+    """An exported network, compiled for this machine."""
 
     path: Path
 

@@ -1,7 +1,5 @@
 """The tables of a network and its front-end as a C header, for qaudio.c."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from textwrap import wrap
 from typing import Any
@@ -32,12 +30,7 @@ typedef struct {
 
 
 class Tables:
-    """C arrays, and how many bytes they take.
-
-    Attributes:
-        lines: of C.
-        bytes: of the arrays' content.
-    """
+    """C arrays, and how many bytes they take."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -56,11 +49,6 @@ def header(
     model: AudioModel, network: IntegerNetwork, comment: Sequence[str]
 ) -> tuple[str, dict[str, int]]:
     """The text of model.h, and the bytes of its tables by what they are of.
-
-    Args:
-        model: whose front-end and labels they are.
-        network: its network.
-        comment: lines to put on top.
 
     Raises:
         ExportError: for a front-end that qaudio.c does not compute.

@@ -7,8 +7,6 @@ network's input has a zero point beside it (Jacob et al., *Quantization and Trai
 Networks for Efficient Integer-Arithmetic-Only Inference*, CVPR 2018).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

@@ -6,7 +6,6 @@ The file holds the whole model, waveform to logits, and in its metadata all that
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
@@ -21,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from qaudio import __version__
 from qaudio.compress.cost import ONE_AT_A_TIME
 from qaudio.deploy.calibration import calibration_clips, split
 from qaudio.deploy.export_checks import (
@@ -31,12 +29,14 @@ from qaudio.deploy.export_checks import (
     agreement,
     checked,
     difference,
+    facts_of,
+    prepared,
     trial,
 )
 from qaudio.deploy.onnx.modules import Form, FrontendGraph, NetworkGraph
 from qaudio.deploy.onnx.runtime import session
 from qaudio.frontend import Frontend, FrontendConfig
-from qaudio.models.base import AudioModel, check_model, check_weights
+from qaudio.models.base import AudioModel
 from qaudio.paths import replacing
 
 if TYPE_CHECKING:
@@ -87,9 +87,7 @@ def export_onnx(
         raise ExportError(f"{path}: the file's name must end in .onnx")
     if calibrate is not None and form == "products":
         raise ExportError("int8 takes quaternion convolutions as real matrices, not as products")
-    check_model(model, changed=True)
-    check_weights(model.state_dict())
-    model = copy.deepcopy(model).cpu().float().eval()
+    model = prepared(model)
     clips = [] if calibrate is None else calibration_clips(calibrate, model)
     with tqdm(total=4, unit="step", delay=2, leave=False, disable=None) as bar:
         network = _network(model, "matrix" if clips else form)
@@ -98,15 +96,10 @@ def export_onnx(
         bar.update()
         made = _joined(front, network)
         metadata = {
-            "qaudio_version": __version__,
-            "entry": entry,
+            **facts_of(model, entry, license),
             "input": "features" if features else "waveform",
             "min_samples": model.min_samples,
             "min_frames": model.min_frames,
-            "sample_rate": model.sample_rate,
-            **model.config.to_dict(),
-            **model.calibration,
-            "license": license,
             "opset": OPSET,
             "check": _check(made, model),
         }

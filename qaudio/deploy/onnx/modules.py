@@ -1,7 +1,5 @@
 """Models in operators that ONNX has and onnxruntime is quick at; `export` writes them."""
 
-from __future__ import annotations
-
 import copy
 import math
 from typing import Literal
@@ -127,8 +125,8 @@ class FrontendGraph(nn.Module):
         mels = mel_bank(config).numpy().T
         bins = k1[:, None] + self.n1 * np.arange(self.n2)  # (k1, k2)
         if config.kind != "published":  # whose deltas reach over bins that no mel bin does
-            heard = np.any(mels != 0, axis=0)[np.minimum(bins, size - bins)].any(axis=0)
-            bins = bins[:, heard if heard.any() else slice(1)]
+            used = np.any(mels != 0, axis=0)[np.minimum(bins, size - bins)].any(axis=0)
+            bins = bins[:, used if used.any() else slice(1)]
         second = np.exp(-2j * np.pi * bins[:, :, None] * n2 / size)  # (k1, k2, n2)
         real, imaginary = second.real, second.imag
         second = np.block([[real, -imaginary], [imaginary, real]])  # on real over imaginary parts

@@ -6,67 +6,38 @@ import contextlib
 import json
 import mmap
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta
 
 from qaudio.errors import AudioError, InputError
+from qaudio.records import Record, Share, Text, parse
 from qaudio.resampling import resample_array
-from qaudio.text import UNSHOWN, shown
 
 if TYPE_CHECKING:
     import onnxruntime
 
 MOST_METADATA = 1 << 20  # characters
-MOST_CLASSES, LONGEST = 1_000_000, 3600  # seconds
 # Operators that may go on for ever, which no network of ours has, as a file names them: NodeProto's
 # field 4, its type.
 ENDLESS = {name: b"\x22" + bytes([len(name)]) + name.encode() for name in ("Loop", "Scan")}
 LOUDEST = 1e15  # sample beyond which powers exceed float32
 
 
-def _count(value: Any, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+class Metadata(Record, kw_only=True):
+    """What a file must say of itself; fields are those of `AudioModel`."""
 
-
-def _labels(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, list)
-        and all(isinstance(one, str) and not UNSHOWN.search(one) for one in value)
-    )
-
-
-def _number(value: Any, least: float, most: float) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and least <= value <= most
-
-
-def _seconds(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value is None or (number and 0 < value <= LONGEST)
-
-
-# What the metadata must say, in words and as a check.
-EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "input": ("waveform or features", lambda value: value in ("waveform", "features")),
-    "sample_rate": ("Hz, 100 to 10 million", lambda value: _count(value, 100, 10_000_000)),
-    "num_classes": ("a number of classes", lambda value: _count(value, 1, MOST_CLASSES)),
-    "labels": ("class names, or null", _labels),
-    "task": ("multiclass or multilabel", lambda value: value in ("multiclass", "multilabel")),
-    "min_samples": ("a number of samples", lambda value: _count(value, 0, 1 << 28)),
-}
-OPTIONAL: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "eval_seconds": (f"seconds up to {LONGEST}, or null", _seconds),
-    "padded": ("true or false", lambda value: isinstance(value, bool)),
-    "temperature": ("0.01 to 100", lambda value: _number(value, 0.01, 100)),
-    "thresholds": (
-        "a list of probabilities, or null",
-        lambda value: (
-            value is None or (isinstance(value, list) and all(_number(one, 0, 1) for one in value))
-        ),
-    ),
-}
+    input: Literal["waveform", "features"]
+    sample_rate: Annotated[int, Meta(ge=100, le=10_000_000)]
+    num_classes: Annotated[int, Meta(ge=1, le=1_000_000)]
+    labels: list[Text] | None
+    task: Literal["multiclass", "multilabel"]
+    min_samples: Annotated[int, Meta(ge=0, le=1 << 28)]
+    eval_seconds: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    padded: bool = False
+    temperature: Annotated[float, Meta(ge=0.01, le=100)] = 1.0
+    thresholds: list[Share] | None = None
 
 
 class OnnxModel:
@@ -77,7 +48,6 @@ class OnnxModel:
             license, entry, and the figures of the export's check.
 
     Args:
-        path: the .onnx file.
         threads: None: onnxruntime's choice.
 
     Raises:
@@ -95,8 +65,8 @@ class OnnxModel:
             raise InputError(
                 f"{path}: was not written by `qaudio export`: its metadata lack labels"
             )
-        self.metadata = _decoded(stored, path)
-        if self.metadata["input"] != "waveform":
+        self.metadata, known = _decoded(stored, path)
+        if known.input != "waveform":
             raise InputError(f"{path}: takes features; export it without --features to predict")
         inputs = [one.name for one in self.session.get_inputs()]
         outputs = [one.name for one in self.session.get_outputs()]
@@ -106,19 +76,16 @@ class OnnxModel:
                 "`qaudio export` writes waveform and logits: export it again"
             )
         self.path = path
-        self.sample_rate: int = self.metadata["sample_rate"]
-        self.num_classes: int = self.metadata["num_classes"]
-        self.labels: list[str] | None = self.metadata["labels"]
-        self.eval_seconds: float | None = self.metadata.get("eval_seconds")
-        self.padded = bool(self.metadata.get("padded"))
-        self.temperature = float(self.metadata.get("temperature", 1.0))
-        self.thresholds: list[float] | None = self.metadata.get("thresholds")
+        self.sample_rate, self.num_classes = known.sample_rate, known.num_classes
+        self.labels, self.task = known.labels, known.task
+        self.eval_seconds, self.padded = known.eval_seconds, known.padded
+        self.temperature, self.thresholds = known.temperature, known.thresholds
+        self.min_samples = known.min_samples
 
     def logits(self, waveform: np.ndarray, sample_rate: int | None = None) -> np.ndarray:
         """Logits (B, classes) of mono waveforms (B, T), floats in −1…1.
 
         Args:
-            waveform: the sounds.
             sample_rate: Hz; None: `self.sample_rate`.
 
         Raises:
@@ -138,7 +105,7 @@ class OnnxModel:
         waveform = waveform.astype(np.float32)
         if sample_rate is not None:
             waveform = resample_array(waveform, sample_rate, self.sample_rate)
-        missing = self.metadata["min_samples"] - waveform.shape[-1]
+        missing = self.min_samples - waveform.shape[-1]
         if missing > 0:
             waveform = np.pad(waveform, ((0, 0), (0, missing)))
         try:
@@ -153,11 +120,6 @@ class OnnxModel:
             )
         return logits.astype(np.float32, copy=False)
 
-    @property
-    def task(self) -> str:
-        """The model's task: "multiclass" (softmax) or "multilabel" (sigmoid)."""
-        return str(self.metadata["task"])
-
     def probabilities(self, waveform: np.ndarray, sample_rate: int | None = None) -> np.ndarray:
         """Softmax or sigmoid of the logits / temperature, by the task; arguments as `logits`."""
         logits = self.logits(waveform, sample_rate).astype(np.float64) / self.temperature
@@ -167,28 +129,20 @@ class OnnxModel:
         return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _decoded(stored: dict[str, str], path: str) -> dict[str, Any]:
+def _decoded(stored: dict[str, str], path: str) -> tuple[dict[str, Any], Metadata]:
     """Metadata as `qaudio export` wrote them; other tools add texts of their own."""
     found: dict[str, Any] = {}
     for key, text in stored.items():
         with contextlib.suppress(ValueError, RecursionError):
             if len(text) <= MOST_METADATA:
                 found[key] = json.loads(text)
-    missing = [key for key in EXPECTED if key not in found]
-    if missing:
-        raise InputError(f"{path}: its metadata lack {', '.join(missing)}; export it again")
-    for key, (words, holds) in {**EXPECTED, **OPTIONAL}.items():
-        if key in found and not holds(found[key]):
-            raise InputError(
-                f"{path}: its metadata say {key} {shown(repr(found[key])[:60])}, expected is "
-                f"{words}; export it again"
-            )
-    if found["labels"] is not None and len(found["labels"]) != found["num_classes"]:
-        raise InputError(
-            f"{path}: its metadata name {len(found['labels'])} labels for {found['num_classes']} "
-            "classes; export it again"
-        )
-    return found
+    try:
+        known = parse(found, Metadata)
+        if known.labels is not None and len(known.labels) != known.num_classes:
+            raise InputError(f"{len(known.labels)} labels for {known.num_classes} classes")
+    except InputError as error:
+        raise InputError(f"{path}: its metadata: {error}; export it again") from None
+    return found, known
 
 
 def _refuse_loops(path: str) -> None:

@@ -161,7 +161,7 @@ def test_files_that_cannot_predict_are_named(path, retold, tmp_path, capsys):
 )  # fmt: skip
 def test_metadata_that_nobody_could_mean_are_refused_in_one_line(retold, changes):
     path = retold(**changes)
-    with pytest.raises(InputError, match=rf"{path.name}: its metadata (say|name) ") as caught:
+    with pytest.raises(InputError, match=rf"{path.name}: its metadata: ") as caught:
         OnnxModel(path)
     assert str(caught.value).isprintable()
 
@@ -206,7 +206,7 @@ def test_what_other_tools_write_into_the_metadata_is_left_alone(path, tmp_path):
     for prop in graph.metadata_props:
         prop.value = "{" if prop.key == "labels" else prop.value
     onnx.save(graph, tmp_path / "broken.onnx")
-    with pytest.raises(ValueError, match=r"broken\.onnx: its metadata lack labels"):
+    with pytest.raises(ValueError, match=r"broken\.onnx: its metadata: labels is missing"):
         qaudio.OnnxModel(tmp_path / "broken.onnx")
 
 
