@@ -12,8 +12,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.errors import EntryError, InputError, QaudioError, UsageError
+from qaudio.text import one_line
 from qaudio.training.classifier import Classifier
-from qaudio.training.recipe import Recipe, command_of, keep_nulls, without_volatile
+from qaudio.training.recipe import LONGEST, Recipe, command_of, keep_nulls, without_volatile
 from qaudio.training.recorder import EntryWriter
 from qaudio.training.usage import settings_of, told
 from qaudio.zoo.store import recipes_folder
@@ -57,9 +58,13 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse null where a setting takes none: jsonargparse lets it through."""
-        for section in ("model", "data", "writer"):
+        for section in ("trainer", "model", "data", "writer"):
             given = self.config[section]
             if given is None:
+                continue
+            if not isinstance(given, Namespace):
+                raise UsageError(f"{section}: expected settings by name, not {given!r}")
+            if section == "trainer":  # null is its own way to ask for a default
                 continue
             kind: type = EntryWriter
             if section != "writer":
@@ -73,8 +78,20 @@ class TrainingCLI(LightningCLI):
             self._resolved(self.config),
             Path(paths[0]) if paths else None,
             command_of(subcommand, arguments, getattr(self.datamodule, "table", None) is not None),
-            renew=lambda text: self._resolved(self.parser.parse_string(text)),
+            renew=self._renewed,
         )
+
+    def _renewed(self, text: str) -> str:
+        """A stored recipe, resolved by the present defaults; raises InputError for what is none."""
+        try:
+            if len(text) > LONGEST:
+                raise ValueError(f"over {LONGEST} characters")
+            return self._resolved(self.parser.parse_string(text))
+        except ArgumentError as error:
+            fault = told(error, self.parser)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            fault = str(error)
+        raise InputError(f"recipe.yaml is no recipe ({one_line(fault, 200)})")
 
     def _resolved(self, config: Namespace) -> str:
         text = self.parser.dump(config, skip_none=True, skip_check=True)

@@ -112,7 +112,12 @@ class EntryWriter:
             return set()
         results = read_results(self.path)
         assert results is not None
-        changed = recipe.changed(read_text(self.path, "recipe.yaml"))
+        try:
+            changed = recipe.changed(read_text(self.path, "recipe.yaml"))
+        except InputError as error:
+            raise EntryError(
+                f"{self.path}: {error}: delete it or give another --writer.entry"
+            ) from None
         if changed:
             raise EntryError(
                 f"{self.path}: holds runs of another recipe ({', '.join(changed)}); delete it or "

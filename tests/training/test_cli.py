@@ -50,6 +50,15 @@ def test_cli_a_misspelt_recipe_names_the_nearest(capsys, given):
     assert line.startswith(f"qaudio: {given}: no such recipe; similar: recipes/esc10/qcnn10_050.")
 
 
+@pytest.mark.parametrize("section", ["data", "model", "writer", "trainer"])
+def test_cli_a_section_that_holds_no_settings_is_one_line(recipe, tmp_path, capsys, section):
+    settings = yaml.safe_load(Path(recipe()[1]).read_text()) | {section: 3}
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["train", f"--config={tmp_path / 'wrong.yaml'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"qaudio: {section}")
+
+
 def test_cli_a_misspelt_section_of_a_recipe_names_the_nearest(recipe, tmp_path, capsys):
     text = Path(recipe()[1]).read_text()
     (tmp_path / "wrong.yaml").write_text(text.replace("data:", "dat:"))

@@ -144,6 +144,16 @@ def test_crossval_entry_made_before_a_setting_existed_can_be_continued(parent, r
     assert main(["crossval", *recipe(), "--folds", "[1,2]"]) == 0
 
 
+def test_crossval_an_entry_whose_recipe_is_none_is_refused_in_one_line(parent, recipe, capsys):
+    text = (parent / "recipe.yaml").read_text()
+    for spoilt in ("- 1", "a: [", text.replace("lr: ", "lr: x"), "[" * 5000, "x" * 2_000_000):
+        (parent / "recipe.yaml").write_text(spoilt)
+        capsys.readouterr()
+        assert main(["crossval", *recipe(), "--folds", "[1,2]"]) == 1
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"{parent.name}: recipe.yaml is no recipe (" in said and len(said) < 600
+
+
 @pytest.mark.parametrize("arch", ["timm:test_convnext", "ast_tiny"])
 def test_crossval_networks_made_with_timm_give_entries(arch, recipe, zoo, capsys, monkeypatch):
     name = arch.replace(":", "-")

@@ -4,9 +4,11 @@ from tests.robustness.fuzz import (
     caches,
     checkpoints,
     foreign,
+    labels,
     onnx_files,
     packs,
     plans,
+    recipes,
     tables,
 )
 from tests.robustness.fuzz.sandbox import Kind
@@ -19,4 +21,6 @@ KINDS: dict[str, Kind] = {
     "tables": tables.KIND,
     "plans": plans.KIND,
     "caches": caches.KIND,
+    "recipes": recipes.KIND,
+    "labels": labels.KIND,
 }

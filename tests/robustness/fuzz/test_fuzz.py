@@ -12,7 +12,7 @@ from tests.robustness.fuzz.kinds import KINDS
 
 FLOOD = 100 << 20
 # Kinds with a process for every case take seconds each: more of them by the command.
-TRAINING = ("caches", "plans")  # most of their cases train a network
+TRAINING = ("caches", "labels", "plans", "recipes")  # most of their cases train a network
 FEW = {"audio": 100, "entries": 20} | dict.fromkeys(KINDS, 8) | dict.fromkeys(TRAINING, 4)
 MANY = {"audio": 3000, "entries": 2000} | dict.fromkeys(KINDS, 25) | dict.fromkeys(TRAINING, 8)
 
