@@ -227,7 +227,10 @@ def _predicted(paths: dict[int, Path], begin: Begin, entry: str) -> dict[int, Ou
             outcomes[case] = Outcome("refused: " + _fault(said[0], shown), said[0])
         else:
             outcomes[case] = Outcome("neither answered nor refused", repr(said), fault=True)
-    wrong = 1 if any(one.ended != "answered" for one in outcomes.values()) else 0
+    lost = sum(one.ended != "answered" for one in outcomes.values())
+    wrong, total = min(lost, 1), f"qaudio: {lost} of {len(paths)} files could not be used"
+    if lost > 1 and total in lines:
+        lines.remove(total)
     lines = [line for line in lines if not line.startswith(DECODER)]
     if lines or code != wrong:  # whose fault is not known: the first's
         detail = f"of {len(paths)} from here: exit code {code}; besides on stderr: {lines[:3]}"
