@@ -28,17 +28,21 @@ def expanded(path: str | os.PathLike) -> Path:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+def replacing(path: str | os.PathLike, follow: bool = True) -> Iterator[IO[bytes]]:
     """A new file that takes the place of `path` when the block ends well, and else leaves nothing.
 
     Whoever reads `path` finds the old content or the new, also after a crash; what a killed
-    process leaves is a hidden file beside it. A link stays a link, to the new file.
+    process leaves is a hidden file beside it. A link stays a link, to the new file, unless `follow`
+    is False: then it is replaced.
 
     Raises:
         OSError: at once where it could not be written, or at the end; it names `path`.
     """
-    path = expanded(path).resolve()
-    if path.exists() and not path.is_file():
+    try:
+        path = expanded(path).resolve() if follow else expanded(path).absolute()
+    except RuntimeError:
+        raise OSError(errno.ELOOP, "a link that leads to itself", str(path)) from None
+    if not (path.is_symlink() or path.is_file()) and path.exists():
         raise FileExistsError(errno.EEXIST, "there is something else than a file", str(path))
     new = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:

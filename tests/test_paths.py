@@ -52,6 +52,24 @@ def test_a_link_stays_a_link(there):
     assert there.read_text() == "new"
 
 
+def test_a_link_that_is_not_to_be_followed_is_replaced(there):
+    link, loop = there.with_name("link"), there.with_name("loop")
+    link.symlink_to(there)
+    loop.symlink_to(loop)
+    for path in (link, loop):
+        with replacing(path, follow=False) as file:
+            file.write(b"new")
+        assert path.read_text() == "new" and not path.is_symlink()
+    assert there.read_text() == "old"
+
+
+def test_a_link_to_itself_is_an_error_that_names_it(there):
+    loop = there.with_name("loop")
+    loop.symlink_to(loop)
+    with pytest.raises(OSError, match=r"a link that leads to itself: '.*loop'"), replacing(loop):
+        pass
+
+
 def test_a_new_file_is_as_readable_as_the_users_others(tmp_path):
     before = os.umask(0o027)
     try:

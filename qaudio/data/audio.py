@@ -332,7 +332,7 @@ class AudioCache:
 
     def _kept(self, entry: Path) -> np.ndarray | None:
         """What a file of the cache holds; None where it is not there, or not whole: it is made."""
-        if not entry.is_file():  # a pipe would be waited for
+        if entry.is_symlink() or not entry.is_file():  # a pipe would be waited for
             return None
         try:
             found = np.load(entry, mmap_mode="r")
@@ -355,7 +355,7 @@ class AudioCache:
         content = io.BytesIO()  # into a file, numpy hides what a disk says
         np.save(content, samples)
         try:
-            with replacing(entry) as file:
+            with replacing(entry, follow=False) as file:
                 file.write(content.getbuffer())
         except PermissionError:
             # Windows replaces no file that another process reads: it has filled the cache first.

@@ -41,7 +41,7 @@ class StoredAnswers:
         self.path = self.path.with_name(self.path.name + ".safetensors")
         self.rows: dict[bytes, Tensor] = {}
         self.fresh = 0
-        if self.path.is_file():
+        if self.path.is_file() and not self.path.is_symlink():
             try:
                 stored = load_file(self.path)
                 keys = [bytes(row) for row in stored["waveform"].numpy()]
@@ -72,7 +72,7 @@ class StoredAnswers:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         keys = torch.tensor([list(key) for key in self.rows], dtype=torch.uint8)
-        with replacing(self.path) as file:
+        with replacing(self.path, follow=False) as file:
             answers = torch.stack(list(self.rows.values()))
             file.write(serialised({"waveform": keys, "answer": answers}))
         self.fresh = 0
