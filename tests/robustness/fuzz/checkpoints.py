@@ -80,7 +80,7 @@ def tensors(content: dict[str, Any], key: str, rng: random.Random) -> str:
         "negative": lambda: -tensor - 1 if tensor.is_floating_point() else tensor,
         "sparse": lambda: torch.zeros(tensor.shape).to_sparse(),
         "meta": lambda: tensor.to("meta"),
-        "strides": lambda: torch.zeros(1).expand(tensor.shape),
+        "strides": lambda: torch.zeros(()).expand(tensor.shape),
         "huge": lambda: torch.zeros(1).expand(10**6, 10**6),
         "odd": lambda: rng.choice(ODD),
     }
