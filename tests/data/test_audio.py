@@ -345,7 +345,7 @@ def test_a_cache_that_another_process_filled_first_is_read(write_sound, tmp_path
     entry.write_bytes(b"")  # found empty, then filled by the other while this one decodes
 
     @contextmanager
-    def replacing(target):
+    def replacing(target, follow):
         yield io.BytesIO()
         target.write_bytes(content)
         raise PermissionError(13, "in use")
