@@ -71,7 +71,8 @@ def _check_tensors(path: Path, expected: dict[str, torch.Tensor], where: str) ->
         shape, kind = found.get(name, ("none", ""))
         if asked != shape:
             raise EntryError(f"{where}: tensor {name}: expected shape {asked}, found {shape}")
-        if expected[name].is_floating_point() != kind.startswith(("F", "BF")):
+        kinds = ("F", "BF") if expected[name].is_floating_point() else ("I", "U")
+        if not kind.startswith(kinds):
             raise EntryError(
                 f"{where}: tensor {name}: expected {expected[name].dtype}, found {kind}"
             )

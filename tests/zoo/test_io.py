@@ -173,6 +173,16 @@ def test_weights_of_another_precision_are_saved_as_they_load(tmp_path, dtype):
     assert qaudio.load(saved).classifier.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.bool, torch.float32])
+def test_whole_numbers_of_another_kind_are_refused(entry, dtype):
+    state = load_file(entry / "model.safetensors")
+    name = next(name for name in state if name.endswith("num_batches_tracked"))
+    save_file(state | {name: state[name].to(dtype)}, entry / "model.safetensors")
+    rehash(entry, "model.safetensors")
+    with pytest.raises(EntryError, match=rf"tensor {name}: expected torch\.int64, found"):
+        qaudio.load(entry)
+
+
 def test_a_failed_save_leaves_the_old_entry_and_no_litter(entry, monkeypatch):
     before = {p: p.read_bytes() for p in entry.rglob("*") if p.is_file()}
 
