@@ -37,7 +37,7 @@ def process(*arguments, **settings):
     # Buffered as in a user's shell: what is left is written when the interpreter ends.
     inherited = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     return subprocess.run(
-        [sys.executable, "-m", "qaudio.cli", *map(os.fspath, arguments)],
+        [sys.executable, "-m", "qaudio", *map(os.fspath, arguments)],
         env=inherited | {"PYTHONPATH": root},
         **{"capture_output": True, "timeout": 300} | settings,
     )

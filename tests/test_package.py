@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *CARDS, "data", "deploy", "prediction", "inference", "compare", "study", "training",
     },
     "cli": {"commands"},
+    "__main__": {"cli"},
 }  # fmt: skip
 WITHOUT_LIGHTNING = (
     "quaternion", "frontend_settings", "frontend", "models", "compress", "evaluation", "zoo",
