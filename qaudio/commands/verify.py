@@ -28,7 +28,7 @@ def register(command: Commands) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     from qaudio.cards.entries import renew_card, verify
-    from qaudio.study import forest_plot
+    from qaudio.study import carried_over, forest_plot
     from qaudio.study.answers import Findings
     from qaudio.study.grid import Study, study_entries
 
@@ -55,7 +55,9 @@ def _verify(options: argparse.Namespace) -> int:
         top / "MODEL_CARDS.md": lambda old: tables.index(),
         top / "README.md": lambda old: tables.with_generated(old, "zoo picks", tables.picks()),
         top / "recipes" / "README.md": lambda old: tables.with_generated(
-            old, "study tables", findings.render()
+            tables.with_generated(old, "study tables", findings.render()),
+            "carried over",
+            carried_over.answers(top / "recipes" / "carried_over.yaml", zoo_folder()),
         ),
         zoo_folder() / forest_plot.FILE: lambda old: (
             old if forest_plot.follows(old, findings) else forest_plot.draw(findings)

@@ -1,0 +1,100 @@
+"""Questions about pretrained networks, answered by what they are worth on other benchmarks.
+
+`recipes/carried_over.yaml` asks them. The answers follow from the predictions that `qaudio probe`
+left in the entries: linear probes and, for taggers, zero-shot scores.
+"""
+
+from pathlib import Path
+
+import yaml
+
+from qaudio.cards.tables import difference_text, markdown_table
+from qaudio.data.benchmarks.registry import about
+from qaudio.errors import EntryError
+from qaudio.evaluation.bootstrap import paired_difference
+from qaudio.evaluation.predictions import Predictions
+from qaudio.evaluation.result import Difference
+from qaudio.evaluation.significance import holm, mcnemar
+from qaudio.records import EntryName, Record, Text, parse
+from qaudio.zoo.store import file_of, read_results
+
+LEVEL = 0.05
+Scored = tuple[str, str]  # a benchmark and a protocol
+
+
+class Question(Record, forbid_unknown_fields=True):
+    """Whether one entry carries over better than another."""
+
+    ask: Text
+    entry: EntryName
+    than: EntryName
+
+
+class Questions(Record, forbid_unknown_fields=True):
+    """The YAML file."""
+
+    questions: list[Question]
+
+
+def answers(path: str | Path, zoo: Path) -> str:
+    """A Markdown table: a row for every question, a column for every benchmark and protocol.
+
+    Args:
+        path: the questions.
+        zoo: folder of entries; those that lack a score leave its cell empty.
+
+    Raises:
+        EntryError: for a file that asks no such questions.
+    """
+    try:
+        asked = parse(yaml.safe_load(Path(path).read_text(encoding="utf-8")), Questions).questions
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise EntryError(f"{path}: not readable as questions ({error})") from None
+    names = {name for one in asked for name in (one.entry, one.than)}
+    found = {name: scores for name in names if (scores := _scores(zoo / name))}
+    differences: dict[tuple[int, Scored], Difference] = {}
+    chances = []
+    for row, one in enumerate(asked):
+        ours, theirs = found.get(one.entry, {}), found.get(one.than, {})
+        for scored in sorted(ours.keys() & theirs.keys()):
+            differences[row, scored] = paired_difference(ours[scored], theirs[scored])
+            chances.append(mcnemar(ours[scored], theirs[scored]))
+    sure = dict(zip(differences, (p < LEVEL for p in holm(chances)), strict=True))
+    columns = sorted({scored for _, scored in differences})
+    rows = [
+        [one.ask, *(_answer(differences.get((row, column)), sure.get((row, column), False))
+                    for column in columns)]
+        for row, one in enumerate(asked)
+    ]  # fmt: skip
+    decided = [
+        f"{sum(sure.get((row, column), False) for row in range(len(asked)))} on {_title(column)}"
+        for column in columns
+    ]
+    return "\n\n".join([
+        "Differences in points with their 95 % intervals; yes or no is said where McNemar's exact "
+        f"test over clips decides it at {100 * LEVEL:.0f} % after Holm's correction for all "
+        f"{len(sure)} comparisons of this table. Decided: {'; '.join(decided) or 'none'}.",
+        markdown_table(["", *map(_title, columns)], rows),
+    ])  # fmt: skip
+
+
+def _scores(entry: Path) -> dict[Scored, Predictions]:
+    """Predictions of an entry on benchmarks that it was not trained on."""
+    results = read_results(entry)
+    return {
+        (one.benchmark, one.protocol): Predictions.load(file_of(entry, one.predictions))
+        for one in (results.transfer if results else ())
+        if one.result.metric == "accuracy"
+    }
+
+
+def _title(scored: Scored) -> str:
+    benchmark, protocol = scored
+    return f"{about(benchmark).title}: {protocol.rpartition('; ')[2]}"
+
+
+def _answer(difference: Difference | None, sure: bool) -> str:
+    if difference is None:
+        return ""
+    said = ("**yes**" if difference.mean > 0 else "**no**, worse") if sure else "undecided"
+    return f"{said}: {difference_text(difference)}"
