@@ -1,4 +1,4 @@
-"""Whether the difference of two networks' accuracies is more than chance, among many comparisons."""
+"""Whether one network is better than another by more than chance, among many comparisons."""
 
 from collections.abc import Sequence
 
