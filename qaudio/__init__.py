@@ -3,8 +3,11 @@
 Public names are imported when first used: `import qaudio` does no work.
 """
 
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from qaudio.models import storage
 
 __version__ = "0.1.0"
 
@@ -41,7 +44,7 @@ _HOMES = {
     "RAVDESS": "qaudio.data.benchmarks.ravdess",
     "AudioSet": "qaudio.data.benchmarks.audioset",
     "AudioFolder": "qaudio.data.benchmarks.folder",
-    "AudioPool": "qaudio.data.pool",
+    "AudioPool": "qaudio.data.benchmarks.audioset",
     "Mixing": "qaudio.data.pool",
     "Classifier": "qaudio.training.classifier",
     "PrunedClassifier": "qaudio.training.compression",
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
     from qaudio.compress.cost import cost
     from qaudio.compress.measured import Cost
     from qaudio.compress.prune import Plan, plan, prune
-    from qaudio.data.benchmarks.audioset import AudioSet
+    from qaudio.data.benchmarks.audioset import AudioPool, AudioSet
     from qaudio.data.benchmarks.esc50 import ESC50
     from qaudio.data.benchmarks.folder import AudioFolder
     from qaudio.data.benchmarks.gtzan import GTZAN
@@ -62,7 +65,7 @@ if TYPE_CHECKING:
     from qaudio.data.benchmarks.registry import register_benchmark
     from qaudio.data.clip import Clip
     from qaudio.data.datamodule import AudioDataModule
-    from qaudio.data.pool import AudioPool, Mixing
+    from qaudio.data.pool import Mixing
     from qaudio.deploy.onnx.export import export_onnx
     from qaudio.deploy.onnx.runtime import OnnxModel
     from qaudio.deploy.optimize import optimize
@@ -88,3 +91,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _call(name: str, *args: Any, **kwargs: Any) -> Any:
+    return __getattr__(name)(*args, **kwargs)
+
+
+storage.save, storage.load, storage.push = (partial(_call, n) for n in ("save", "load", "push"))

@@ -139,7 +139,6 @@ class AudioDataModule(LightningDataModule):
         self._usable: UsableClips
         self._training: ResumableLoader | None = None
         self._left: dict[str, Any] = {}
-        self._digest = ""
 
     def read_clips(self) -> tuple[list[Clip], list[str]]:
         """Every clip of the benchmark and the class names; raises DataError.
@@ -188,7 +187,7 @@ class AudioDataModule(LightningDataModule):
         if self._clips and self._usable.rate == rate:
             return
         name = self.split.benchmark  # refuses a fold that does not exist before decoding
-        self._clips, self.left_out, self._digest = [], [], ""
+        self._clips, self.left_out = [], []
         if self.packed is None:
             clips, self.labels = self.read_clips()
             self._usable = decoded(name, clips, self.cache, rate)
@@ -207,8 +206,8 @@ class AudioDataModule(LightningDataModule):
                 raise DataError(
                     f"{name}: no usable {role} clips under {self.root}; expected {self.layout}"
                 )
-        for role in ("training", "scored") if not self.published else ():
-            warn_of_gaps(self.fold, role, self._select(role), self.labels)
+            if not self.published:
+                warn_of_gaps(self.fold, role, self._select(role), self.labels)
 
     def _keep_used(self) -> None:
         """Where classes are those of the clips: drop those that have none left."""
@@ -297,12 +296,10 @@ class AudioDataModule(LightningDataModule):
         return [(batch["waveform"], batch["label"]) for batch in batches]
 
     def _loader(self, role: str, even: bool = True, whole: bool = False) -> ResumableLoader:
-        train, trainer = role == "training" and not whole, self.trainer
+        train, one = role == "training" and not whole, None if whole else self.trainer
         items = self._items(role, whole)
         seed = global_seed() if self.seed is None else self.seed
-        ranks, rank = 1, 0
-        if trainer is not None and not whole:
-            ranks, rank = trainer.world_size, trainer.global_rank
+        ranks, rank = (one.world_size, one.global_rank) if one else (1, 0)
         if len(items) < ranks:
             raise DataError(f"{len(items)} {role} items cannot be shared by {ranks} processes")
         sampler = self.make_sampler(items, seed, train, ranks=ranks, rank=rank, even=even)
@@ -349,10 +346,7 @@ class AudioDataModule(LightningDataModule):
 
     def _sounds(self) -> str:
         """A digest of the recordings; of a packed set, which does not change, of its lengths."""
-        self._digest = self._digest or self._usable.digest(
-            self.cache if self.packed is None else None
-        )
-        return self._digest
+        return self._usable.digest(self.cache if self.packed is None else None)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The next training loader leaves out what was taken of its epoch.
@@ -391,15 +385,13 @@ class AudioDataModule(LightningDataModule):
         return self._loader(role, even=False, whole=True)
 
     def test_dataloader(self) -> DataLoader:
-        self.refuse_unless_testing()
+        self.refuse_other("test")
         return self._loader("scored", even=False)
 
-    def refuse_unless_testing(self) -> None:
-        """Raise DataError under holdout="validation", whose test fold must not be scored."""
-        if self.holdout == "validation":
+    def refuse_other(self, wanted: Literal["test", "validation"]) -> None:
+        """Raise DataError where another fold is held out than the one to be scored."""
+        if self.holdout == wanted:
+            return
+        if wanted == "test":
             raise DataError("holdout='validation' leaves the test fold alone; use `validate`")
-
-    def refuse_unless_validating(self) -> None:
-        """Raise DataError under holdout="test", which has no validation fold."""
-        if self.holdout == "test":
-            raise DataError("holdout='test' has no validation fold: give --data.holdout validation")
+        raise DataError("holdout='test' has no validation fold: give --data.holdout validation")

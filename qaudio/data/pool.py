@@ -47,13 +47,12 @@ class Mixing:
                 raise InputError(f"Mixing: {name} must be 0 to {high:g}, not {value}")
 
 
-class AudioPool(AudioDataModule):
-    """Recordings without labels, for `DistilledClassifier`, whose teacher names what is in them.
+class SoundPool(AudioDataModule):
+    """Recordings without labels.
 
     `root/SOURCE/…` holds the recordings of each source (a collection, a sound library), of any
-    length, at any depth. Whole sources are held out: what the student answers there is compared
-    with what the teacher answers. An epoch draws crops: sources by the square root of their hours,
-    recordings by their length, places at random.
+    length, at any depth. Whole sources are held out for the score. An epoch draws crops:
+    sources by the square root of their hours, recordings by their length, places at random.
 
     Args:
         root: folder of the sources.
@@ -76,7 +75,7 @@ class AudioPool(AudioDataModule):
             sources that do not exist, hold a single recording, or leave nothing to train on.
     """
 
-    benchmark, folds, task = "audioset_kd", 1, "multilabel"
+    folds, task = 1, "multilabel"
     published = False
     layout = "SOURCE/…/FILE.wav (or .flac, .ogg, …), a folder for each source, two of them at least"
 
@@ -98,7 +97,9 @@ class AudioPool(AudioDataModule):
         super().__init__(root, seconds=seconds, **settings)
         self.cache = AudioCache(settings.get("cache_dir"), bits=16)
         if self.seconds is None or self.segment_hop is not None or self.balanced:
-            raise InputError("AudioPool draws crops: give seconds, and no segment_hop or balanced")
+            raise InputError(
+                f"{type(self).__name__} draws crops: give seconds, and no segment_hop or balanced"
+            )
         if epoch_clips is not None and epoch_clips < 1:
             raise InputError(f"epoch_clips must be at least 1, not {epoch_clips}")
         if not test_sources or set(test_sources) & set(validation_sources or []):

@@ -41,14 +41,18 @@ class UsableClips:
     clips: list[Clip] = field(default_factory=list)
     lengths: dict[str, int] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    _digest: str = ""
 
     def digest(self, cache: AudioCache | None) -> str:
         """A hash of the recordings: their lengths, and a little of what is in those of a cache."""
+        if self._digest:
+            return self._digest
         found, some = hashlib.sha256(), self.clips[:: max(1, len(self.clips) // SAMPLED)]
         found.update(json.dumps([self.rate, sorted(self.lengths.items())]).encode())
         for clip in some if cache else []:
             found.update(cache.get(clip.path, self.rate)[::SAMPLE_EVERY].tobytes())  # type: ignore[union-attr]
-        return found.hexdigest()
+        self._digest = found.hexdigest()
+        return self._digest
 
 
 def decoded(benchmark: str, clips: list[Clip], cache: AudioCache, rate: int) -> UsableClips:

@@ -231,7 +231,7 @@ def _observe(
 def _is_known(network: AudioModel) -> bool:
     """Whether it is registered to have these blocks; subclasses of them may do otherwise."""
     known = lookup(network.architecture)
-    if known is None or known.blocks is None or type(network) is not known.build:
+    if known is None or not known.blocks or type(network) is not known.build:
         return False
     blocks = [block for block in network.modules() if isinstance(block, (ConvBlock, BasicBlock))]
     return all(type(block) in (ConvBlock, BasicBlock) for block in blocks)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-import qaudio
 from qaudio.errors import InputError
 from qaudio.frontend import Frontend, pad_to, resample
+from qaudio.models import storage
 from qaudio.models.config import ModelConfig, Task
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class AudioModel(nn.Module):
 
     def save_pretrained(self, folder: str | Path, **parts: Any) -> Path:
         """Write the model as an entry; arguments and errors as `qaudio.save`."""
-        return qaudio.save(self, folder, **parts)
+        return storage.save(self, folder, **parts)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **settings: Any) -> Self:
@@ -119,7 +119,7 @@ class AudioModel(nn.Module):
         """
         if re.fullmatch(r"[\w.-]+/[\w.-]+(@\S+)?", str(source)) and not Path(source).exists():
             source = f"hf-hub:{source}"
-        model = qaudio.load(source, **settings)
+        model = storage.load(source, **settings)
         if not isinstance(model, cls):
             raise TypeError(f"{source} holds a {type(model).__name__}, not a {cls.__name__}")
         return model
@@ -139,7 +139,7 @@ class AudioModel(nn.Module):
         """
         with tempfile.TemporaryDirectory() as folder:
             entry = self.save_pretrained(Path(folder) / repo_id.rpartition("/")[2], license=license)
-            return qaudio.push(entry, repo_id, scored=False, **how)
+            return storage.push(entry, repo_id, scored=False, **how)
 
     @property
     def num_features(self) -> int:

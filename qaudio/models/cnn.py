@@ -52,9 +52,9 @@ def dense_widths(family: str, multiplier: float) -> dict[str, int]:
     return widths | {"fc1": scaled(spec.embedding, multiplier)}
 
 
-@register_twins("cnn6", widths=partial(dense_widths, "cnn6"), blocks="chained")
-@register_twins("cnn10", widths=partial(dense_widths, "cnn10"), blocks="chained")
-@register_twins("cnn14", widths=partial(dense_widths, "cnn14"), blocks="chained")
+@register_twins("cnn6", widths=partial(dense_widths, "cnn6"))
+@register_twins("cnn10", widths=partial(dense_widths, "cnn10"))
+@register_twins("cnn14", widths=partial(dense_widths, "cnn14"))
 class CNN(PannsModel):
     """PANNs' CNN or its quaternion form: conv blocks, then `PannsModel`'s head.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qaudio.errors import InputError
 from qaudio.models.base import AudioModel, ChannelGroup, MelNorm
 from qaudio.models.config import ModelConfig
-from qaudio.models.registry import Blocks, Builder, register
+from qaudio.models.registry import Builder, register
 from qaudio.quaternion import QConv2d, QLinear
 
 PANNS = """@article{kong2020panns,
@@ -40,14 +40,13 @@ QPANN = """@inproceedings{chaudhary2024efficient,
 
 
 def register_twins(
-    name: str, *, widths: Callable[[float], dict[str, int]], blocks: Blocks
+    name: str, *, widths: Callable[[float], dict[str, int]]
 ) -> Callable[[Builder], Builder]:
     """Decorator: register a network of PANNs and its quaternion form, at every width.
 
     Args:
         name: of the real one, without a width; the quaternion one has a "q" before it.
         widths: output channels by layer name, of a width multiplier.
-        blocks: as `register` takes it.
     """
 
     def decorate(build: Builder) -> Builder:
@@ -57,7 +56,7 @@ def register_twins(
             register(
                 q + name, build, pattern=rf"{q}{name}(_(?!000)\d{{3}})?",
                 widths=lambda name: widths(multiplier(name)), quaternion=bool(q), papers=papers,
-                importer=importer, blocks=blocks,
+                importer=importer, blocks=True,
             )  # fmt: skip
         return build
 

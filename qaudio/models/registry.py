@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qaudio.errors import InputError
 from qaudio.frontend_settings import FrontendConfig, Kind
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 Builder = Callable[[ModelConfig], "AudioModel"]
 Widths = dict[str, int] | Callable[[str], dict[str, int]]
-# How the blocks that `qaudio.optimize` fuses follow each other.
-Blocks = Literal["chained", "apart"]
 
 
 class Own(NamedTuple):
@@ -79,7 +77,7 @@ class Architecture:
     frontend: Kind
     card: Card
     importer: str | None
-    blocks: Blocks | None
+    blocks: bool
 
     def dense_widths(self, name: str) -> dict[str, int]:
         """Output channels of the unpruned network of a name."""
@@ -101,7 +99,7 @@ def register(
     scratch: str = "",
     papers: tuple[str, ...] = (),
     importer: str | None = None,
-    blocks: Blocks | None = None,
+    blocks: bool = False,
 ) -> Any:
     """Make an architecture known to `create_model`, recipes and entries; a decorator of its class.
 
@@ -120,8 +118,7 @@ def register(
         scratch: what cards say of one that was trained from scratch.
         papers: BibTeX of where it comes from.
         importer: whose published checkpoints `qaudio import` reads into it.
-        blocks: "chained" or "apart" where it is made of `ConvBlock`s and `BasicBlock`s, which
-            `qaudio.optimize` fuses; None: it has others.
+        blocks: it is made of `ConvBlock`s and `BasicBlock`s alone, which `qaudio.optimize` fuses.
 
     Raises:
         ValueError: for a name of another form, or one that qaudio's own architectures have.

@@ -60,7 +60,7 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(out)) + self.downsample(x))
 
 
-@register_twins("resnet38", widths=dense_widths, blocks="apart")
+@register_twins("resnet38", widths=dense_widths)
 class ResNet(PannsModel):
     """PANNs' ResNet38 or its quaternion form.
 

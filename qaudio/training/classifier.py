@@ -243,16 +243,8 @@ class Classifier(LightningModule):
 
     def adopt(self, net: AudioModel) -> None:
         """Train this network from now on, with the dropout rates that were asked for."""
-        rates = {"block_dropout": self.block_dropout, "head_dropout": self.head_dropout}
-        for name, rate in rates.items():
-            if rate is None:
-                continue
-            layer = getattr(net, name, None)
-            if layer is None and rate == 0:
-                continue
-            if not isinstance(layer, nn.Dropout):
-                raise InputError(f"{net.architecture} has no {name}: leave --model.{name} out")
-            layer.p = rate
+        finetuning.set_dropout(net, "block_dropout", self.block_dropout)
+        finetuning.set_dropout(net, "head_dropout", self.head_dropout)
         # Lightning keeps the mode it finds, and a loaded entry comes in eval mode.
         self.net = net.to(memory_format=torch.channels_last).train()
 
@@ -390,21 +382,9 @@ class Classifier(LightningModule):
             self.distillation.leave_out_rare(self.scored)
 
     def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(
-            self.optimizer_name, self.parameters(), self.lr, self.weight_decay
-        )
+        made = make_optimizer(self.optimizer_name, self.parameters(), self.lr, self.weight_decay)
         if self.schedule == "constant":
-            return optimizer
-        if math.isinf(self.trainer.estimated_stepping_batches):
-            raise InputError(
-                f"schedule {self.schedule!r} ends with the training: give --trainer.max_epochs or "
-                "max_steps, or --model.schedule constant"
-            )
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = make_scheduler(
-            self.schedule, optimizer, self.lr, steps, self.warmup, self.decay
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+            return made
+        steps = self.trainer.estimated_stepping_batches
+        schedule = make_scheduler(self.schedule, made, self.lr, steps, self.warmup, self.decay)
+        return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

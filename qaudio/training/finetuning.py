@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from qaudio.data.datamodule import AudioDataModule
+from qaudio.errors import InputError
 from qaudio.evaluation.probe import GENTLE, fit_linear
 from qaudio.models.base import AudioModel, evaluating
 from qaudio.training.metrics import clip_means
@@ -48,6 +49,19 @@ def apply(net: nn.Module, freeze: Freeze, epoch: int, thaw_every: int) -> None:
         for layer in net.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.eval()
+
+
+def set_dropout(net: AudioModel, name: str, rate: float | None) -> None:
+    """Set the rate of one of a network's dropouts; None leaves it, 0 also where it has none.
+
+    Raises:
+        ValueError: for another rate of a dropout that the network has not.
+    """
+    layer = getattr(net, name, None)
+    if isinstance(layer, nn.Dropout) and rate is not None:
+        layer.p = rate
+    elif rate:
+        raise InputError(f"{net.architecture} has no {name}: leave --model.{name} out")
 
 
 @torch.no_grad()

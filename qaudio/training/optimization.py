@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
+from qaudio.errors import InputError
+
 Optimizer = Literal["adamw", "adam"]
 Schedule = Literal["cosine", "one_cycle", "trapezoidal", "constant"]
 
@@ -28,7 +30,7 @@ def make_optimizer(
 
 
 def make_scheduler(
-    name: Schedule, optimizer: torch.optim.Optimizer, lr: float, steps: int, warmup: float,
+    name: Schedule, optimizer: torch.optim.Optimizer, lr: float, steps: float, warmup: float,
     decay: float,
 ) -> Any:  # fmt: skip
     """The schedule of a training of so many steps.
@@ -39,7 +41,16 @@ def make_scheduler(
         lr: the highest rate.
         steps: of the whole training.
         warmup, decay: shares of the steps in which the rate rises, and with "trapezoidal" falls.
+
+    Raises:
+        ValueError: for a training without end.
     """
+    if math.isinf(steps):
+        raise InputError(
+            f"schedule {name!r} ends with the training: give --trainer.max_epochs or max_steps, or "
+            "--model.schedule constant"
+        )
+    steps = int(steps)
     if name == "one_cycle":
         share = one_cycle_share(warmup, steps)
         return OneCycleLR(optimizer, lr, total_steps=steps, pct_start=share)

@@ -77,10 +77,7 @@ def fit(run: TrainingRun) -> None:
 
 def evaluate(run: TrainingRun, subcommand: Any) -> None:
     """Let Lightning score what was fitted, or a source entry as it is."""
-    if subcommand == "test":
-        run.data.refuse_unless_testing()
-    else:
-        run.data.refuse_unless_validating()
+    run.data.refuse_other("test" if subcommand == "test" else "validation")
     with fast_bf16(run.trainer):
         start(run.trainer, subcommand, run.module, run.data, run.checkpoint())
 

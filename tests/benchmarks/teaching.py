@@ -26,7 +26,8 @@ from qaudio.cards.tables import with_generated
 from qaudio.compress.cost import device_name
 from qaudio.compress.distill import bce, cosine
 from qaudio.data.augment import WaveformAugment
-from qaudio.data.pool import AudioPool, Mixing
+from qaudio.data.benchmarks.audioset import AudioPool
+from qaudio.data.pool import Mixing
 
 README = Path(__file__).resolve().parents[2] / "recipes" / "README.md"
 RATE, SOURCES, RECORDINGS = 32000, 4, 8

@@ -11,6 +11,7 @@ from qaudio.data.audio import sounds_by_name
 from qaudio.data.benchmarks.registry import register_benchmark
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
+from qaudio.data.pool import SoundPool
 from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.data.tables import read_rows
 from qaudio.errors import DataError, check_choice
@@ -176,6 +177,15 @@ class AudioSet(AudioDataModule):
             start = None if match[2] is None else float(match[2])
             files.setdefault(match[1], []).append((start, path))
         return files
+
+
+class AudioPool(SoundPool):
+    """Recordings without labels, for `DistilledClassifier`, whose teacher names what is in them.
+
+    What the student answers on held-out sources is compared with what the teacher answers.
+    """
+
+    benchmark = "audioset_kd"
 
 
 def _matching(files: list[tuple[float | None, Path]], start: float) -> Path | None:
