@@ -239,6 +239,11 @@ class Classifier(LightningModule):
 
     def configure_model(self) -> None:
         """Callbacks that average weights copy the network before Lightning calls `setup`."""
+        if self._trainer is None:  # load_from_checkpoint calls this first
+            raise TypeError(
+                f"a {type(self).__name__}'s network is made for its data, so a Trainer reads its "
+                "checkpoints: trainer.test(module, datamodule=..., ckpt_path=PATH), then module.net"
+            )
         self.setup()
 
     def adopt(self, net: AudioModel) -> None:
@@ -254,11 +259,6 @@ class Classifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Rebuild the network, and its average, at the widths that pruning in steps had reached."""
-        if self._trainer is None:  # load_from_checkpoint
-            raise TypeError(
-                f"a {type(self).__name__}'s network is made for its data, so a Trainer reads its "
-                "checkpoints: trainer.test(module, datamodule=..., ckpt_path=PATH), then module.net"
-            )
         self._rng_state = checkpoint.get("rng_state")
         for module in (self, *averaged(self.trainer)):
             net, widths = module.net, checkpoint.get("widths", module.net.widths)

@@ -375,6 +375,13 @@ def test_classifier_loaders_without_a_datamodule_are_refused(esc50_tree):
         trainer(1).fit(classifier(), train_dataloaders=loader)
 
 
+def test_classifier_checkpoint_read_without_a_trainer_names_the_way_to_its_network(tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {}, "widths": {}, "pytorch-lightning_version": "2.6.0"}, path)
+    with pytest.raises(TypeError, match=r"a Trainer reads its checkpoints: .*module\.net"):
+        qaudio.Classifier.load_from_checkpoint(path, arch="qcnn6_006")
+
+
 def test_classifier_averaging_that_would_average_nothing_is_refused(esc50_tree):
     averaging = StochasticWeightAveraging(swa_lrs=0.01)
     with pytest.raises(ValueError, match="take Lightning's WeightAveraging or EMAWeightAveraging"):

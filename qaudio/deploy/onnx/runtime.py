@@ -6,6 +6,7 @@ import contextlib
 import json
 import mmap
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -22,6 +23,10 @@ MOST_METADATA = 1 << 20  # characters
 # Operators that may go on for ever, which no network of ours has, as a file names them: NodeProto's
 # field 4, its type.
 ENDLESS = {name: b"\x22" + bytes([len(name)]) + name.encode() for name in ("Loop", "Scan")}
+# Of what all sessions compute: a graph of a few bytes may ask for any amount. 64 clips of 10 s take
+# half a GiB in resnet38_025.
+MOST_MEMORY = 4 << 30
+BEYOND = "AllocateRawInternal"  # so onnxruntime names where it has no more to give
 LOUDEST = 1e15  # sample beyond which powers exceed float32
 
 
@@ -111,6 +116,12 @@ class OnnxModel:
         try:
             logits = self.session.run(["logits"], {"waveform": waveform})[0]
         except Exception as error:  # onnxruntime's own kinds, which it does not name in public
+            if BEYOND in str(error):
+                raise InputError(
+                    f"{self.path}: takes over {MOST_MEMORY >> 30} GiB of memory for "
+                    f"{len(waveform)} sounds of {waveform.shape[1]} samples: give it fewer or "
+                    "shorter ones, or export it again"
+                ) from None
             raise InputError(f"{self.path}: onnxruntime cannot run it ({error})") from None
         shape = getattr(logits, "shape", None)
         if shape != (len(waveform), self.num_classes) or logits.dtype.kind != "f":
@@ -167,8 +178,26 @@ def session(model: str | bytes, threads: int | None = None) -> onnxruntime.Infer
     options.log_severity_level = 4  # what goes wrong is raised, and said in one line
     # Threads that wait for work by spinning take the cores from what else runs, torch among it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    _limit_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds, which it does not name in public
         name = model if isinstance(model, str) else "the exported model"
         raise InputError(f"{name}: onnxruntime cannot load it ({error})") from None
+
+
+@cache
+def _limit_memory() -> None:
+    """Give sessions that take the process's allocator `MOST_MEMORY`, once for the process."""
+    import onnxruntime as ort
+
+    arena = ort.OrtArenaCfg(
+        {
+            "max_mem": MOST_MEMORY, "arena_extend_strategy": -1, "initial_chunk_size_bytes": -1,
+            "max_dead_bytes_per_chunk": -1,
+        }
+    )  # fmt: skip
+    kind = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    place = ort.OrtMemoryInfo("Cpu", kind, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(place, arena)

@@ -23,6 +23,12 @@ PATIENCE = 60.0  # of what is no case: starting, making files, looking at the an
 MEMORY = 1_500_000_000  # bytes that the process may reach, its libraries included
 RESERVE = 4 << 30  # bytes of data that it may ask for: beyond, MemoryError and not a dead machine
 
+# Imported once, by the server that children are forked from, and not by every one of them.
+PRELOADED = [
+    "qaudio.cli", "qaudio.training.subcommands", "qaudio.models.image", "litdata", "pooch",
+    "tests.robustness.fuzz.kinds",
+]  # fmt: skip
+
 Begin = Callable[[int], None]
 
 
@@ -55,15 +61,8 @@ def in_child(
         alone: give each call of `work` a child of its own.
     """
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    if os.name == "posix":  # new children start in no time
-        context.set_forkserver_preload(
-            [
-                "qaudio.cli",
-                "qaudio.training.subcommands",
-                "qaudio.models.image",
-                "tests.robustness.fuzz.kinds",
-            ]
-        )
+    if os.name == "posix":
+        context.set_forkserver_preload(PRELOADED)
     waiting, child = list(cases), None
     try:
         while waiting:
