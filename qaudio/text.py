@@ -4,9 +4,13 @@ import difflib
 import re
 from collections.abc import Iterable
 
-# Controls, line breaks of every kind, what turns the direction of writing, and halves of
-# characters, which no encoding can write.
-UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Controls, line breaks of every kind, what turns the direction of writing, what has no form (byte
+# order marks, tags; not the joiners that scripts and emoji need), and halves of characters, which
+# no encoding can write.
+UNSHOWN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def shown(text: str) -> str:

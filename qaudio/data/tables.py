@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.errors import DataError
-from qaudio.text import shown
+from qaudio.text import UNSHOWN, shown
 
 LARGEST = 1 << 28  # bytes of text: more is no table of clips
 MOST_CELLS = 5_000_000
@@ -54,10 +54,11 @@ def normal(text: str) -> str:
 
 
 def look_alike(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two of several names that differ in case, blanks, width or the form of a number alone."""
+    """Two of several names that differ in case, blanks, what is unseen or a number's form alone."""
     seen: dict[str, str] = {}
     for name in names:
         plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        plain = UNSHOWN.sub("", plain)
         if re.fullmatch(r"[+-]?\d+(\.\d*)?", plain):
             plain = str(float(plain))
         if plain in seen:

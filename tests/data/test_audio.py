@@ -102,9 +102,9 @@ def test_a_header_that_claims_two_gigabytes_allocates_none_of_it(write_sound):
 
 
 def test_display_name_is_one_line_that_can_be_written():
-    name = "two\nlines\r\u2028\x1b[2J\u202e".encode() + b"\xff.wav"
+    name = "two\nlines\r\u2028\x1b[2J\u202e\ufeff\u200b".encode() + b"\xff.wav"
     shown = audio.display_name(name)
-    assert shown == r"two\nlines\r\u2028\x1b[2J\u202e\udcff.wav"
+    assert shown == r"two\nlines\r\u2028\x1b[2J\u202e\ufeff\u200b\udcff.wav"
     assert audio.display_name("été 音\xa0👩\u200d🎤.wav") == "été 音\xa0👩\u200d🎤.wav"
 
 

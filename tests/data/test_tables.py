@@ -76,6 +76,7 @@ def test_read_rows_composes_labels_but_not_files(table):
         ("tea", "Tea", True), ("1", "1.0", True), ("01", "1", True), ("tea cup", "tea  cup", True),
         ("dog", "\uff44og", True), ("stra\u00dfe", "STRASSE", True), ("1", "2", False),
         ("1.5", "1.50", True), ("dog", "dogs", False), ("a1", "a1.0", False),
+        ("dog", "\ufeffdog", True), ("dog", "d\u200bog", True), ("a b", "ab", False),
     ],
 )  # fmt: skip
 def test_look_alike_finds_names_that_people_take_for_one(one, two, alike):
