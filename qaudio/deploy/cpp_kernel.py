@@ -5,11 +5,13 @@ and kept in qaudio's cache folder. Without a compiler, or where it does not work
 """
 
 import ctypes
+import errno
 import hashlib
 import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -214,16 +216,23 @@ def _made(compiler: list[str], options: tuple[str, ...]) -> Kernel | None:
 
 
 def _keep(library: bytes, path: Path) -> None:
-    """Store a library and its sha256, for this user alone; raises OSError."""
+    """Store a library and its sha256, for this user alone.
+
+    Raises:
+        OSError: where it cannot be written, and for a folder that is a link or another user's.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = os.lstat(path.parent)
+    if not stat.S_ISDIR(folder.st_mode) or folder.st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "a link, or the folder of another", str(path.parent))
+    os.chmod(path.parent, 0o700)
     for content, target in (
         (library, path),
         (hashlib.sha256(library).hexdigest().encode(), _hash_of(path)),
     ):
-        with replacing(target) as file:
+        with replacing(target, follow=False) as file:
             os.chmod(file.name, 0o600)  # whatever the umask is
             file.write(content)
-    os.chmod(path.parent, 0o700)
 
 
 def _is_ours(path: Path) -> bool:
@@ -231,11 +240,15 @@ def _is_ours(path: Path) -> bool:
 
     Loading it runs it: one that others could have put there, or that is cut short, is not opened.
     """
-    for one in (path.parent, path, _hash_of(path)):
-        stat = os.lstat(one)
-        if stat.st_uid != os.getuid() or stat.st_mode & 0o022:
+    for one, is_right in (
+        (path.parent, stat.S_ISDIR), (path, stat.S_ISREG), (_hash_of(path), stat.S_ISREG)
+    ):  # fmt: skip
+        found = os.lstat(one)
+        mode = found.st_mode
+        if not is_right(mode) or found.st_uid != os.getuid() or mode & 0o022:
             return False
-    return _hash_of(path).read_text() == hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _hash_of(path).read_bytes() == digest.encode()
 
 
 def _hash_of(path: Path) -> Path:

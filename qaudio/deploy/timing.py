@@ -45,7 +45,9 @@ class KnownTimes:
         self.new: dict[str, dict[str, float]] = {}
 
     def _read(self) -> dict[str, dict[str, dict[str, float]]]:
-        """The file's content; nothing where it is missing or spoilt."""
+        """The file's content; nothing where it is missing, spoilt or no file of the cache's own."""
+        if self.path.is_symlink() or not self.path.is_file():  # a pipe would be waited for
+            return {}
         try:
             return msgspec.json.decode(
                 self.path.read_bytes(), type=dict[str, dict[str, dict[str, float]]]
@@ -79,5 +81,5 @@ class KnownTimes:
         stored[self.machine] = stored.get(self.machine, {}) | self.new
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as file:
+            with replacing(self.path, follow=False) as file:
                 file.write(json.dumps(stored, indent=1, sort_keys=True).encode())

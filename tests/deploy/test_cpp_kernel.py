@@ -188,7 +188,7 @@ def test_it_is_compiled_once(anew, monkeypatch):
     assert {*anew.iterdir()} == {kept, kept.with_suffix(".sha256")}
 
 
-@pytest.mark.parametrize("spoil", ["text", "cut", "bit", "no hash"])
+@pytest.mark.parametrize("spoil", ["text", "cut", "bit", "no hash", "no text"])
 def test_a_spoilt_file_is_made_anew_and_never_opened(anew, spoil, monkeypatch):
     kernel()
     (kept,) = anew.glob("*.so")
@@ -196,16 +196,45 @@ def test_a_spoilt_file_is_made_anew_and_never_opened(anew, spoil, monkeypatch):
     kept.unlink()  # the file that is loaded stays as it is
     flipped = bytes([whole[4000] ^ 1])
     contents = {"text": b"\x7fELF, and no more", "cut": whole[: len(whole) // 2],
-                "bit": whole[:4000] + flipped + whole[4001:], "no hash": whole}  # fmt: skip
-    kept.write_bytes(contents[spoil])
+                "bit": whole[:4000] + flipped + whole[4001:]}  # fmt: skip
+    kept.write_bytes(contents.get(spoil, whole))
     if spoil == "no hash":
         kept.with_suffix(".sha256").unlink()
+    elif spoil == "no text":
+        kept.with_suffix(".sha256").write_bytes(b"\xff" * 64)
     opened, load = [], cpp_kernel.Kernel
     monkeypatch.setattr(cpp_kernel, "Kernel", lambda path: opened.append(path) or load(path))
     cpp_kernel.kernel.cache_clear()
     assert kernel().works()
     assert kept not in opened
     assert kept.read_bytes() == whole
+
+
+@pytest.mark.parametrize("linked", ["kernels", ".so", ".sha256"])
+def test_nothing_is_stored_through_a_link(anew, tmp_path, linked):
+    kernel()
+    (kept,) = anew.glob("*.so")
+    path = anew if linked == "kernels" else kept.with_suffix(linked)
+    other = path.rename(tmp_path / "other")
+    path.symlink_to(other)
+    files = [one for one in (other, *other.rglob("*")) if one.is_file()]
+    for one in files:
+        one.write_text("another's")
+    other.chmod(0o755)
+    cpp_kernel.kernel.cache_clear()
+    assert kernel().works()
+    assert {one.read_text() for one in files} == {"another's"}
+    assert other.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_pipe_in_the_place_of_a_hash_is_not_waited_for(anew):
+    kernel()
+    (kept,) = anew.glob("*.so")
+    kept.with_suffix(".sha256").unlink()
+    os.mkfifo(kept.with_suffix(".sha256"))
+    assert not cpp_kernel._is_ours(kept)
+    cpp_kernel.kernel.cache_clear()
+    assert kernel().works()
 
 
 def test_the_cache_of_libraries_is_this_users_alone(anew, monkeypatch):

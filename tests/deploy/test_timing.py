@@ -1,4 +1,5 @@
 import json
+import os
 import time
 from functools import partial
 
@@ -114,6 +115,22 @@ def test_a_spoilt_file_is_measured_anew(stored, content):
     assert measured(known, ["a"])
     known.write()
     assert json.loads(stored.read_text()) == {known.machine: known.new}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among files")
+def test_what_is_no_file_of_the_cache_is_neither_read_nor_written(stored, tmp_path):
+    other = tmp_path / "other.json"
+    known = KnownTimes(CPU)
+    times = json.dumps({known.machine: {"cpu a layer": {"a": 1.0}}})
+    other.write_text(times)
+    stored.symlink_to(other)
+    known = KnownTimes(CPU)
+    assert measured(known, ["a"])
+    known.write()
+    assert other.read_text() == times and not stored.is_symlink()
+    stored.unlink()
+    os.mkfifo(stored)
+    assert measured(KnownTimes(CPU), ["a"])
 
 
 def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from tests.robustness.fuzz import (
     caches,
     checkpoints,
     foreign,
+    kernels,
     labels,
     onnx_files,
     packs,
@@ -21,6 +22,7 @@ KINDS: dict[str, Kind] = {
     "tables": tables.KIND,
     "plans": plans.KIND,
     "caches": caches.KIND,
+    "kernels": kernels.KIND,
     "recipes": recipes.KIND,
     "labels": labels.KIND,
 }

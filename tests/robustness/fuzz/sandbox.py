@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -35,12 +36,13 @@ class Trial:
         ways: how its input was spoilt, in words.
         commands: what is called with it, one after the other.
         refuse: whether one of them must refuse it.
+        runs: whether what an audit event tells of is run with good reason.
     """
 
     ways: str
     commands: list[list[str]]
     refuse: bool = False
-    answers: list[list[str]] = field(default_factory=list)
+    runs: Callable[[str, tuple], bool] = lambda event, arguments: False
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _judged(trial: Trial, sandbox: Path, keep: bool, begin: Callable[[], None]) 
     os.chdir(work)
     tempfile.tempdir = str(work / "tmp")
     before, refused, faults = content_of(sandbox / "outside"), [], []
-    with watched(sandbox, work) as events:
+    with watched(sandbox, work, trial.runs) as events:
         for words in trial.commands:
             begin()
             refusal, fault = command(words)
@@ -188,8 +190,12 @@ def listening(listener: Callable[[str, tuple], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watched(sandbox: Path, work: Path) -> Iterator[set[str]]:
+def watched(
+    sandbox: Path, work: Path, runs: Callable[[str, tuple], bool] = Trial.runs
+) -> Iterator[set[str]]:
     """What was run meanwhile, read of the sandbox outside of `work`, or written elsewhere.
+
+    What `runs` says yes to is left out.
 
     Python's own calls only: what a C library opens by itself goes unseen.
     """
@@ -197,7 +203,7 @@ def watched(sandbox: Path, work: Path) -> Iterator[set[str]]:
     seen: set[str] = set()
 
     def listen(event: str, arguments: tuple) -> None:
-        if event in RUNS and not _expected(event, arguments, top):
+        if event in RUNS and not (_expected(event, arguments, top) or runs(event, arguments)):
             seen.add(f"{event} {arguments!r}"[:200])
         if event not in ("open", "os.listdir", "os.scandir") or not arguments:
             return
@@ -261,11 +267,13 @@ def flipped(data: bytes, rng: random.Random) -> bytes:
 
 
 def misplaced(path: Path, sandbox: Path, rng: random.Random, named: bool = False) -> str:
-    """Something else than a file in a file's place; what, in a word.
+    """Something else in the place of a file or folder; what, in a word.
 
     What the command itself names (`named`) may be a link to wherever its user likes.
     """
-    if path.is_file():
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif path.is_file():
         path.unlink()
     ways = ("a folder", "a pipe", "a device", "a loop", "missing", *["a link out"] * (not named))
     way = rng.choice(ways)
