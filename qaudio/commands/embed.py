@@ -1,22 +1,18 @@
 """`qaudio embed`: the embeddings of sound files, in one table."""
 
+from __future__ import annotations
+
 import argparse
 import importlib.util
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qaudio.commands.common import Commands, print_error, replacing, usage, wrong_windows
-from qaudio.commands.over_files import (
-    Tally,
-    add_options,
-    fingerprint,
-    open_model,
-    over,
-    record,
-    say_faults,
-    unfinished,
-)
+from qaudio.commands.over_files import FilesRun, add_options
 from qaudio.text import shown
+
+if TYPE_CHECKING:
+    from qaudio.inference.journal import Journal
 
 SUFFIXES = (".npz", ".parquet", ".csv")
 
@@ -55,23 +51,14 @@ def _embed(options: argparse.Namespace) -> int:
         )
     from tqdm import tqdm
 
-    from qaudio.inference.files import cores, embedded, find_sounds, threads_per_file
+    from qaudio.inference.files import embedded
     from qaudio.inference.vectors import WRITERS, record_of, rows_of
 
-    paths, faults = find_sounds(options.files)
-    say_faults(faults)
-    if not paths:
+    run = FilesRun(options, options.files, embedded)
+    if not run.paths:
         return 1
-    jobs = options.jobs or cores()
-    model = open_model(options.model, threads_per_file(jobs, len(paths)))
-    settings = {
-        "command": "embed", "model": fingerprint(options.model, model), "window": options.window,
-        "hop": options.hop,
-    }  # fmt: skip
-    tally = Tally(len(faults))
-    run = partial(over, model, embedded, options, jobs)
-    with unfinished(Path(f"{out}.partial"), settings, options.resume, out) as journal:
-        record(run, paths, journal, tally, lambda _, found: record_of(found))
+
+    def finish(journal: Journal) -> None:
         with replacing(out) as file:
             WRITERS[suffix](
                 file,
@@ -79,7 +66,7 @@ def _embed(options: argparse.Namespace) -> int:
                     rows_of(journal.records()), desc=f"writing {shown(out.name)}", unit="row",
                     delay=2, leave=False, disable=None,
                 ),
-                model.num_features,
+                run.model.num_features,
             )  # fmt: skip
-        print(f"{shown(str(out))}: {tally.summary(journal)}")
-        return 1 if journal.failed or faults else 0
+
+    return run.write(out, Path(f"{out}.partial"), lambda _, found: record_of(found), finish)

@@ -1,4 +1,4 @@
-"""What `embed` and `predict` share: options, progress, the unfinished part, and the summary."""
+"""What `embed` and `predict` share: options, and a network over files with its summary."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Collection, Iterator
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from qaudio.commands.common import add_model, add_windows, positive, say_beside_bar
 from qaudio.errors import AudioError, DataError
@@ -22,9 +20,6 @@ from qaudio.zoo.resolve import load
 
 if TYPE_CHECKING:
     from qaudio.inference.files import FileResult
-    from qaudio.prediction import Analysis, Embeddings
-
-Found = TypeVar("Found", bound="Analysis | Embeddings")
 
 
 def add_options(sub: argparse.ArgumentParser, exported: bool = False) -> None:
@@ -63,134 +58,149 @@ def fingerprint(source: str, model: Any) -> str:
     return digest.hexdigest()
 
 
-def say_faults(faults: list[tuple[str, str]]) -> None:
-    """Say on stderr what arguments name that is not read; files of one fault in one line."""
-    by_fault: dict[str, list[str]] = {}
-    for path, fault in faults:
-        by_fault.setdefault(fault, []).append(path)
-    for fault, paths in by_fault.items():
-        more = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
-        say_beside_bar(f"{shown(paths[0])}{more}: {fault}")
+class FilesRun:
+    """A network over the sound files that a command names.
 
+    What arguments name that is not read is said on stderr, files of one fault in one line; so are
+    files that cannot be used, as they come.
 
-@dataclass
-class Tally:
-    """What a run over files did, for the line at its end.
+    Args:
+        options: of `add_options`.
+        files: its arguments.
+        work: as `qaudio.inference.files.over_files` takes it.
 
     Attributes:
-        unread: what the arguments name that is not read, such as files of other formats.
-        files, windows, failed, seconds: of the others.
+        paths: of the files.
+        faults: how many arguments name nothing that is read.
+        failed: how many of the files cannot be used.
     """
 
-    unread: int = 0
-    files: int = 0
-    windows: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    _begun: float = field(default_factory=time.perf_counter)
+    def __init__(
+        self, options: argparse.Namespace, files: list[str], work: Callable[..., Any]
+    ) -> None:
+        from qaudio.inference.files import cores, find_sounds
 
-    def add(self, result: FileResult[Any]) -> None:
-        """Count a file; one that cannot be used is said on stderr."""
-        self.files += 1
-        if result.found is None:
-            from qaudio.data.audio import display_name
+        self.options, self.work, self.jobs = options, work, options.jobs or cores()
+        self.paths, faults = find_sounds(files)
+        self.faults, self.files, self.windows, self.failed, self.seconds = len(faults), 0, 0, 0, 0.0
+        by_fault: dict[str, list[str]] = {}
+        for path, fault in faults:
+            by_fault.setdefault(fault, []).append(path)
+        for fault, paths in by_fault.items():
+            more = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
+            say_beside_bar(f"{shown(paths[0])}{more}: {fault}")
 
-            self.failed += 1
-            say_beside_bar(f"{display_name(result.path)}: {result.error}")
-        else:
-            self.windows += len(result.found.spans)
-            self.seconds += float(result.found.spans[-1, 1])
+    @cached_property
+    def model(self) -> Any:
+        """The network, opened at first use; what comes after is timed."""
+        from qaudio.inference.files import threads_per_file
+
+        model = open_model(self.options.model, threads_per_file(self.jobs, len(self.paths)))
+        self.begun = time.perf_counter()
+        return model
+
+    def results(self, done: Collection[str] = ()) -> Iterator[FileResult[Any]]:
+        """What is found in each file, with a bar over them, or over the seconds of a single one.
+
+        Args:
+            done: absolute paths of files that are left out.
+        """
+        for result in self._run([p for p in self.paths if os.path.abspath(p) not in done], done):
+            self.files += 1
+            if result.found is None:
+                from qaudio.data.audio import display_name
+
+                self.failed += 1
+                say_beside_bar(f"{display_name(result.path)}: {result.error}")
+            else:
+                self.windows += len(result.found.spans)
+                self.seconds += float(result.found.spans[-1, 1])
+            yield result
+
+    def _run(self, paths: list[str], done: Collection[str]) -> Iterator[FileResult[Any]]:
+        from tqdm import tqdm
+
+        from qaudio.data.audio import info
+        from qaudio.inference.files import over_files
+
+        run = partial(
+            over_files, self.model, paths, self.work, window=self.options.window,
+            hop=self.options.hop, jobs=self.jobs,
+        )  # fmt: skip
+        settings: Any = {"delay": 2, "leave": False, "disable": None}  # None where stderr is a file
+        if len(paths) != 1:
+            settings |= {"total": len(done) + len(paths), "initial": len(done)}
+            yield from tqdm(run(), unit="file", **settings)
+            return
+        try:
+            seconds: float | None = info(paths[0]).seconds
+        except (AudioError, OSError):
+            seconds = None  # the run says what is wrong with it
+        with tqdm(unit="s", total=seconds, **settings) as bar:
+            yield from run(progress=lambda done: bar.update(done - bar.n))
 
     def summary(self, journal: Journal | None = None) -> str:
-        """The line; with the totals of a journal where earlier runs wrote it as well."""
-        elapsed = time.perf_counter() - self._begun
-        files, windows, failed = self.files, self.windows, self.failed
-        before = ""
+        """A line on what was done; with the totals of a journal that earlier runs wrote as well."""
+        elapsed = time.perf_counter() - self.begun
+        files, windows, failed, before = self.files, self.windows, self.failed, ""
         if journal is not None:
-            failed += journal.failed - self.failed
-            files, windows = len(journal.done), journal.windows
+            files, windows, failed = len(journal.done), journal.windows, journal.failed
             before = f" ({files - self.files} of them before)" if files > self.files else ""
         return (
-            f"{files + self.unread} files{before}, {windows} windows, "
-            f"{failed + self.unread} failed; "
+            f"{files + self.faults} files{before}, {windows} windows, "
+            f"{failed + self.faults} failed; "
             f"{elapsed:.1f} s, {self.seconds / max(elapsed, 1e-9):.1f} s of sound per second"
         )
 
+    def write(
+        self,
+        out: Path,
+        partial: Path,
+        record_of: Callable[[str, Any], dict[str, Any]],
+        finish: Callable[[Journal], None] = lambda journal: None,
+        **settings: Any,
+    ) -> int:
+        """Make files of what is found, in a run that can be interrupted; the exit code.
 
-def over(
-    model: Any, work: Callable[..., Found], options: argparse.Namespace, jobs: int,
-    paths: list[str], before: int = 0,
-) -> Iterator[FileResult[Found]]:  # fmt: skip
-    """What `work` finds in files, with a bar over them, or over the seconds of a single one.
+        Args:
+            out: what is made, for what is said of it.
+            partial: the journal, deleted when all is made or it holds no file.
+            record_of: what is kept of a file, by its path and what was found.
+            finish: makes of the journal what is made at the end.
+            **settings: that a run which goes on has in common, beside the network and its windows.
 
-    Args:
-        work: as `qaudio.inference.files.over_files` takes it.
-        options: of `add_options`.
-        before: files that an earlier run did.
-    """
-    from tqdm import tqdm
-
-    from qaudio.data.audio import info
-    from qaudio.inference.files import over_files
-
-    run = partial(over_files, model, paths, work, window=options.window, hop=options.hop, jobs=jobs)
-    settings: Any = {"delay": 2, "leave": False, "disable": None}  # None where stderr is a file
-    if len(paths) != 1:
-        settings |= {"total": before + len(paths), "initial": before}
-        yield from tqdm(run(), unit="file", **settings)
-        return
-    try:
-        seconds: float | None = info(paths[0]).seconds
-    except (AudioError, OSError):
-        seconds = None  # the run says what is wrong with it
-    with tqdm(unit="s", total=seconds, **settings) as bar:
-        yield from run(progress=lambda done: bar.update(done - bar.n))
-
-
-def record(
-    run: Callable[..., Iterator[FileResult[Found]]], paths: list[str],
-    journal: Journal, tally: Tally, record_of: Callable[[str, Found], dict[str, Any]],
-) -> None:  # fmt: skip
-    """Run over the files that a journal lacks, put what is found into it, and count them.
-
-    Args:
-        run: gives the results of files; takes them, and the number of those done before.
-        record_of: what is kept of a file, by its path and what was found.
-    """
-    rest = [path for path in paths if os.path.abspath(path) not in journal.done]
-    for result in run(rest, len(journal.done)):
-        tally.add(result)
-        if result.found is None:
-            journal.add(result.path, {"error": result.error})
-        else:
-            kept = record_of(result.path, result.found)
-            journal.add(result.path, kept | {"windows": len(result.found.spans)})
-
-
-@contextmanager
-def unfinished(
-    path: Path, settings: dict[str, Any], resume: bool, output: str | os.PathLike
-) -> Iterator[Journal]:
-    """The journal of a run, deleted when the block ends well or it holds no file.
-
-    Raises:
-        DataError: when it cannot be written, or is that of another run.
-        KeyboardInterrupt: from the block, with what is done and how to go on.
-    """
-    try:
-        journal = Journal(path, settings, resume)
-    except OSError as error:
-        name = shown(os.fspath(output))
-        raise DataError(f"{name} cannot be written: {error.strerror or error}") from None
-    keep = True
-    try:
-        yield journal
-        keep = False
-    except KeyboardInterrupt:
-        if not journal.done:
-            raise
-        raise KeyboardInterrupt(
-            f"{len(journal.done)} files are done, in {shown(str(path))}; --resume goes on"
-        ) from None
-    finally:
-        journal.close(keep and bool(journal.done))
+        Raises:
+            DataError: when it cannot be written, or the journal is that of another run.
+            KeyboardInterrupt: with what is done and how to go on.
+        """
+        options = self.options
+        same = {
+            "command": options.parser.prog.rpartition(" ")[2],
+            "model": fingerprint(options.model, self.model), "window": options.window,
+            "hop": options.hop,
+        }  # fmt: skip
+        try:
+            journal = Journal(partial, same | settings, options.resume)
+        except OSError as error:
+            name = shown(str(out))
+            raise DataError(f"{name} cannot be written: {error.strerror or error}") from None
+        keep = True
+        try:
+            for result in self.results(journal.done):
+                if result.found is None:
+                    journal.add(result.path, {"error": result.error})
+                else:
+                    kept = record_of(result.path, result.found)
+                    journal.add(result.path, kept | {"windows": len(result.found.spans)})
+            finish(journal)
+            print(f"{shown(str(out))}: {self.summary(journal)}")
+            keep = False
+            return 1 if journal.failed or self.faults else 0
+        except KeyboardInterrupt:
+            if not journal.done:
+                raise
+            raise KeyboardInterrupt(
+                f"{len(journal.done)} files are done, in {shown(str(partial))}; --resume goes on"
+            ) from None
+        finally:
+            journal.close(keep and bool(journal.done))

@@ -6,9 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,26 +18,14 @@ from qaudio.commands.common import (
     usage,
     wrong_windows,
 )
-from qaudio.commands.over_files import (
-    Tally,
-    add_options,
-    fingerprint,
-    open_model,
-    over,
-    record,
-    say_faults,
-    unfinished,
-)
+from qaudio.commands.over_files import FilesRun, add_options
 from qaudio.errors import DataError
 from qaudio.text import shown
 
 if TYPE_CHECKING:
-    from qaudio.inference.files import FileResult
+    from qaudio.inference.journal import Journal
     from qaudio.inference.selection import Selection
     from qaudio.prediction import Analysis, Prediction
-
-    Results = Iterator[FileResult[Analysis]]
-    Run = Callable[[list[str]], Results]
 
 
 def register(command: Commands) -> None:
@@ -108,7 +94,6 @@ def _threshold(text: str) -> float | str:
 def _predict(options: argparse.Namespace) -> int:
     if wrong := _wrong(options):
         return usage("predict", wrong)
-    from qaudio.inference.files import cores, find_sounds, threads_per_file
     from qaudio.inference.selection import THRESHOLD, Selection
     from qaudio.prediction import analyse
 
@@ -129,24 +114,14 @@ def _predict(options: argparse.Namespace) -> int:
         from qaudio.data.demo import write_demo
 
         files.insert(0, str(write_demo("qaudio-demo.wav")))
-    paths, faults = find_sounds(files)
-    say_faults(faults)
-    jobs = options.jobs or cores()
-    model = open_model(options.model, threads_per_file(jobs, len(paths)))
-    if of_entry and model.thresholds is not None:
-        selection = replace(selection, threshold=model.thresholds)
+    run = FilesRun(options, files, analyse)
+    if of_entry and run.model.thresholds is not None:
+        selection = replace(selection, threshold=run.model.thresholds)
     elif of_entry:
         say_beside_bar(f"{shown(options.model)} has no thresholds of its own: {THRESHOLD} is taken")
-
-    run = partial(over, model, analyse, options, jobs)
-
-    tally = Tally(len(faults))
-    if options.format or options.csv not in (None, "-"):
-        write = _label_files if options.format else _csv_file
-        failed = write(options, selection, model, paths, run, tally)
-    else:
-        failed = _printed(options, selection, paths, run, tally)
-    return 1 if failed or faults else 0
+    if options.format:
+        return _label_files(run, selection)
+    return _printed(run, selection) if options.csv in (None, "-") else _csv_file(run, selection)
 
 
 def _wrong(options: argparse.Namespace) -> str | None:
@@ -174,22 +149,20 @@ def _wrong(options: argparse.Namespace) -> str | None:
     return None
 
 
-def _printed(
-    options: argparse.Namespace, selection: Selection, paths: list[str], run: Run, tally: Tally
-) -> int:
-    """Print what is found in each file; how many cannot be used."""
+def _printed(run: FilesRun, selection: Selection) -> int:
+    """Print what is found in each file; the exit code."""
     import csv
 
     from tqdm import tqdm
 
     from qaudio.inference.labels import COLUMNS, csv_rows, record_of
 
+    options = run.options
     whole = replace(selection, windows=False, merge=False, low_threshold=None)
     table = csv.writer(sys.stdout, lineterminator="\n")
     if options.csv:
         table.writerow(COLUMNS)
-    for result in run(paths):
-        tally.add(result)
+    for result in run.results():
         analysis = result.found
         if analysis is None:
             if options.csv:
@@ -201,16 +174,14 @@ def _printed(
                 sys.stdout.flush()
                 continue
             rows = selection.of(analysis) if options.times or options.merge else []
-            if options.json:
-                _print_json(options, result.path, analysis, whole.of(analysis), rows)
-            else:
-                _print_text(options, result.path, analysis, whole.of(analysis), rows)
-    total, lost = len(paths) + tally.unread, tally.failed + tally.unread
+            write = _print_json if options.json else _print_text
+            write(options, result.path, analysis, whole.of(analysis), rows)
+    total, lost = len(run.paths) + run.faults, run.failed + run.faults
     if total > 1 and not options.json and not options.csv:
-        print(f"\n{tally.summary()}")
+        print(f"\n{run.summary()}")
     elif lost > 1:
         say_beside_bar(f"{lost} of {total} files could not be used")
-    return tally.failed
+    return 1 if lost else 0
 
 
 def _print_json(
@@ -255,66 +226,41 @@ def _print_text(
         print(f"  {p.start:8.2f} {p.end:8.2f}  {shown(p.label)} {p.probability:.1%}")
 
 
-def _csv_file(
-    options: argparse.Namespace,
-    selection: Selection,
-    model: Any,
-    paths: list[str],
-    run: Run,
-    tally: Tally,
-) -> int:
-    """Write one table of all files; how many cannot be used."""
+def _csv_file(run: FilesRun, selection: Selection) -> int:
+    """Write one table of all files; the exit code."""
     import io
 
     from qaudio.inference.labels import record_of, write_csv
 
-    out = Path(options.csv)
-    settings = _settings(options, selection, model)
-    with unfinished(Path(f"{out}.partial"), settings, options.resume, out) as journal:
-        record(run, paths, journal, tally, lambda _, found: record_of(selection.of(found)))
+    out = Path(run.options.csv)
+
+    def finish(journal: Journal) -> None:
         with replacing(out) as file:
             text = io.TextIOWrapper(file, encoding="utf-8", newline="")
             write_csv(text, journal.records())
             text.detach()  # flushed, and the file left open
-        print(f"{shown(str(out))}: {tally.summary(journal)}")
-        return journal.failed
+
+    return run.write(
+        out, Path(f"{out}.partial"), lambda _, found: record_of(selection.of(found)), finish,
+        **vars(selection),
+    )  # fmt: skip
 
 
-def _label_files(
-    options: argparse.Namespace,
-    selection: Selection,
-    model: Any,
-    paths: list[str],
-    run: Run,
-    tally: Tally,
-) -> int:
-    """Write a label file for each sound; how many cannot be used."""
+def _label_files(run: FilesRun, selection: Selection) -> int:
+    """Write a label file for each sound; the exit code."""
     from qaudio.inference.labels import label_file, label_paths
 
-    folder = Path(options.out)
+    folder, kind, rate = Path(run.options.out), run.options.format, run.model.sample_rate
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{shown(options.out)} cannot be made: {error.strerror}") from None
-    goals = label_paths(paths, folder, options.format)
-    settings = _settings(options, selection, model) | {"format": options.format}
+        raise DataError(f"{shown(str(folder))} cannot be made: {error.strerror}") from None
+    goals = label_paths(run.paths, folder, kind)
 
     def write(path: str, found: Analysis) -> dict[str, Any]:
         goals[path].parent.mkdir(parents=True, exist_ok=True)
         with replacing(goals[path]) as file:
-            text = label_file(selection.of(found), options.format, model.sample_rate)
-            file.write(text.encode())
+            file.write(label_file(selection.of(found), kind, rate).encode())
         return {}
 
-    with unfinished(folder / ".qaudio.partial", settings, options.resume, folder) as journal:
-        record(run, paths, journal, tally, write)
-        print(f"{shown(options.out)}: {tally.summary(journal)}")
-        return journal.failed
-
-
-def _settings(options: argparse.Namespace, selection: Selection, model: Any) -> dict[str, Any]:
-    """What a run that goes on must have in common with the one before."""
-    return {
-        "command": "predict", "model": fingerprint(options.model, model), "window": options.window,
-        "hop": options.hop, **vars(selection),
-    }  # fmt: skip
+    return run.write(folder, folder / ".qaudio.partial", write, **vars(selection), format=kind)

@@ -93,38 +93,41 @@ def test_a_load_during_pulls_gives_one_entry_or_the_other(two_commits, tmp_path)
     assert together(pull, load)[1] > 0
 
 
-def test_a_load_between_two_files_of_two_entries_starts_again(two_commits, tmp_path, monkeypatch):
-    out = qaudio.pull(two_commits[0][0], tmp_path / "out")
-    loads = []
+def load_half(folder: Path, replace):
+    model = load_weights(folder)
+    replace()
+    return model
+
+
+def check_half(folder: Path, replace):
+    config = read_config(folder)
+    replace()
+    check_hash(folder, config, "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("verb", "place", "whole", "half"),
+    [
+        (qaudio.load, "qaudio.zoo.io.load_weights", load_weights, load_half),
+        (qaudio.verify, "qaudio.cards.entries.check_entry", check_entry, check_half),
+    ],
+    ids=["load", "verify"],
+)
+def test_what_reads_two_files_of_two_entries_starts_again(
+    two_commits, tmp_path, monkeypatch, verb, place, whole, half
+):
+    out, reads = qaudio.pull(two_commits[0][0], tmp_path / "out"), []
 
     def replaced_meanwhile(folder: Path):
-        loads.append(folder)
-        if len(loads) == 1:
-            model = load_weights(folder)
-            qaudio.pull(two_commits[1][0], out)
-            return model
-        return load_weights(folder)
+        reads.append(folder)
+        if len(reads) == 1:
+            return half(folder, lambda: qaudio.pull(two_commits[1][0], out))
+        return whole(folder)
 
-    monkeypatch.setattr("qaudio.zoo.io.load_weights", replaced_meanwhile)
-    assert torch.equal(qaudio.load(out).classifier.weight, two_commits[1][1])
-    assert len(loads) == 2
-
-
-def test_a_verify_between_two_files_of_two_entries_starts_again(two_commits, tmp_path, monkeypatch):
-    out = qaudio.pull(two_commits[0][0], tmp_path / "out")
-    checks = []
-
-    def replaced_meanwhile(folder: Path):
-        checks.append(folder)
-        if len(checks) == 1:
-            config = read_config(folder)
-            qaudio.pull(two_commits[1][0], out)
-            check_hash(folder, config, "model.safetensors")
-        return check_entry(folder)
-
-    monkeypatch.setattr("qaudio.cards.entries.check_entry", replaced_meanwhile)
-    assert qaudio.verify(out)
-    assert len(checks) == 2
+    monkeypatch.setattr(place, replaced_meanwhile)
+    found = verb(out)
+    assert len(reads) == 2 and found
+    assert verb is qaudio.verify or torch.equal(found.classifier.weight, two_commits[1][1])
 
 
 def answers(model) -> dict:
