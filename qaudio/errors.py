@@ -3,7 +3,8 @@
 `qaudio` prints these without a traceback; any other exception is an error of the package.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from qaudio.text import one_line
 
@@ -25,6 +26,15 @@ class EntryError(QaudioError):
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
+
+
+@contextmanager
+def entry_errors(where: str) -> Iterator[None]:
+    """Let a ValueError of the block be an `EntryError` that says where."""
+    try:
+        yield
+    except ValueError as error:
+        raise EntryError(f"{where}: {error}") from None
 
 
 class DataError(QaudioError):

@@ -49,11 +49,7 @@ def render(config: Config, results: Results, predictions: Predictions | None = N
     Args:
         predictions: what they were computed from; without them the card has no table of classes.
     """
-    kind, seconds = (
-        config.card,
-        results.training.wall_seconds,
-    )
-    classes: list[list[str]] = []
+    seconds, classes = results.training.wall_seconds, []
     if predictions is not None:
         classes = _classes(config.labels, predictions, results.result.metric)
     text = _template().render(
@@ -61,8 +57,8 @@ def render(config: Config, results: Results, predictions: Predictions | None = N
         results=results,
         benchmark=about(results.benchmark),
         metadata=_metadata(config, results),
-        family=kind.title,
-        scratch=kind.scratch,
+        family=config.card.title,
+        scratch=config.card.scratch,
         shared=dependence(results.benchmark),
         classes=classes,
         classes_folded=config.num_classes > FOLDED,
@@ -93,10 +89,7 @@ def _template() -> Template:
 
 def papers(config: Config, benchmark: str) -> list[str]:
     """BibTeX of what a network and its data come from."""
-    return [
-        *config.card.papers,
-        *filter(None, [about(benchmark).citation]),
-    ]
+    return [*config.card.papers, *filter(None, [about(benchmark).citation])]
 
 
 def _metadata(config: Config, results: Results) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qaudio.commands import training
-from qaudio.commands.common import Commands, positive, usage
+from qaudio.commands.common import Commands, amount, positive, usage
 from qaudio.data.benchmarks.registry import benchmarks
 from qaudio.errors import EntryError, InputError
 from qaudio.evaluation.result import Result
@@ -66,7 +66,7 @@ def register(command: Commands) -> None:
         "--show-recipe", action="store_true", help="print the recipe that would be run, and stop"
     )
     sub.add_argument(
-        "--seconds", type=_seconds,
+        "--seconds", type=amount,
         help="of clips (the 95th percentile of their lengths, from 0.5 to 10)",
     )  # fmt: skip
     sub.add_argument("--epochs", type=positive, help="of training (the recipe's)")
@@ -78,16 +78,6 @@ def register(command: Commands) -> None:
     sub.add_argument("--seed", type=int, default=0, help="of training (%(default)s)")
     sub.add_argument("--json", action="store_true", help="print the scores as JSON")
     sub.set_defaults(overrides=[])
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above zero, not {text!r}")
-    return value
 
 
 def _finetune(options: argparse.Namespace) -> int:

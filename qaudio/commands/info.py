@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qaudio.cards.tables import facts
 from qaudio.commands.common import Commands, add_entry
-from qaudio.errors import EntryError, InputError
+from qaudio.errors import EntryError, entry_errors
 from qaudio.text import one_line
 from qaudio.zoo.resolve import DEFAULT_ENTRY, load, locate
 from qaudio.zoo.store import entry_name, read_config, read_results, read_source, read_text
@@ -82,10 +82,8 @@ def _unscored(folder: Path) -> list[tuple[str, str]]:
 
     rows, path = [("score", "none: it was not tested")], folder / "plan.json"
     if path.is_file():
-        try:
+        with entry_errors(f"{entry_name(folder)}: {path.name}"):
             plan = Plan.from_json(read_text(folder, path.name))
-        except InputError as error:
-            raise EntryError(f"{entry_name(folder)}: {path.name}: {error}") from None
         given = {name: value for name, value in plan.request.items() if value is not None}
         asked = [one_line(f"{name} {value}", 200) for name, value in given.items()]
         rows.append(("pruned", f"by {plan.criterion}, {', '.join(asked)}; not fine-tuned"))

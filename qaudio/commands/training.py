@@ -17,6 +17,14 @@ TRAINING = {
     "validate": "score the validation split after `fit` (LightningCLI)",
     "test": "score the test split after `fit`; `qaudio test ENTRY --data.root PATH` checks a score",
 }
+# Lightning's advice on loaders and checkpoints, which does not fit small cached sets.
+UNFITTING = (
+    "does not have many workers", "Checkpoint directory.*exists",
+    "dirpath has changed",  # by `validate`, `test`
+    "across ranks is zero", "smaller than the logging interval", "LeafSpec",
+    r"module\(s\) in eval mode",  # as `--model.freeze` wants it
+    "LightningCLI's args parameter",
+)  # fmt: skip
 
 
 def register(command: Commands) -> None:
@@ -88,16 +96,8 @@ def _recipes(arguments: list[str]) -> list[str]:
 def quieten() -> None:
     """Leave out what Lightning says that does not fit here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advert)
-    # Lightning's advice on loaders and checkpoints does not fit small cached sets.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists.*")
-    warnings.filterwarnings("ignore", message=".*dirpath has changed.*")  # by `validate`, `test`
-    warnings.filterwarnings("ignore", message=".*across ranks is zero.*")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    # As `--model.freeze` wants it.
-    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
-    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+    for said in UNFITTING:
+        warnings.filterwarnings("ignore", message=f".*{said}.*")
 
 
 def _is_no_advert(record: logging.LogRecord) -> bool:

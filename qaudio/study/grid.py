@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from msgspec import field
 
-from qaudio.errors import EntryError
+from qaudio.errors import EntryError, entry_errors
 from qaudio.records import Name, Number, Record, Text, parse
 from qaudio.zoo.schema import Results
 from qaudio.zoo.store import read_results, zoo_folder
@@ -104,10 +104,8 @@ class Study:
 
     def _cell(self, name: str, given: dict[str, Any]) -> Cell:
         """Raise EntryError for what a cell is given that would be overlooked."""
-        try:
+        with entry_errors(f"{self.path}: cell {name!r}"):
             cell = parse({"name": name, **given}, Cell)
-        except ValueError as error:
-            raise EntryError(f"{self.path}: cell {name!r}: {error}") from None
         faults = [
             f"a target to {other!r}, which is not in its `against`"
             for other in cell.targets if other not in cell.against

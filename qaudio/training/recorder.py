@@ -10,7 +10,7 @@ import torch
 
 from qaudio.cards.entries import push, save
 from qaudio.data.split import Split
-from qaudio.errors import EntryError, InputError
+from qaudio.errors import EntryError, InputError, entry_errors
 from qaudio.evaluation import per_class
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
@@ -108,10 +108,8 @@ class EntryWriter:
         Raises:
             EntryError: when it was made by another recipe.
         """
-        if not (self.path / "results.json").is_file():
+        if read_results(self.path) is None:
             return set()
-        results = read_results(self.path)
-        assert results is not None
         try:
             changed = recipe.changed(read_text(self.path, "recipe.yaml"))
         except InputError as error:
@@ -147,22 +145,18 @@ class EntryWriter:
     def _check_texts(self, **texts: Any) -> None:
         """Raise EntryError for what could not be read again from results.json."""
         hub = self.hub_benchmark and self.hub_benchmark.to_dict()
-        try:
+        with entry_errors(f"{self.path}: could not be written"):
             check_fields(Results, {"entry": self.entry, "hub_benchmark": hub, **texts})
-        except InputError as error:
-            raise EntryError(f"{self.path}: could not be written: {error}") from None
 
     def check_net(self, net: AudioModel) -> None:
         """Raise EntryError for a network whose config.json could not be read again."""
-        try:
+        with entry_errors(f"{self.path}: could not be written"):
             parse_config(new_config(net, self.license).to_dict())
-        except ValueError as error:
-            raise EntryError(f"{self.path}: could not be written: {error}") from None
 
     def check_split(self, split: Split) -> None:
         """Raise EntryError when the entry holds runs over other folds, or could hold none."""
         self._check_texts(benchmark=split.benchmark, dataset=split.dataset, protocol=split.protocol)
-        results = read_results(self.path) if (self.path / "results.json").is_file() else None
+        results = read_results(self.path)
         if results is not None and results.protocol != split.protocol:
             raise EntryError(
                 f"{self.path}: its runs are of {results.protocol!r}, the recordings now make "
@@ -171,8 +165,7 @@ class EntryWriter:
 
     def check_widths(self, widths: dict[str, int]) -> None:
         """Raise EntryError when the entry's network is of other widths."""
-        held = (self.path / "results.json").is_file()
-        if held and read_config(self.path).widths != widths:
+        if read_results(self.path) and read_config(self.path).widths != widths:
             raise EntryError(
                 f"{self.path}: this fold is pruned to other widths than the entry has: with "
                 "allocation 'global' and target_latency each fold finds its own; take 'uniform' "
@@ -245,9 +238,9 @@ class EntryWriter:
             EntryError: when that fails. The entry stays as it is; the message holds the command
                 that pushes it.
         """
-        results = read_results(self.path) if self.push_to else None
         if self.push_to is None:
             return None
+        results = read_results(self.path)
         if results is None or not results.complete:
             return f"{self.entry}: pushed once the other folds are there"
         try:
@@ -266,9 +259,9 @@ class EntryWriter:
 
     def _net(self) -> AudioModel:
         """The entry's network; one of its shape where no weights are kept."""
-        return (
-            load_weights(self.path) if self.weights else from_config(read_config(self.path).model)
-        )
+        if self.weights:
+            return load_weights(self.path)
+        return from_config(read_config(self.path).model)
 
     def _kept(self) -> dict[str, dict[str, torch.Tensor] | Path]:
         """Files of the folds' weights."""

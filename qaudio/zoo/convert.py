@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qaudio.errors import EntryError, InputError
+from qaudio.errors import EntryError, InputError, entry_errors
 from qaudio.models.base import check_weights
 from qaudio.models.registry import architectures, create_model, find
 from qaudio.zoo.io import write_entry
@@ -60,10 +60,8 @@ def import_published(
     model = create_model(arch, num_classes=AUDIOSET_CLASSES, frontend=frontend)
     _check_tensors(path, arch, model.state_dict(), state)
     model.load_state_dict(state)
-    try:
+    with entry_errors(str(path)):
         check_weights(model.state_dict())
-    except ValueError as error:
-        raise EntryError(f"{path}: {error}") from None
     model.task, model.eval_seconds, model.labels = "multilabel", AUDIOSET_SECONDS, labels
     source = Source(
         file=path.name, size=path.stat().st_size, sha256=file_hash(path), importer=importer,

@@ -16,18 +16,18 @@ def imported(name: str) -> Path:
         EntryError: when the checkpoint cannot be had, or is not what the catalog says.
     """
     folder = cache_folder() / "entries" / f"schema{SCHEMA_VERSION}" / name
-    if _has_config(folder) and read_config(folder).labels is not None:
+    made = folder / "config.json"
+    if made.is_file() and read_config(folder).labels is not None:
         return folder
     with locked(folder):
-        if not _has_config(folder):
+        if not made.is_file():
             _import(name, folder)
         elif read_config(folder).labels is None and _labels_file(name).path.is_file():
-            _write_labels(folder, _labels(name))
+            config = read_config(folder)  # of one that was imported without class names
+            config.labels = _labels(name)
+            with replacing(made) as file:
+                file.write(to_json(config).encode())
     return folder
-
-
-def _has_config(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
 
 
 def _import(name: str, folder: Path) -> None:
@@ -38,15 +38,9 @@ def _import(name: str, folder: Path) -> None:
 
     try:
         import_published(
-            path,
-            facts.importer,
-            facts.arch,
-            folder,
-            labels=_labels(name),
-            license=facts.license,
-            url=item.url,
-            citation=facts.citation,
-        )
+            path, facts.importer, facts.arch, folder, labels=_labels(name), license=facts.license,
+            url=item.url, citation=facts.citation,
+        )  # fmt: skip
     except EntryError as error:
         raise EntryError(
             f"{error}; if the download went wrong, delete it and {item.record.name} beside it"
@@ -80,11 +74,3 @@ def _labels(name: str) -> list[str] | None:
     except EntryError as error:
         log.warning("%s has no class names: %s", name, error)
         return None
-
-
-def _write_labels(folder: Path, labels: list[str] | None) -> None:
-    """Give an entry that was imported without them its class names."""
-    config = read_config(folder)
-    config.labels = labels
-    with replacing(folder / "config.json") as file:
-        file.write(to_json(config).encode())

@@ -93,14 +93,10 @@ def push_space(folder: Path, repo_id: str, *, private: bool = False) -> Pushed:
 
 
 def _push_space(folder: Path, repo: str, private: bool) -> Pushed:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    api, space = HfApi(library_name="qaudio", library_version=__version__), "space"
-    api.create_repo(
-        repo, repo_type=space, space_sdk="gradio", private=private or None, exist_ok=True
-    )
-    before = api.space_info(repo, timeout=TIMEOUT)
-    _refuse_public(repo, private, before.private)
+    space = "space"
+    api, before = _made(repo, private, repo_type=space, space_sdk="gradio")
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))
              if path.is_file()}  # fmt: skip
     held = set(api.list_repo_files(repo, repo_type=space)) - {".gitattributes"}
@@ -115,13 +111,24 @@ def _push_space(folder: Path, repo: str, private: bool) -> Pushed:
     return Pushed(f"spaces/{repo}", f"{api.endpoint}/spaces/{repo}", commit.oid != before.sha)
 
 
-def _refuse_public(repo: str, asked: bool, private: bool | None) -> None:
-    """Raise EntryError where a private repository was asked for and a public one is there."""
-    if asked and private is False:
+def _made(repo: str, private: bool, **kind: Any) -> tuple[HfApi, Any]:
+    """The Hub's client, and what it knows of a repository, made where it does not exist.
+
+    Raises:
+        EntryError: where a private one is asked for and a public one is there.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(library_name="qaudio", library_version=__version__)
+    # None, not False: an organisation may make its repositories private unasked.
+    api.create_repo(repo, private=private or None, exist_ok=True, **kind)
+    found = api.repo_info(repo, repo_type=kind.get("repo_type"), timeout=TIMEOUT)
+    if private and found.private is False:
         raise EntryError(
             f"{repo} exists and is public: make it private in its settings first, or push without "
             "asking for a private one"
         )
+    return api, found
 
 
 def pull(
@@ -170,13 +177,9 @@ def _refuse_unpublishable(folder: Path, scored: bool) -> None:
 
 
 def _push(folder: Path, repo: str, private: bool, create_pr: bool, revision: str | None) -> Pushed:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    api = HfApi(library_name="qaudio", library_version=__version__)
-    # None, not False: an organisation may make its repositories private unasked.
-    api.create_repo(repo, private=private or None, exist_ok=True)
-    before = api.model_info(repo, timeout=TIMEOUT)
-    _refuse_public(repo, private, before.private)
+    api, before = _made(repo, private)
     if revision is not None:
         api.create_branch(repo, branch=revision, exist_ok=True)
         before = api.model_info(repo, revision=revision, timeout=TIMEOUT)

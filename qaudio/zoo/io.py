@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 
 from qaudio import __version__
-from qaudio.errors import EntryError
+from qaudio.errors import EntryError, entry_errors
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel, check_model, check_weights, evaluating
 from qaudio.models.registry import from_config, tensors_of
@@ -105,12 +105,10 @@ def write_entry(
     folder = Path(folder)
     refuse_other(folder)
     check_model(model, changed=True)
-    try:
+    with entry_errors(f"{folder}: not saved"):
         for state in (model.state_dict(), *(folds or {}).values()) if weights else ():
             if not isinstance(state, Path):
                 check_weights(state)
-    except ValueError as error:
-        raise EntryError(f"{folder}: not saved: {error}") from None
 
     def write(new: Path) -> None:
         states = {"model.safetensors": model.state_dict(), **(folds or {})} if weights else {}
@@ -139,10 +137,8 @@ def write_entry(
             write_card(new, config)
         names = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
         config.files = {name: file_hash(new / name) for name in names}
-        try:
+        with entry_errors(f"{folder}: would not be read again"):
             parse_config(config.to_dict())
-        except ValueError as error:
-            raise EntryError(f"{folder}: would not be read again: {error}") from None
         (new / "config.json").write_text(to_json(config), encoding="utf-8", newline="\n")
 
     with locked(folder):

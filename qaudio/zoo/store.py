@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qaudio.errors import EntryError, InputError
+from qaudio.errors import EntryError, entry_errors
 from qaudio.paths import expanded
 from qaudio.records import Record, parse
 from qaudio.zoo.schema import (
@@ -134,10 +134,8 @@ def read_json(path: Path) -> Any:
 def read_config(folder: Path) -> Config:
     """An entry's config.json, checked key by key; raises EntryError."""
     document = read_json(folder / "config.json")
-    try:
+    with entry_errors(f"{entry_name(folder)}: config.json"):
         return parse_config(document)
-    except ValueError as error:
-        raise EntryError(f"{entry_name(folder)}: config.json: {error}") from None
 
 
 def read_results(folder: Path) -> Results | None:
@@ -158,10 +156,8 @@ def read_record(path: Path, kind: type[T]) -> T | None:
     """
     if not os.path.lexists(path):
         return None
-    try:
+    with entry_errors(f"{entry_name(path.parent)}: {path.name}"):
         return parse(read_json(path), kind)
-    except InputError as error:
-        raise EntryError(f"{entry_name(path.parent)}: {path.name}: {error}") from None
 
 
 def trained_on(folder: Path) -> list[str] | None:

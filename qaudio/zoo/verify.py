@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qaudio.errors import EntryError
+from qaudio.errors import EntryError, entry_errors
 from qaudio.evaluation import calibration, per_class
 from qaudio.evaluation.bootstrap import paired_difference, summarise
 from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
-from qaudio.evaluation.result import Calibration, Difference, Result
+from qaudio.evaluation.result import Calibration, Result
 from qaudio.records import Record
 from qaudio.zoo.io import check_probe, load_weights
 from qaudio.zoo.resolve import find_local
@@ -108,7 +108,8 @@ def check_results(folder: Path, config: Config, results: Results) -> Predictions
     for row in results.baselines:
         result, kept = _again(folder, row, config.task)
         _compare(folder, row.method, row.result, result)
-        difference = _difference(folder, row.method, predictions, kept)
+        with entry_errors(f"{entry_name(folder)}: {row.method}"):
+            difference = paired_difference(predictions, kept)
         _compare(folder, f"difference to {row.method}", row.difference, difference)
     if results.calibration:
         fitted = _calibration_again(folder, results, predictions)
@@ -121,44 +122,31 @@ def check_results(folder: Path, config: Config, results: Results) -> Predictions
         theirs = find_local(parent.name, folder.parent)
         if theirs is None:
             return predictions
-        try:
+        with entry_errors(f"{entry_name(folder)}: parent {parent.name}"):
             before = Predictions.load(file_of(theirs, "predictions.npz"))
-        except ValueError as error:
-            raise EntryError(f"{entry_name(folder)}: parent {parent.name}: {error}") from None
-        difference = _difference(folder, f"parent {parent.name}", predictions, before)
+            difference = paired_difference(predictions, before)
         _compare(folder, "parent.difference", parent.difference, difference)
     return predictions
 
 
 def _again(folder: Path, one: Transfer | Baseline, task: str) -> tuple[Result, Predictions]:
     """The result that follows from further predictions of an entry; and these."""
-    try:
+    with entry_errors(f"{entry_name(folder)}: {one.predictions}"):
         predictions = Predictions.load(file_of(folder, one.predictions))
         predictions.check(predictions.logits.shape[1], task)
         return summarise(predictions, one.result.metric), predictions
-    except ValueError as error:
-        raise EntryError(f"{entry_name(folder)}: {one.predictions}: {error}") from None
 
 
 def _calibration_again(folder: Path, results: Results, predictions: Predictions) -> Calibration:
     """The calibration that follows from an entry's predictions; raises EntryError."""
     stated = results.calibration and results.calibration.outside
     name = stated.predictions if stated else None
-    try:
+    with entry_errors(f"{entry_name(folder)}: calibration"):
         outside = Predictions.load(file_of(folder, name)) if name else None
         again = calibration.summarise(predictions, results.card_fold, results.card_seed, outside)
-    except ValueError as error:
-        raise EntryError(f"{entry_name(folder)}: calibration: {error}") from None
     if again.outside:
         again.outside.predictions = name
     return again
-
-
-def _difference(folder: Path, what: str, ours: Predictions, theirs: Predictions) -> Difference:
-    try:
-        return paired_difference(ours, theirs)
-    except ValueError as error:
-        raise EntryError(f"{entry_name(folder)}: {what}: {error}") from None
 
 
 def _compare(folder: Path, where: str, stated: Any, computed: Any) -> None:
