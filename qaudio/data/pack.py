@@ -9,6 +9,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from qaudio.data.shards import FACTS, INDEX, NO_LITDATA, VERSION, PackedClips
 from qaudio.errors import AudioError, DataError
 from qaudio.frontend import resample
 from qaudio.paths import naming, replacing
+from qaudio.records import Count, Record, parse
 
 SHARD_BYTES = 64 << 20
 COMPRESSED = ("FLAC", "OGG", "MPEG")  # as soundfile names them
@@ -92,11 +94,11 @@ def pack(
                 rows.append([clip.id, clip.label, clip.fold, *result[1:]])
                 size += len(result[0])
             if shard and (size >= shard_bytes or n == len(clips)):
-                pieces.add(shard, {"next": n, "clips": rows, "left_out": left_out})
+                pieces.add(shard, n, rows, left_out)
                 shard, rows, left_out, size = [], [], [], 0
-    facts["clips"] = [row for piece in pieces.done for row in piece["clips"]]
+    facts["clips"] = [row for piece in pieces.done for row in piece.clips]
     facts["left_out"] = [_without_folder(line, data.root) for line in data.left_out]
-    facts["left_out"] += [line for piece in pieces.done for line in piece["left_out"]]
+    facts["left_out"] += [line for piece in pieces.done for line in piece.left_out]
     facts["left_out"] += left_out  # behind the last usable clip
     if not facts["clips"]:
         raise DataError(f"{data.root}: no usable clips to pack; expected {data.layout}")
@@ -121,13 +123,28 @@ def _state_of(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
+class Note(Record):
+    """What is in a shard, and in those before it.
+
+    Attributes:
+        next: the first clip that is in none of them.
+        chunk, config: what litdata's index says of it, and of all.
+    """
+
+    next: Count
+    clips: list[Any]
+    left_out: list[str]
+    chunk: dict[str, Any]
+    config: dict[str, Any]
+
+
 class _Pieces:
     """The shards written so far: `.packing/N.json` notes what is in the N-th, once it is whole."""
 
     def __init__(self, folder: Path, plan: str):
         self.folder, self.notes = folder, folder / ".packing"
         self.notes.mkdir(parents=True, exist_ok=True)
-        self.done: list[dict[str, Any]] = []
+        self.done: list[Note] = []
         begun = self.notes / "plan"
         if begun.is_file() and begun.read_bytes() != plan.encode():
             raise DataError(
@@ -138,16 +155,11 @@ class _Pieces:
         while (note := self.notes / f"{len(self.done) + 1}.json").is_file():
             self.done.append(self._read(note))
 
-    def _read(self, note: Path) -> dict[str, Any]:
-        try:
-            found = json.loads(note.read_text(encoding="utf-8"))
-            kinds = {"next": int, "clips": list, "left_out": list, "chunk": dict, "config": dict}
-            if all(type(found[key]) is kind for key, kind in kinds.items()) and (
-                self.next < found["next"]
-            ):
+    def _read(self, note: Path) -> Note:
+        with suppress(ValueError, RecursionError):
+            found = parse(json.loads(note.read_text(encoding="utf-8")), Note)
+            if self.next < found.next:
                 return found
-        except (ValueError, RecursionError, LookupError, TypeError):
-            pass
         raise DataError(
             f"{self.folder} holds the beginning of a pack that cannot be gone on from "
             f"({note.name}): delete it, and pack again"
@@ -156,16 +168,16 @@ class _Pieces:
     @property
     def next(self) -> int:
         """The first clip that is in no shard."""
-        return self.done[-1]["next"] if self.done else 0
+        return self.done[-1].next if self.done else 0
 
-    def add(self, items: list[bytes], note: dict[str, Any]) -> None:
+    def add(self, items: list[bytes], next: int, clips: list[Any], left_out: list[str]) -> None:
         number = len(self.done) + 1
-        note |= self._shard(number, items)
-        _write(self.notes / f"{number}.json", json.dumps(note).encode())
+        note = Note(next, clips, left_out, *self._shard(number, items))
+        _write(self.notes / f"{number}.json", json.dumps(note.to_dict()).encode())
         self.done.append(note)
 
-    def _shard(self, number: int, items: list[bytes]) -> dict[str, Any]:
-        """Write a shard in litdata's format; what its index says of it."""
+    def _shard(self, number: int, items: list[bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Write a shard in litdata's format; what its index says of it and of all."""
         from litdata.streaming.writer import BinaryWriter
 
         scratch = self.notes / "scratch"
@@ -183,15 +195,12 @@ class _Pieces:
             os.fsync(file.fileno())
         os.replace(path, self.folder / chunk["filename"])
         index["config"]["chunk_size"] = None  # shards differ in length
-        return {"chunk": chunk, "config": index["config"]}
+        return chunk, index["config"]
 
     def finish(self, facts: bytes) -> None:
         """The shard that says what the others hold, and the index."""
-        first = self._shard(0, [facts])
-        index = {
-            "chunks": [first["chunk"], *(piece["chunk"] for piece in self.done)],
-            "config": first["config"],
-        }
+        first, config = self._shard(0, [facts])
+        index = {"chunks": [first, *(piece.chunk for piece in self.done)], "config": config}
         _write(self.folder / INDEX, json.dumps(index).encode())
         shutil.rmtree(self.notes)
 

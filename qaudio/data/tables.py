@@ -3,7 +3,7 @@
 import csv
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ LARGEST = 1 << 28  # bytes of text: more is no table of clips
 MOST_CELLS = 5_000_000
 
 
-def read_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
+def read_rows(
+    path: Path, delimiter: str = ",", columns: Collection[str] = ()
+) -> list[dict[str, str]]:
     """The rows of a table, cell by column, all text; blanks around cells are none of it.
 
     Cells and columns are in Unicode's composed form (NFC), but for those of the column `file`: a
@@ -24,6 +26,7 @@ def read_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
     Args:
         path: of a CSV or Parquet file.
         delimiter: between the cells of a CSV file.
+        columns: that it must have, and a row.
 
     Raises:
         DataError: for a table that is not there, not readable or too large, columns of one name,
@@ -37,7 +40,7 @@ def read_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
     doubled = sorted({name for name in names if name and names.count(name) > 1})
     if doubled:
         raise DataError(f"{path}: two columns are named {shown(doubled[0])!r}: rename one")
-    return [
+    found = [
         {
             name: cell.strip() if name == "file" else normal(cell)
             for name, cell in zip(names, row, strict=True)
@@ -45,6 +48,9 @@ def read_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
         }
         for row in rows
     ]
+    if columns and not (found and set(columns) <= set(names)):
+        raise DataError(f"{path}: expected columns {', '.join(sorted(columns))} and rows of them")
+    return found
 
 
 @lru_cache(1 << 16)  # columns of classes hold little else than 0 and 1

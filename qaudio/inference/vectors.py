@@ -6,28 +6,19 @@ import io
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 
 from qaudio.data.audio import display_name
+from qaudio.inference.files import Embedding
 from qaudio.prediction import Embeddings
 from qaudio.text import one_line, spreadsheet_safe
 
 BATCH = 1024  # rows of a group in a Parquet file
 
 
-class Row(NamedTuple):
-    """A file or window; all but `file` and `error` are None for a file that cannot be used."""
-
-    file: str
-    start: float | None
-    end: float | None
-    vector: np.ndarray | None
-    error: str
-
-
-Rows = Callable[[], Iterable[Row]]  # the same rows, from the first on, at each call
+Rows = Callable[[], Iterable[Embedding]]  # the same rows, from the first on, at each call
 
 
 def record_of(found: Embeddings) -> dict[str, Any]:
@@ -38,17 +29,17 @@ def record_of(found: Embeddings) -> dict[str, Any]:
     }
 
 
-def rows_of(records: Iterable[dict[str, Any]]) -> Iterator[Row]:
+def rows_of(records: Iterable[dict[str, Any]]) -> Iterator[Embedding]:
     """Rows of records, each `record_of` a file with its `path`, or its `error`."""
     for record in records:
         name = display_name(record["path"])
         if "error" in record:
-            yield Row(name, None, None, None, one_line(record["error"]))
+            yield Embedding(name, None, None, None, one_line(record["error"]))
             continue
         values = np.frombuffer(base64.b64decode(record["vectors"]), "<f4")
         vectors = values.reshape(len(record["spans"]), -1)
         for (start, end), vector in zip(record["spans"], vectors, strict=True):
-            yield Row(name, start, end, vector, "")
+            yield Embedding(name, start, end, vector)
 
 
 def write_npz(file: IO[bytes], rows: Rows, dimension: int) -> None:
@@ -60,16 +51,16 @@ def write_npz(file: IO[bytes], rows: Rows, dimension: int) -> None:
     for row in rows():
         count += 1
         longest["file"] = max(longest["file"], len(row.file))
-        longest["error"] = max(longest["error"], len(row.error))
+        longest["error"] = max(longest["error"], len(row.error or ""))
     nothing = np.full(dimension, np.nan, "<f4").tobytes()
-    columns: dict[str, tuple[str, Callable[[Row], bytes]]] = {
+    columns: dict[str, tuple[str, Callable[[Embedding], bytes]]] = {
         "file": (f"<U{longest['file']}", lambda row: row.file.encode("utf-32-le")),
         "start": ("<f8", lambda row: _number(row.start)),
         "end": ("<f8", lambda row: _number(row.end)),
         "vector": (
             "<f4", lambda row: nothing if row.vector is None else row.vector.tobytes()
         ),
-        "error": (f"<U{longest['error']}", lambda row: row.error.encode("utf-32-le")),
+        "error": (f"<U{longest['error']}", lambda row: (row.error or "").encode("utf-32-le")),
     }  # fmt: skip
     with zipfile.ZipFile(file, "w") as archive:
         for name, (kind, encoded) in columns.items():
@@ -113,7 +104,7 @@ def write_parquet(file: IO[bytes], rows: Rows, dimension: int) -> None:
             columns = [
                 [row.file for row in group], [row.start for row in group],
                 [row.end for row in group], [row.vector for row in group],
-                [row.error or None for row in group],
+                [row.error for row in group],
             ]  # fmt: skip
             arrays = [
                 pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)
@@ -133,7 +124,7 @@ def write_csv(file: IO[bytes], rows: Rows, dimension: int) -> None:
                 spreadsheet_safe(row.file),
                 "" if row.start is None else row.start,
                 "" if row.end is None else row.end,
-                spreadsheet_safe(row.error),
+                spreadsheet_safe(row.error or ""),
                 *(values or [""] * dimension),
             ]
         )

@@ -135,11 +135,8 @@ class AudioSet(AudioDataModule):
 
     def _classes(self) -> tuple[dict[str, int], list[str]]:
         """Index of every class by its mid, and the names in order."""
-        rows = read_rows(self._found("class_labels_indices.csv"))
-        if not rows or not {"index", "mid", "display_name"} <= set(rows[0]):
-            raise DataError(
-                "class_labels_indices.csv: expected columns index, mid, display_name and a class"
-            )
+        columns = ("index", "mid", "display_name")
+        rows = read_rows(self._found("class_labels_indices.csv"), columns=columns)
         if [row["index"] for row in rows] != [str(n) for n in range(len(rows))]:
             raise DataError("class_labels_indices.csv: indices are not 0, 1, 2, … in order")
         return {row["mid"]: n for n, row in enumerate(rows)}, [row["display_name"] for row in rows]

@@ -109,10 +109,8 @@ class ESC50(AudioDataModule):
                 f"{index} not found: --data.root must name the ESC-50 folder that holds "
                 "meta/esc50.csv and audio/; --data.download true fetches it"
             )
-        rows = read_rows(index)
-        needed = {"filename", "fold", "target", "category", "esc10"}
-        if not rows or not needed <= set(rows[0]):
-            raise DataError(f"{index}: expected columns {', '.join(sorted(needed))}")
+        needed = ("filename", "fold", "target", "category", "esc10")
+        rows = read_rows(index, columns=needed)
         for line, row in enumerate(rows, start=2):
             if not all(row[name] for name in needed) or not (
                 row["fold"].isdecimal() and row["target"].isdecimal()
