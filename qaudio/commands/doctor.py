@@ -32,6 +32,9 @@ FORMATS = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS", "MP3": "MPEG_LAYE
 APART = {"litert": "; best in an environment of its own: it needs typing_extensions below 4.13"}
 
 
+Row = tuple[str, bool | None, str]  # of a Finding, without its topic
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that was looked at.
@@ -73,51 +76,49 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def findings() -> Iterator[Finding]:
     """Everything that was found, topic by topic."""
-    yield from _machine()
-    yield from _packages()
-    yield from _compilers()
-    yield from _exports()
-    yield from _decoders()
+    for topic, rows in (
+        ("machine", _machine()), ("packages", _packages()), ("compilers", _compilers()),
+        ("exports", _exports()), ("decoders", _decoders()),
+    ):  # fmt: skip
+        yield from (Finding(topic, *row) for row in rows)
 
 
-def _machine() -> Iterator[Finding]:
+def _machine() -> Iterator[Row]:
     import torch
 
-    yield Finding("machine", "system", None, f"{platform.platform()}, Python "
-                  f"{platform.python_version()}")  # fmt: skip
+    yield "system", None, f"{platform.platform()}, Python {platform.python_version()}"
     instructions = torch.backends.cpu.get_cpu_capability()
-    yield Finding("machine", "processor", None, f"{platform.machine()}, instructions "
-                  f"{instructions}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of "
-                  "PyTorch")  # fmt: skip
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of PyTorch"
+    yield "processor", None, f"{platform.machine()}, instructions {instructions}, {cores}"
     if torch.cuda.is_available():
         names = ", ".join(map(torch.cuda.get_device_name, range(torch.cuda.device_count())))
-        yield Finding("machine", "GPU", True, names)
+        yield "GPU", True, names
     else:
         metal = torch.backends.mps.is_available()
-        yield Finding("machine", "GPU", metal, "Metal" if metal else "none that PyTorch can use")
+        yield "GPU", metal, "Metal" if metal else "none that PyTorch can use"
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[Row]:
     for name in PACKAGES:
-        yield Finding("packages", name, None, _version(name) or "not installed")
+        yield name, None, _version(name) or "not installed"
 
 
-def _compilers() -> Iterator[Finding]:
+def _compilers() -> Iterator[Row]:
     from qaudio.deploy.c.export import compiler
     from qaudio.deploy.cpp_kernel import kernel
 
-    yield _finding(
-        "compilers", "C++ kernel", kernel() is not None, "of `qaudio.optimize`, compiled here",
-        "no C++ compiler that makes it (g++ or clang++): `qaudio.optimize` takes slower layers",
-    )  # fmt: skip
+    said = "of `qaudio.optimize`, compiled here"
+    if kernel() is None:
+        said = (
+            "no C++ compiler that makes it (g++ or clang++): `qaudio.optimize` takes slower layers"
+        )
+    yield "C++ kernel", kernel() is not None, said
     command = compiler()
-    yield _finding(
-        "compilers", "C", command is not None, shlex.join(command or []),
-        "no gcc, clang or cc, and no $CC: `export --to c` is written but not run",
-    )  # fmt: skip
+    missing = "no gcc, clang or cc, and no $CC: `export --to c` is written but not run"
+    yield "C", command is not None, shlex.join(command) if command else missing
 
 
-def _exports() -> Iterator[Finding]:
+def _exports() -> Iterator[Row]:
     for target, (modules, packages, extra) in RUNTIMES.items():
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -126,16 +127,15 @@ def _exports() -> Iterator[Finding]:
                     importlib.import_module(module)
         except ModuleNotFoundError as error:
             reason = f"{error.name} is missing: pip install 'qaudio[{extra}]'"
-            yield Finding("exports", target, False, reason + APART.get(target, ""))
+            yield target, False, reason + APART.get(target, "")
         except Exception as error:  # whatever an installation that is broken raises
-            yield Finding("exports", target, False, f"installed, but broken: {one_line(error)}")
+            yield target, False, f"installed, but broken: {one_line(error)}"
         else:
-            versions = ", ".join(f"{name} {_version(name)}" for name in packages)
-            yield Finding("exports", target, True, versions)
-    yield Finding("exports", "c", True, "needs no package; a C compiler checks what it writes")
+            yield target, True, ", ".join(f"{name} {_version(name)}" for name in packages)
+    yield "c", True, "needs no package; a C compiler checks what it writes"
 
 
-def _decoders() -> Iterator[Finding]:
+def _decoders() -> Iterator[Row]:
     """Formats that a made sound can be written in and read from."""
     import numpy as np
     import soundfile
@@ -149,13 +149,8 @@ def _decoders() -> Iterator[Finding]:
             works = len(soundfile.read(file)[0]) > 0
         except (soundfile.SoundFileError, ValueError):
             works = False
-        library = soundfile.__libsndfile_version__
-        yield _finding("decoders", name, works, f"libsndfile {library}",
-                       f"libsndfile {library} cannot: install a newer soundfile")  # fmt: skip
-
-
-def _finding(topic: str, name: str, works: bool, good: str, bad: str) -> Finding:
-    return Finding(topic, name, works, good if works else bad)
+        cannot = "" if works else " cannot: install a newer soundfile"
+        yield name, works, f"libsndfile {soundfile.__libsndfile_version__}{cannot}"
 
 
 def _version(package: str) -> str | None:

@@ -6,7 +6,7 @@ that is measured has a search of its own (latency.py).
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import combinations, product
 
 import torch
@@ -186,47 +186,48 @@ def warn_if_missed(name: str, wanted: float, found: float, tolerance: float) -> 
         )
 
 
-class MacMeter:
-    """MACs of a 10 s clip as a function of widths: each layer's are proportional to in × out."""
+class WidthMeter:
+    """A count as a function of widths.
 
-    def __init__(self, model: AudioModel):
-        self.widths, self.macs = dict(model.widths), macs_by_layer(model, REFERENCE_SECONDS)
-        self.factors: dict[str, list[str]] = {layer: [] for layer in self.macs}
-        for group in model.channel_groups():
-            for layer in (*group.producers, *group.consumers):
-                self.factors[layer].append(group.name)
+    Args:
+        model: whose widths the parts are counted at.
+        parts: of the count, each with the groups of channels that it is proportional to.
+    """
 
-    def __call__(self, widths: Widths) -> int:
-        total = 0
-        for layer, macs in self.macs.items():
-            for group in self.factors[layer]:
-                macs = macs * widths[group] // self.widths[group]
-            total += macs
-        return total
-
-
-class ParamMeter:
-    """Parameters as a function of widths."""
-
-    def __init__(self, model: AudioModel):
-        self.widths = dict(model.widths)
-        self.terms: list[tuple[int, list[str]]] = []
-        makes: dict[str, str] = {}
-        takes: dict[str, str] = {}
-        for group in model.channel_groups():
-            makes |= dict.fromkeys((*group.producers, *group.norms), group.name)
-            takes |= dict.fromkeys(group.consumers, group.name)
-        for name, parameter in model.named_parameters():
-            layer = name.rpartition(".")[0]
-            groups = [makes[layer]] if layer in makes else []
-            if parameter.ndim > 1 and layer in takes:
-                groups.append(takes[layer])
-            self.terms.append((parameter.numel(), groups))
+    def __init__(self, model: AudioModel, parts: Iterable[tuple[int, list[str]]]):
+        self.widths, self.parts = dict(model.widths), list(parts)
 
     def __call__(self, widths: Widths) -> int:
         total = 0
-        for count, groups in self.terms:
+        for count, groups in self.parts:
             for group in groups:
                 count = count * widths[group] // self.widths[group]
             total += count
         return total
+
+
+def mac_meter(model: AudioModel) -> WidthMeter:
+    """MACs of a 10 s clip as a function of widths: each layer's are proportional to in × out."""
+    macs = macs_by_layer(model, REFERENCE_SECONDS)
+    factors: dict[str, list[str]] = {layer: [] for layer in macs}
+    for group in model.channel_groups():
+        for layer in (*group.producers, *group.consumers):
+            factors[layer].append(group.name)
+    return WidthMeter(model, zip(macs.values(), factors.values(), strict=True))
+
+
+def param_meter(model: AudioModel) -> WidthMeter:
+    """Parameters as a function of widths."""
+    parts: list[tuple[int, list[str]]] = []
+    makes: dict[str, str] = {}
+    takes: dict[str, str] = {}
+    for group in model.channel_groups():
+        makes |= dict.fromkeys((*group.producers, *group.norms), group.name)
+        takes |= dict.fromkeys(group.consumers, group.name)
+    for name, parameter in model.named_parameters():
+        layer = name.rpartition(".")[0]
+        groups = [makes[layer]] if layer in makes else []
+        if parameter.ndim > 1 and layer in takes:
+            groups.append(takes[layer])
+        parts.append((parameter.numel(), groups))
+    return WidthMeter(model, parts)

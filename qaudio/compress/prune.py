@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from qaudio.compress.allocate import (
-    MacMeter,
-    ParamMeter,
+    WidthMeter,
     allowed_widths,
     at_ratio,
     globally,
+    mac_meter,
+    param_meter,
     towards,
     uniform,
 )
@@ -136,13 +137,13 @@ def plan(
     allowed = {g.name: allowed_widths(widths[g.name], multiple_of, min_channels) for g in groups}
     ranked = scores(model, groups, criterion, data=data, seed=seed)
     by = uniform(widths, allowed) if allocation == "uniform" else globally(widths, allowed, ranked)
-    macs = MacMeter(model)
+    macs = mac_meter(model)
     if ratio is not None:
         chosen = at_ratio(ratio, widths, by)
     elif target_latency is not None:
         chosen = towards_latency(LatencyMeter(model), target_latency, widths, allowed, by, macs)
     else:
-        meter = macs if target_macs is not None else ParamMeter(model)
+        meter = macs if target_macs is not None else param_meter(model)
         chosen = towards(given[0], meter, targets[given[0]] or 0.0, widths, allowed, by)
     request = {
         "ratio": ratio,
@@ -172,7 +173,7 @@ def plan_widths(
     """
     groups = [group for group in model.channel_groups() if group.name in widths]
     ranked = scores(model, groups, criterion, data=data, seed=seed)
-    return _keep_highest(model, ranked, widths, criterion, {"widths": widths}, MacMeter(model))
+    return _keep_highest(model, ranked, widths, criterion, {"widths": widths}, mac_meter(model))
 
 
 def _keep_highest(
@@ -181,7 +182,7 @@ def _keep_highest(
     widths: dict[str, int],
     criterion: str,
     request: dict[str, Any],
-    macs: MacMeter,
+    macs: WidthMeter,
 ) -> Plan:
     """The plan that keeps each layer's highest scores at the given widths."""
     planes = 4 if model.quaternion else 1

@@ -76,12 +76,15 @@ def checked(runtime: str, expected: np.ndarray, found: np.ndarray) -> float:
     return share
 
 
-def agreement(task: str, expected: np.ndarray, found: np.ndarray) -> tuple[str, float]:
-    """How often a quantised network answers as fp32 does: the figure's name and value.
+def quantised_figures(task: str, expected: np.ndarray, found: np.ndarray) -> dict[str, Any]:
+    """How far a quantised network's logits (clips, classes) are from fp32's, for the metadata.
 
-    Of clips, how many have the same first class; with several labels, of all classes of all clips,
-    how many have the same answer at a probability of .5.
+    That is the largest difference, and how often both answer alike: of clips, how many have the
+    same first class; with several labels, of all classes of all clips, how many have the same
+    answer at a probability of .5.
     """
+    name, same = "label_agreement", (expected > 0) == (found > 0)
     if task == "multiclass":
-        return "top1_agreement", float(np.mean(expected.argmax(1) == found.argmax(1)))
-    return "label_agreement", float(np.mean((expected > 0) == (found > 0)))
+        name, same = "top1_agreement", expected.argmax(1) == found.argmax(1)
+    share = difference(expected, found)
+    return {"checked_on": len(expected), name: float(np.mean(same)), "largest_difference": share}

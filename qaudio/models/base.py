@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,6 @@ from qaudio.errors import InputError
 from qaudio.frontend import Frontend, pad_to, resample
 from qaudio.models import storage
 from qaudio.models.config import ModelConfig, Task
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,22 +42,13 @@ class ChannelGroup:
     prunable: bool = True
 
 
-class _Setting(Generic[T]):
+def _setting(name: str) -> Any:
     """A field of a model's config, read and set as an attribute of the model."""
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+    def put(model: AudioModel, value: Any) -> None:
+        model.config = replace(model.config, **{name: value})
 
-    @overload
-    def __get__(self, model: None, owner: type) -> _Setting[T]: ...
-    @overload
-    def __get__(self, model: AudioModel, owner: type) -> T: ...
-    def __get__(self, model: AudioModel | None, owner: type) -> _Setting[T] | T:
-        return self if model is None else getattr(model.config, self.name)
-
-    def __set__(self, model: AudioModel, value: T) -> None:
-        settings: dict[str, Any] = {self.name: value}
-        model.config = replace(model.config, **settings)
+    return property(lambda model: getattr(model.config, name), put)
 
 
 class AudioModel(nn.Module):
@@ -83,14 +72,14 @@ class AudioModel(nn.Module):
     min_frames: int = 1
     published_blocks: tuple[int, ...] = ()
 
-    architecture = _Setting[str]()
-    num_classes = _Setting[int]()
-    widths = _Setting[dict[str, int]]()
-    quaternion = _Setting[bool]()
-    labels = _Setting[list[str] | None]()
-    task = _Setting[Task]()
-    eval_seconds = _Setting[float | None]()
-    padded = _Setting[bool]()
+    architecture: str = _setting("architecture")
+    num_classes: int = _setting("num_classes")
+    widths: dict[str, int] = _setting("widths")
+    quaternion: bool = _setting("quaternion")
+    labels: list[str] | None = _setting("labels")
+    task: Task = _setting("task")
+    eval_seconds: float | None = _setting("eval_seconds")
+    padded: bool = _setting("padded")
 
     def __init__(self, config: ModelConfig):
         super().__init__()

@@ -3,10 +3,10 @@ import torch
 from pytest import approx
 
 from qaudio.compress.allocate import (
-    MacMeter,
-    ParamMeter,
     allowed_widths,
     globally,
+    mac_meter,
+    param_meter,
     towards,
     uniform,
 )
@@ -21,9 +21,9 @@ def test_meters_are_those_of_the_pruned_network(arch) -> None:
     model = small_model(arch)
     chosen = plan(model, ratio=0.4, layers="all", min_channels=4)
     found = cost(prune(model, chosen))
-    assert ParamMeter(model)(chosen.after) == found.params
-    assert MacMeter(model)(chosen.after) == found.macs
-    assert ParamMeter(model)(model.widths) == cost(model).params
+    assert param_meter(model)(chosen.after) == found.params
+    assert mac_meter(model)(chosen.after) == found.macs
+    assert param_meter(model)(model.widths) == cost(model).params
 
 
 def test_widths_to_choose_from() -> None:

@@ -23,10 +23,10 @@ from qaudio.deploy.calibration import calibration_clips, split
 from qaudio.deploy.export_checks import (
     Export,
     ExportError,
-    agreement,
     difference,
     facts_of,
     prepared,
+    quantised_figures,
     trial,
 )
 from qaudio.models.base import AudioModel
@@ -179,9 +179,7 @@ def _write(folder: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def _compare(
-    network: IntegerNetwork, model: AudioModel, clips: list[Tensor]
-) -> dict[str, int | float]:
+def _compare(network: IntegerNetwork, model: AudioModel, clips: list[Tensor]) -> dict[str, Any]:
     """The integers in PyTorch against fp32 on clips that did not calibrate."""
     expected, found = [], []
     with torch.inference_mode():
@@ -189,9 +187,7 @@ def _compare(
             features = model.features(clip)
             expected.append(model.classify(model.embed_features(features)).numpy())
             found.append(network.logits(network.quantised(features)).numpy())
-    one, other = np.concatenate(expected), np.concatenate(found)
-    name, same = agreement(model.task, one, other)
-    return {"checked_on": len(clips), name: same, "largest_difference": difference(one, other)}
+    return quantised_figures(model.task, np.concatenate(expected), np.concatenate(found))
 
 
 def _check(

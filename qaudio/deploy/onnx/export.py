@@ -26,11 +26,10 @@ from qaudio.deploy.export_checks import (
     TOLERANCE,
     Export,
     ExportError,
-    agreement,
     checked,
-    difference,
     facts_of,
     prepared,
+    quantised_figures,
     trial,
 )
 from qaudio.deploy.onnx.modules import Form, FrontendGraph, NetworkGraph
@@ -258,12 +257,10 @@ def _check(made: onnx.ModelProto, model: AudioModel) -> dict[str, Any]:
 
 def _compare(made: onnx.ModelProto, model: AudioModel, clips: list[Tensor]) -> dict[str, Any]:
     """int8 against PyTorch's fp32 on clips that did not calibrate."""
-    expected, found = _logits(made, model, clips)
-    share = difference(expected, found)
-    if not math.isfinite(share):
+    figures = quantised_figures(model.task, *_logits(made, model, clips))
+    if not math.isfinite(figures["largest_difference"]):
         raise ExportError("the int8 network gives logits that are not numbers")
-    name, same = agreement(model.task, expected, found)
-    return {"checked_on": len(clips), name: same, "largest_difference": share}
+    return figures
 
 
 def _logits(
