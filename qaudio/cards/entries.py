@@ -19,6 +19,7 @@ from qaudio.models.base import AudioModel
 from qaudio.paths import locked, replace_folder
 from qaudio.records import parse
 from qaudio.zoo import hub, io
+from qaudio.zoo.hub_cache import check_repo
 from qaudio.zoo.resolve import locate, of_one_version
 from qaudio.zoo.schema import Config, Results, Transfer
 from qaudio.zoo.store import (
@@ -36,6 +37,7 @@ from qaudio.zoo.store import (
 from qaudio.zoo.verify import check_entry, check_results
 
 OUTSIDE = "outside.npz"  # predictions on sounds of none of an entry's classes
+SCORED = ("results.json", "predictions.npz", "recipe.yaml", "README.md")  # of what is published
 
 
 def save(
@@ -143,19 +145,20 @@ def push(
             lacks folds; when its texts hold folders of this machine; when the Hub refuses or cannot
             be reached. Says what to do.
     """
-    hub.check_repo(repo_id)
+    check_repo(repo_id)
+    if create_pr and revision is not None:
+        raise EntryError("a pull request is made for the main branch: leave out the revision")
     folder = locate(folder)
     with tempfile.TemporaryDirectory() as scratch:
         ready = publishable(folder, Path(scratch) / folder.name, license, publish_names, incomplete)
-        return hub.push(
-            ready,
-            repo_id,
-            private=private,
-            create_pr=create_pr,
-            revision=revision,
-            scored=scored,
-            verify=verify,
-        )
+        config = read_config(ready)
+        lacking = [name for name in SCORED if scored and name not in config.files]
+        if not config.license:
+            lacking.insert(0, "a licence (push --license, writer.license, or save(license=…))")
+        if lacking:
+            raise EntryError(f"{ready.name}: is not fit to publish: it lacks {', '.join(lacking)}")
+        verify(ready)
+        return hub.push(ready, repo_id, private=private, create_pr=create_pr, revision=revision)
 
 
 def publishable(

@@ -10,7 +10,6 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,9 +18,8 @@ from qaudio.download import log
 from qaudio.errors import EntryError
 from qaudio.paths import locked, replace_folder
 from qaudio.text import one_line
-from qaudio.zoo.hub_cache import TIMEOUT, check_repo, listed_files, snapshot
+from qaudio.zoo.hub_cache import TIMEOUT, listed_files, snapshot
 from qaudio.zoo.hub_errors import one_line_errors, with_retries
-from qaudio.zoo.resolve import locate
 from qaudio.zoo.schema import HUB_PREFIX
 from qaudio.zoo.store import NOT_OURS, read_config, read_results, refuse_other
 
@@ -47,47 +45,23 @@ class Pushed(NamedTuple):
 
 
 def push(
-    folder: str | Path,
-    repo_id: str,
-    *,
-    private: bool = False,
-    create_pr: bool = False,
-    revision: str | None = None,
-    scored: bool = True,
-    verify: Callable[[Path], Any],
+    folder: Path, repo_id: str, *, private: bool, create_pr: bool, revision: str | None
 ) -> Pushed:
-    """`qaudio.push`, which gives the check that an entry has to pass before anything is sent.
-
-    Args:
-        folder: as in `qaudio.push`, and so are the others.
-        verify: raises EntryError for an entry that does not hold.
-
-    Raises:
-        EntryError: when the entry does not verify, or has no licence, results, recipe or card; when
-            the Hub refuses or cannot be reached. Says what to do.
-    """
-    check_repo(repo_id)
-    if create_pr and revision is not None:
-        raise EntryError("a pull request is made for the main branch: leave out the revision")
-    folder = locate(folder)
-    _refuse_unpublishable(folder, scored)
-    verify(folder)
-    with one_line_errors(repo_id, revision):
-        return with_retries(lambda: _push(folder, repo_id, private, create_pr, revision))
-
-
-def push_space(folder: Path, repo_id: str, *, private: bool = False) -> Pushed:
-    """Make a Space hold the files of a folder, in one commit; others in it are removed.
-
-    Args:
-        folder: of the files, app.py among them.
-        repo_id: "your-name/demo"; made where it does not exist.
-        private: make it a private one.
+    """Send an entry that was checked, in one commit; arguments as in `qaudio.push`.
 
     Raises:
         EntryError: when the Hub refuses or cannot be reached. Says what to do.
     """
-    check_repo(repo_id)
+    with one_line_errors(repo_id, revision):
+        return with_retries(lambda: _push(folder, repo_id, private, create_pr, revision))
+
+
+def push_space(folder: Path, repo_id: str, *, private: bool) -> Pushed:
+    """Make a Space hold the files of a folder, in one commit; others in it are removed.
+
+    Raises:
+        EntryError: when the Hub refuses or cannot be reached. Says what to do.
+    """
     with one_line_errors(repo_id, None):
         return with_retries(lambda: _push_space(folder, repo_id, private))
 
@@ -164,16 +138,6 @@ def pull(
     with locked(Path(out)):
         replace_folder(Path(out), copy, keep=NOT_OURS)
     return Path(out)
-
-
-def _refuse_unpublishable(folder: Path, scored: bool) -> None:
-    config = read_config(folder)
-    needed = ("results.json", "predictions.npz", "recipe.yaml", "README.md") if scored else ()
-    lacking = [name for name in needed if name not in config.files]
-    if not config.license:
-        lacking.insert(0, "a licence (push --license, writer.license, or save(license=…))")
-    if lacking:
-        raise EntryError(f"{folder.name}: is not fit to publish: it lacks {', '.join(lacking)}")
 
 
 def _push(folder: Path, repo: str, private: bool, create_pr: bool, revision: str | None) -> Pushed:
