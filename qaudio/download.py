@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qaudio.errors import DownloadError
-from qaudio.paths import cache_folder, replacing
+from qaudio.paths import cache_folder, write_whole
 from qaudio.records import Count, Record, Sha256, Text, parse
 
 TIMEOUT = (15, 60)  # seconds to connect, and between two reads
@@ -214,8 +214,7 @@ def _check(item: Download) -> None:
                 "no checksum is published for %s: what came, %d bytes of sha256 %s, is recorded "
                 "and compared from now on", item.file, found["size"], found["sha256"],
             )  # fmt: skip
-        with replacing(item.record) as file:
-            file.write((json.dumps({"url": item.url, **found}, indent=1) + "\n").encode())
+        write_whole(item.record, json.dumps({"url": item.url, **found}, indent=1) + "\n")
 
 
 class _Record(Record):

@@ -57,6 +57,13 @@ def replacing(path: str | os.PathLike, follow: bool = True) -> Iterator[IO[bytes
             new.unlink()
 
 
+def write_whole(path: Path, content: str | bytes | memoryview, follow: bool = True) -> None:
+    """Write a file by `replacing`, in folders that are made where they lack; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, follow) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
 @contextmanager
 def naming(path: Path, scratch: Path) -> Iterator[None]:
     """Let an OSError that names nothing, or what is below `scratch`, name `path`."""

@@ -7,7 +7,7 @@ import pytest
 
 from qaudio import paths
 from qaudio.cli import main
-from qaudio.paths import expanded, replace_folder, replacing
+from qaudio.paths import expanded, replace_folder, replacing, write_whole
 
 
 @pytest.fixture
@@ -24,6 +24,17 @@ def test_the_new_content_comes_at_the_end_and_all_at_once(there):
         assert there.read_text() == "old"
     assert there.read_text() == "new"
     assert [path.name for path in there.parent.iterdir()] == ["there"]
+
+
+def test_write_whole_makes_the_folders_and_replaces_a_link_only_where_asked_to(there, tmp_path):
+    write_whole(tmp_path / "a" / "b", "ä")
+    assert (tmp_path / "a" / "b").read_bytes() == "ä".encode()
+    for follow in (True, False):
+        link = tmp_path / f"link{follow}"
+        link.symlink_to(there)
+        write_whole(link, b"new", follow)
+        assert link.is_symlink() == follow
+        assert link.read_bytes() == b"new"
 
 
 def test_what_fails_leaves_the_old_content_and_nothing_else(there):

@@ -17,7 +17,7 @@ import soundfile
 
 from qaudio.data.headers import SoundWarning, not_heard
 from qaudio.errors import AudioError
-from qaudio.paths import cache_folder, replacing
+from qaudio.paths import cache_folder, write_whole
 from qaudio.resampling import resampled_length
 from qaudio.text import shown
 
@@ -351,12 +351,10 @@ class AudioCache:
         samples = load(path, sample_rate)
         if self.bits == 16:
             samples = np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)
-        entry.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()  # into a file, numpy hides what a disk says
         np.save(content, samples)
         try:
-            with replacing(entry, follow=False) as file:
-                file.write(content.getbuffer())
+            write_whole(entry, content.getbuffer(), follow=False)
         except PermissionError:
             # Windows replaces no file that another process reads: it has filled the cache first.
             if not entry.is_file():

@@ -24,7 +24,7 @@ from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.shards import FACTS, INDEX, NO_LITDATA, VERSION, PackedClips
 from qaudio.errors import AudioError, DataError
 from qaudio.frontend import resample
-from qaudio.paths import naming, replacing
+from qaudio.paths import naming, write_whole
 from qaudio.records import Count, Record, parse
 
 SHARD_BYTES = 64 << 20
@@ -151,7 +151,7 @@ class _Pieces:
                 f"{folder} holds the beginning of another packed set, or of changed sounds: "
                 "delete it, or give another"
             )
-        _write(begun, plan.encode())
+        write_whole(begun, plan)
         while (note := self.notes / f"{len(self.done) + 1}.json").is_file():
             self.done.append(self._read(note))
 
@@ -173,7 +173,7 @@ class _Pieces:
     def add(self, items: list[bytes], next: int, clips: list[Any], left_out: list[str]) -> None:
         number = len(self.done) + 1
         note = Note(next, clips, left_out, *self._shard(number, items))
-        _write(self.notes / f"{number}.json", json.dumps(note.to_dict()).encode())
+        write_whole(self.notes / f"{number}.json", json.dumps(note.to_dict()))
         self.done.append(note)
 
     def _shard(self, number: int, items: list[bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -201,7 +201,7 @@ class _Pieces:
         """The shard that says what the others hold, and the index."""
         first, config = self._shard(0, [facts])
         index = {"chunks": [first, *(piece.chunk for piece in self.done)], "config": config}
-        _write(self.folder / INDEX, json.dumps(index).encode())
+        write_whole(self.folder / INDEX, json.dumps(index))
         shutil.rmtree(self.notes)
 
 
@@ -243,8 +243,3 @@ def _flac(samples: np.ndarray, rate: int, subtype: str) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples, rate, subtype, format="FLAC")
     return file.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as file:
-        file.write(content)

@@ -32,7 +32,7 @@ from qaudio.deploy.export_checks import (
 from qaudio.deploy.onnx.modules import FrontendGraph, NetworkGraph
 from qaudio.errors import InputError
 from qaudio.models.base import AudioModel
-from qaudio.paths import replacing
+from qaudio.paths import write_whole
 
 Runtime = Literal["executorch", "litert"]
 Run = Callable[[np.ndarray], np.ndarray]  # waveform (1, T) to logits (1, classes)
@@ -108,9 +108,7 @@ def export_mobile(
     run = open_file(content)
     metadata |= {"bytes": len(content), "check": _check(runtime, run, model, samples)}
     metadata["milliseconds"] = 1000 * _seconds(run, samples)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(content)
+    write_whole(path, content)
     return Export(path, metadata)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from qaudio import __version__
 from qaudio.compress.timing import seconds_of
-from qaudio.paths import cache_folder, replacing
+from qaudio.paths import cache_folder, write_whole
 
 ROUNDS = 5  # timings of each of several calls; the shortest counts
 HOPELESS = 1.5  # one that first takes so many times the best one's time is not timed again
@@ -80,6 +80,4 @@ class KnownTimes:
         stored = self._read()
         stored[self.machine] = stored.get(self.machine, {}) | self.new
         with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path, follow=False) as file:
-                file.write(json.dumps(stored, indent=1, sort_keys=True).encode())
+            write_whole(self.path, json.dumps(stored, indent=1, sort_keys=True), follow=False)

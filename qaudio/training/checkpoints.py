@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 
 from qaudio.download import log
 from qaudio.errors import EntryError
-from qaudio.paths import replacing
+from qaudio.paths import write_whole
 from qaudio.training.recipe import Recipe
 
 LAST = "last.ckpt"
@@ -149,9 +149,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write a checkpoint; raises OSError, and then the earlier one stays."""
         content = io.BytesIO()  # torch.save hides what a disk says
         torch.save(checkpoint, content)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.write(content.getbuffer())
+        write_whole(Path(path), content.getbuffer())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint of tensors and plain data; raises EntryError where the file is none."""

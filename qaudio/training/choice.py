@@ -10,7 +10,7 @@ from qaudio.cards.tables import percent
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.split import VALIDATION
 from qaudio.models.base import evaluating
-from qaudio.paths import replacing
+from qaudio.paths import write_whole
 from qaudio.training.cli import TrainingCLI, parse
 from qaudio.training.metrics import clip_means
 from qaudio.training.recipe import Recipe
@@ -73,8 +73,7 @@ def _rehearsed(twin: TrainingRun) -> tuple[bool, str]:
     def keep(**more: list[bool]) -> None:
         found.update(more)
         if twin.writes:
-            with replacing(path) as file:
-                file.write(to_json(found).encode())
+            write_whole(path, to_json(found))
 
     def score_probe(*_: Any) -> None:
         if "before" not in found:  # else the network is that of an interrupted training

@@ -7,7 +7,7 @@ import numpy as np
 
 from qaudio.cards.tables import difference_text
 from qaudio.errors import EntryError
-from qaudio.paths import replacing
+from qaudio.paths import write_whole
 from qaudio.training.baselines import beside_baselines
 from qaudio.training.choice import prepared
 from qaudio.training.cli import parse
@@ -121,9 +121,7 @@ class ValidationScores:
         row = ValidationScore(seed, fold, score, round(wall_seconds, 1), self.recipe)
         others = [one for one in self.rows() if (one.seed, one.fold) != (seed, fold)]
         rows = sorted([*others, row], key=lambda one: (one.seed, one.fold))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path) as file:
-            file.write(to_json(Validation(rows)).encode())
+        write_whole(self.path, to_json(Validation(rows)))
 
 
 def refuse_checkpoint(path: str | None) -> None:

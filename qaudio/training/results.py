@@ -18,7 +18,7 @@ from qaudio.evaluation.bootstrap import paired_difference, summarise
 from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
-from qaudio.paths import replacing
+from qaudio.paths import write_whole
 from qaudio.training.classifier import PROBED, TUNED, Classifier
 from qaudio.training.recipe import Recipe, commit_of, epoch_choice
 from qaudio.zoo.resolve import locate
@@ -87,9 +87,8 @@ class ScoredSets:
             one = ScoredSet(benchmark, entry, recipe.sha256[:12], str(seed))
             if one not in self.sets:
                 self.sets.append(one)
-        with replacing(self.path) as file:
-            rows = [one.to_dict() for one in self.sets]
-            file.write((json.dumps(rows, indent=1) + "\n").encode())
+        rows = [one.to_dict() for one in self.sets]
+        write_whole(self.path, json.dumps(rows, indent=1) + "\n")
 
     def count(self, benchmark: str) -> int:
         """How many of them are of a benchmark."""

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from qaudio.data.benchmarks.folder import AudioFolder
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
-from qaudio.paths import replacing
+from qaudio.paths import write_whole
 from qaudio.training.baselines import baselines, comparison, scored
 from qaudio.training.bf16 import fast_bf16
 from qaudio.training.checkpoints import (
@@ -70,9 +70,7 @@ class TrainingRun:
             local(self.config.ckpt_path)  # before the data is read
         resumed = self._resumed()
         if self.writes:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.folder / "recipe.yaml") as file:
-                file.write(self.recipe.text.encode())
+            write_whole(self.folder / "recipe.yaml", self.recipe.text)
         trainer, timer = self.trainer, Timer()  # its count goes on when a run is resumed
         within = WithinEpoch(self.folder)
         trainer.callbacks = [  # type: ignore[attr-defined]

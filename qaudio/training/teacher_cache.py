@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qaudio.errors import InputError
 from qaudio.models.base import AudioModel
-from qaudio.paths import replacing
+from qaudio.paths import write_whole
 
 
 class StoredAnswers:
@@ -70,9 +70,8 @@ class StoredAnswers:
         """Write the file, whole or not at all, when there is something new."""
         if not self.fresh:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         keys = torch.tensor([list(key) for key in self.rows], dtype=torch.uint8)
-        with replacing(self.path, follow=False) as file:
-            answers = torch.stack(list(self.rows.values()))
-            file.write(serialised({"waveform": keys, "answer": answers}))
+        answers = torch.stack(list(self.rows.values()))
+        content = serialised({"waveform": keys, "answer": answers})
+        write_whole(self.path, content, follow=False)
         self.fresh = 0

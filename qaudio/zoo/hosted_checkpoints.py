@@ -4,7 +4,7 @@ from pathlib import Path
 
 from qaudio.download import Download, fetch, log
 from qaudio.errors import DownloadError, EntryError
-from qaudio.paths import cache_folder, locked, replacing
+from qaudio.paths import cache_folder, locked, write_whole
 from qaudio.zoo.schema import SCHEMA_VERSION, HostedFile
 from qaudio.zoo.store import hosted, hosted_labels, read_config, to_json
 
@@ -25,8 +25,7 @@ def imported(name: str) -> Path:
         elif read_config(folder).labels is None and _labels_file(name).path.is_file():
             config = read_config(folder)  # of one that was imported without class names
             config.labels = _labels(name)
-            with replacing(made) as file:
-                file.write(to_json(config).encode())
+            write_whole(made, to_json(config))
     return folder
 
 

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import threading
 import tracemalloc
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -344,13 +343,11 @@ def test_a_cache_that_another_process_filled_first_is_read(write_sound, tmp_path
     entry, content = cache.entry(path, 8000), cache.entry(path, 8000).read_bytes()
     entry.write_bytes(b"")  # found empty, then filled by the other while this one decodes
 
-    @contextmanager
-    def replacing(target, follow):
-        yield io.BytesIO()
+    def write_whole(target, samples, follow):
         target.write_bytes(content)
         raise PermissionError(13, "in use")
 
-    monkeypatch.setattr(audio, "replacing", replacing)
+    monkeypatch.setattr(audio, "write_whole", write_whole)
     assert np.array_equal(cache.get(path, 8000), expected)
 
 

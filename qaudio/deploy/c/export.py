@@ -30,7 +30,7 @@ from qaudio.deploy.export_checks import (
     trial,
 )
 from qaudio.models.base import AudioModel
-from qaudio.paths import replacing
+from qaudio.paths import write_whole
 
 FOLDER = Path(__file__).parent
 SOURCES = ("qaudio.c", "qaudio.h")  # as they are; model.h is made
@@ -98,7 +98,6 @@ def export_c(
             warnings.warn("no C compiler here: the exported program was not run", stacklevel=2)
         else:
             metadata["check"] = _check(program, network, model, checking)
-    Path(folder).mkdir(parents=True, exist_ok=True)
     _write(Path(folder), text)
     return Export(Path(folder), metadata)
 
@@ -173,10 +172,8 @@ def compiled(folder: Path, options: Sequence[str] = OPTIONS) -> Program | None:
 
 def _write(folder: Path, text: str) -> None:
     for name in SOURCES:
-        with replacing(folder / name) as file:
-            file.write((FOLDER / name).read_bytes())
-    with replacing(folder / "model.h") as file:
-        file.write(text.encode())
+        write_whole(folder / name, (FOLDER / name).read_bytes())
+    write_whole(folder / "model.h", text)
 
 
 def _compare(network: IntegerNetwork, model: AudioModel, clips: list[Tensor]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from qaudio.deploy.onnx.modules import Form, FrontendGraph, NetworkGraph
 from qaudio.deploy.onnx.runtime import session
 from qaudio.frontend import Frontend, FrontendConfig
 from qaudio.models.base import AudioModel
-from qaudio.paths import replacing
+from qaudio.paths import write_whole
 
 if TYPE_CHECKING:
     import onnx
@@ -288,6 +288,4 @@ def _write(made: onnx.ModelProto, path: Path, metadata: dict[str, Any]) -> None:
     made.producer_name, made.producer_version = "qaudio", metadata["qaudio_version"]
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
     onnx.helper.set_model_props(made, texts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(made.SerializeToString())
+    write_whole(path, made.SerializeToString())
