@@ -45,17 +45,14 @@ def push_space(
     private: bool = False,
     license: str | None = None,
 ) -> hub.Pushed:
-    """Publish a page on which anybody can try entries, in one commit.
+    """Publish what `write_space` writes, in one commit.
 
     Args:
-        sources: entries: names, folders or hf-hub:org/name.
         repo_id: "your-name/demo"; made where it does not exist.
         private: make it a private one.
-        license: of the weights, Hub identifier, in place of the entries'.
 
     Raises:
-        EntryError: when an entry has no licence, or its texts hold folders of this machine; when
-            the Hub refuses or cannot be reached. Says what to do.
+        EntryError: as `write_space`; when the Hub refuses or cannot be reached. Says what to do.
     """
     check_repo(repo_id)
     with tempfile.TemporaryDirectory() as parent:
@@ -73,12 +70,15 @@ def write_space(
     that is published.
 
     Args:
-        sources: as for `push_space`.
+        sources: entries: names, folders or hf-hub:org/name.
         folder: made.
-        license: as for `push_space`.
+        license: of the weights, Hub identifier, in place of the entries'.
 
     Returns:
         The entries' names.
+
+    Raises:
+        EntryError: when an entry has no licence, or its texts hold folders of this machine.
     """
     names: list[str] = []
     for source in sources:

@@ -45,10 +45,7 @@ def _probe(options: argparse.Namespace) -> int:
     found = transfer(load(options.entry), data, ZERO_SHOT if options.zero_shot else LINEAR)
     result = found.result
     if options.write:
-        add_transfer(
-            options.entry, benchmark=found.benchmark, dataset=found.dataset,
-            protocol=found.protocol, result=result, predictions=found.predictions,
-        )  # fmt: skip
+        add_transfer(options.entry, **vars(found))
     if options.json:
         score = {"benchmark": found.benchmark, "dataset": found.dataset, "protocol": found.protocol}
         print(json.dumps(score | {"result": result.to_dict()}))

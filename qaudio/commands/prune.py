@@ -17,6 +17,10 @@ from qaudio.zoo.resolve import load, locate
 from qaudio.zoo.schema import Source
 from qaudio.zoo.store import read_config, read_source, to_json, trained_on
 
+# Options that `qaudio.plan` takes as they are.
+TARGETS = ("ratio", "target_macs", "target_params", "target_latency")
+HOW = ("layers", "criterion", "allocation", "multiple_of", "min_channels", "seed")
+
 
 def register(command: Commands) -> None:
     """Add the subcommand."""
@@ -62,10 +66,7 @@ def register(command: Commands) -> None:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    targets = {
-        name: getattr(options, name)
-        for name in ("ratio", "target_macs", "target_params", "target_latency")
-    }
+    targets = {name: getattr(options, name) for name in TARGETS}
     if sum(value is not None for value in targets.values()) != 1:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in targets)
         return usage("prune", f"give exactly one of {names}")
@@ -82,16 +83,7 @@ def _prune(options: argparse.Namespace) -> int:
     model = load(source)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        chosen = plan(
-            model,
-            **targets,
-            layers=options.layers,
-            criterion=options.criterion,
-            allocation=options.allocation,
-            multiple_of=options.multiple_of,
-            min_channels=options.min_channels,
-            seed=options.seed,
-        )
+        chosen = plan(model, **targets, **{name: getattr(options, name) for name in HOW})
     for warning in warned:
         print_error(str(warning.message))
     small = prune(model, chosen)

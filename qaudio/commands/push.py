@@ -6,6 +6,9 @@ from qaudio.commands.common import Commands, usage
 from qaudio.zoo.hub_cache import REPO
 from qaudio.zoo.resolve import DEFAULT_ENTRY
 
+# Options that `qaudio.push` takes as they are.
+HOW = ("private", "create_pr", "revision", "license", "publish_names", "incomplete")
+
 
 def register(command: Commands) -> None:
     """Add the subcommand."""
@@ -49,17 +52,7 @@ def _push(options: argparse.Namespace) -> int:
         return usage("push", f"{repo!r} is not a repository's name, your-name/entry")
     if options.create_pr and options.revision:
         return usage("push", "give --create-pr or --revision, not both")
-    pushed = push(
-        entry,
-        repo,
-        private=options.private,
-        create_pr=options.create_pr,
-        revision=options.revision,
-        license=options.license,
-        publish_names=options.publish_names,
-        incomplete=options.incomplete,
-    )
-    print(pushed)
+    print(push(entry, repo, **{name: getattr(options, name) for name in HOW}))
     return 0
 
 

@@ -70,20 +70,7 @@ def _regression(train: np.ndarray, label: np.ndarray, c: float) -> tuple[np.ndar
 def linear_probe(
     train: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int, **fit: float
 ) -> np.ndarray:
-    """Logits of a logistic regression on standardised embeddings.
-
-    Args:
-        train: embeddings to fit on, (N, D); their mean and deviation standardise both sets.
-        label: their class indices, (N,), or 0/1 per class (N, classes), as `fit_linear` takes them.
-        test: embeddings to score, (M, D).
-        **fit: of `fit_linear`.
-
-    Returns:
-        (M, classes).
-
-    Raises:
-        ValueError: when `label` holds fewer than two classes.
-    """
+    """Logits (M, classes) of embeddings (M, D), by `fit_linear`, whose arguments the others are."""
     weight, bias = fit_linear(train, label, classes, **fit)
     return test @ weight.T + bias
 

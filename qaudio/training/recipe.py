@@ -18,29 +18,13 @@ from qaudio.zoo.store import PACKAGE, entry_name, file_of
 LONGEST = 1 << 20  # bytes of a recipe
 # Where and which run, not what is run: left out of the recipe that an entry keeps.
 VOLATILE = (
-    "seed_everything",
-    "folds",
-    "seeds",
-    "runs",
-    "ckpt_path",
-    "overwrite",
-    "config",
-    "data.root",
-    "data.table",
-    "data.audio",
-    "data.fold",
-    "data.cache_dir",
-    "data.packed",
-    "data.download",
-    "data.num_workers",
-    "trainer.default_root_dir",
-    "trainer.logger",
-    "trainer.accelerator",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
-    "writer.folder",
-    "writer.push_to",
-)
+    "seed_everything", "folds", "seeds", "runs", "ckpt_path", "overwrite", "config",
+    "data.root", "data.table", "data.audio", "data.fold", "data.cache_dir", "data.packed",
+    "data.download", "data.num_workers",
+    "trainer.default_root_dir", "trainer.logger", "trainer.accelerator",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary",
+    "writer.folder", "writer.push_to",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

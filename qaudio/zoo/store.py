@@ -118,14 +118,12 @@ def read_text(folder: Path, name: str) -> str:
 
 def read_json(path: Path) -> Any:
     """A JSON file; raises EntryError when it is missing or malformed."""
-    file = file_of(path.parent, path.name)
+    text = read_text(path.parent, path.name)
     try:
-        if file.stat().st_size > MOST_JSON:
-            raise ValueError(f"over {MOST_JSON} bytes")
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(text)
         json.dumps(document, ensure_ascii=False).encode()  # no halves of characters
         return document
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise EntryError(
             f"{entry_name(path.parent)}: {path.name} is not readable ({error})"
         ) from None
