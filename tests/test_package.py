@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "frontend_settings": {"errors"},
     "frontend": {"frontend_settings", "resampling", "errors"},
     "data": {*LEAVES, "frontend"},
-    "models": {"quaternion", "frontend_settings", "frontend", "errors"},
+    "models": {"quaternion", "frontend_settings", "frontend", "errors", "text"},
     "compress": {*NETWORKS, "errors", "records"},
     "evaluation": {"errors", "records"},
     "zoo": SCORED,

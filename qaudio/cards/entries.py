@@ -1,7 +1,6 @@
 """Entries with their cards: save, verify, renew the card, push."""
 
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -25,6 +24,7 @@ from qaudio.zoo.schema import Config, Results, Transfer
 from qaudio.zoo.store import (
     NOT_OURS,
     check_hash,
+    copy_files,
     entry_name,
     file_hash,
     file_of,
@@ -182,10 +182,7 @@ def publishable(
     if not hides and license in (None, config.license):
         return folder
     verify(folder)  # what is made of it is another
-    for name in ["config.json", *config.files]:
-        if (folder / name).is_file():  # folds may be left out
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file_of(folder, name), copy / name)
+    copy_files(folder, ["config.json", *config.files], copy)
     files = ["predictions.npz", *(one.predictions for one in results.baselines)] if hides else []
     found = {name: Predictions.load(file_of(folder, name)) for name in files}
     hidden = {name: one.without_names() for name, one in found.items()}
@@ -316,10 +313,7 @@ def _rewrite(
     keep = [name for name in config.files if name not in fresh]
 
     def write(new: Path) -> None:
-        for name in keep:
-            if (folder / name).is_file():  # folds may be left out
-                (new / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file_of(folder, name), new / name)
+        copy_files(folder, keep, new)
         (new / "results.json").write_text(to_json(results), encoding="utf-8", newline="\n")
         for name, one in more.items():
             (new / name).parent.mkdir(exist_ok=True)

@@ -6,7 +6,6 @@ importing them, so that `qaudio list` and `qaudio compare` load no torch.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qaudio.errors import InputError
 from qaudio.frontend_settings import FrontendConfig, Kind
 from qaudio.models.config import ModelConfig
+from qaudio.text import similar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -172,10 +172,9 @@ def find(name: str) -> Architecture:
     """
     found = lookup(name)
     if found is None:
-        close = difflib.get_close_matches(name, architectures(), n=3)
-        similar = f"similar: {', '.join(close)}; " if close else ""
+        known = architectures()
         raise InputError(
-            f"unknown architecture {name!r}; {similar}known: {', '.join(architectures())}; CNNs "
+            f"unknown architecture {name!r}{similar(name, known)}; known: {', '.join(known)}; CNNs "
             "with an optional width in percent, as in qcnn10_050; transformers with an optional "
             "stride of their patches, as in ast_tiny_s10; timm:NAME for any other of timm's "
             "networks; and your own, once the module that registers it is imported"

@@ -7,9 +7,9 @@ account is used is its matter too (`hf auth login`, or HF_TOKEN): no token passe
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +21,7 @@ from qaudio.text import one_line
 from qaudio.zoo.hub_cache import TIMEOUT, listed_files, snapshot
 from qaudio.zoo.hub_errors import one_line_errors, with_retries
 from qaudio.zoo.schema import HUB_PREFIX
-from qaudio.zoo.store import NOT_OURS, read_config, read_results, refuse_other
+from qaudio.zoo.store import NOT_OURS, copy_files, read_config, read_results, refuse_other
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -129,14 +129,8 @@ def pull(
     if out is None:
         return cached
     names = ["config.json", *listed_files(cached / "config.json", source)]
-
-    def copy(new: Path) -> None:
-        for name in names:
-            (new / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(cached / name, new / name)
-
     with locked(Path(out)):
-        replace_folder(Path(out), copy, keep=NOT_OURS)
+        replace_folder(Path(out), partial(copy_files, cached, names), keep=NOT_OURS)
     return Path(out)
 
 

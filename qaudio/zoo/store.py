@@ -6,6 +6,8 @@ Imports no torch, so that `qaudio list` answers at once.
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -186,6 +188,14 @@ def check_hash(folder: Path, config: Config, name: str) -> Path:
             f"expected {expected[:12]}…"
         )
     return path
+
+
+def copy_files(folder: Path, names: Iterable[str], new: Path) -> None:
+    """Copy those of an entry's files that are there, for folds may be left out."""
+    for name in names:
+        if (folder / name).is_file():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file_of(folder, name), new / name)
 
 
 def file_hash(path: Path) -> str:
