@@ -15,7 +15,7 @@ from qaudio.text import shown
 from qaudio.zoo import hub
 from qaudio.zoo.hub_cache import check_repo
 from qaudio.zoo.resolve import locate
-from qaudio.zoo.store import PACKAGE, copy_files, entry_name, read_config, to_json
+from qaudio.zoo.store import PACKAGE, entry_name, file_of, read_config, to_json
 
 PYTHON = "3.11"
 GRADIO = "6.0.0"  # where none is installed
@@ -102,7 +102,9 @@ def _copy_entry(found: Path, folder: Path, license: str | None) -> None:
         raise EntryError(f"{entry_name(found)}: has no licence, and is published: give --license")
     refuse_folders(found, ["config.json", "README.md"])
     folder.mkdir(parents=True)
-    copy_files(found, [name for name in KEPT if name in config.files], folder)
+    for name in KEPT:
+        if name in config.files:
+            shutil.copyfile(file_of(found, name), folder / name)
     (folder / "config.json").write_text(to_json(config), encoding="utf-8")
 
 

@@ -104,10 +104,7 @@ def embed_files(
         ValueError: for a window, hop or jobs out of range.
         TypeError: when `model` is a name or an exported one.
     """
-    paths, faults = find_sounds(files)
-    for path, fault in faults:
-        yield Embedding(path, None, None, None, fault)
-    for result in over_files(model, paths, embedded, window=window, hop=hop, jobs=jobs):
+    for result in _over_all(model, files, embedded, window=window, hop=hop, jobs=jobs):
         if result.found is None:
             yield Embedding(result.path, None, None, None, result.error)
             continue
@@ -156,15 +153,22 @@ def predict_files(
         top_k=top_k, threshold=threshold, merge=merge, low_threshold=low_threshold,
         min_duration=min_duration, windows=window is not None,
     )  # fmt: skip
-    paths, faults = find_sounds(files)
-    for path, fault in faults:
-        yield FilePrediction(path, None, None, None, None, None, fault)
-    for result in over_files(model, paths, analyse, window=window, hop=hop, jobs=jobs):
+    for result in _over_all(model, files, analyse, window=window, hop=hop, jobs=jobs):
         if result.found is None:
             yield FilePrediction(result.path, None, None, None, None, None, result.error)
             continue
         for p in selection.of(result.found):
             yield FilePrediction(result.path, p.start, p.end, p.label, p.index, p.probability)
+
+
+def _over_all(
+    model: AudioModel | OnnxModel, files: Paths, work: Callable[..., Found], **settings: Any
+) -> Iterator[FileResult[Found]]:
+    """`over_files` of what arguments name, after those that name nothing that is read."""
+    paths, faults = find_sounds(files)
+    for path, fault in faults:
+        yield FileResult(path, None, fault)
+    yield from over_files(model, paths, work, **settings)
 
 
 def find_sounds(files: Paths) -> tuple[list[str], list[tuple[str, str]]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from qaudio.download import log
 from qaudio.errors import EntryError
-from qaudio.zoo.hub_errors import MAIN, is_transient, one_line_errors, reason, with_retries
+from qaudio.zoo.hub_errors import MAIN, Fault, one_line_errors, reason, with_retries
 from qaudio.zoo.schema import HUB_PREFIX
 from qaudio.zoo.store import file_hash, read_config
 
@@ -102,7 +102,7 @@ def _resolve(repo: str, wanted: str, known: str | None, offline: bool) -> tuple[
             ask = lambda: api.model_info(repo, revision=wanted, timeout=TIMEOUT).sha  # noqa: E731
             return (ask() if known else with_retries(ask)) or wanted, False
         except Exception as error:
-            if not is_transient(error):
+            if not Fault(error).transient:
                 raise
             why = reason(error, repo, None)
     if known is None:

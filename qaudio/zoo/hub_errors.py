@@ -16,79 +16,69 @@ LONGEST_WAIT = 60.0  # where it does say
 T = TypeVar("T")
 
 
+class Fault:
+    """What a call of huggingface_hub's went wrong by.
+
+    Attributes:
+        cause: the error, without "not found in the cache" around it.
+        status: of the Hub's answer; None without one.
+        pause: seconds that the Hub asks to wait.
+        offline: whether HF_HUB_OFFLINE is set.
+    """
+
+    def __init__(self, error: BaseException):
+        from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+        wrapped = isinstance(error, LocalEntryNotFoundError) or "Force download" in str(error)
+        self.cause = error.__cause__ if wrapped and error.__cause__ is not None else error
+        response = getattr(self.cause, "response", None)
+        self.status = None if response is None else int(response.status_code)
+        after = "" if response is None else response.headers.get("Retry-After", "")
+        self.pause = float(after) if after.isdigit() else None
+        self.offline = isinstance(self.cause, OfflineModeIsEnabled)
+
+    @property
+    def transient(self) -> bool:
+        """Whether the call may work later: no connection, too many requests, a failing server."""
+        from huggingface_hub.errors import HTTPError
+
+        if self.status is not None:
+            return self.status in (408, 409, 412, 429) or self.status >= 500
+        # JSONDecodeError: a failing server's page in place of an answer. OSError: a file cut short.
+        cut = isinstance(self.cause, OSError) and "Consistency check failed" in str(self.cause)
+        return isinstance(self.cause, HTTPError | json.JSONDecodeError) or cut or self.offline
+
+    def __str__(self) -> str:
+        if self.status is not None:
+            return f"the Hub answers {self.status}"
+        if isinstance(self.cause, json.JSONDecodeError):
+            return "the Hub's answer cannot be read"
+        if self.offline:
+            return "HF_HUB_OFFLINE is set"
+        return "the Hub cannot be reached, or the connection broke"
+
+
 def with_retries(attempt: Callable[[], T]) -> T:
     """Call until it works, with a pause after each failure that may pass; raises the last one."""
     for wait in WAITS:
         try:
             return attempt()
         except Exception as error:
-            if not is_transient(error) or _is_offline(error):
+            fault = Fault(error)
+            if not fault.transient or fault.offline or (fault.pause or 0) > LONGEST_WAIT:
                 raise
-            pause = _retry_after(error)
-            if pause is None:
-                pause = wait
-            elif pause > LONGEST_WAIT:
-                raise
-            log.warning("%s; trying again in %g s", _what_failed(error), pause)
+            pause = wait if fault.pause is None else fault.pause
+            log.warning("%s; trying again in %g s", fault, pause)
             time.sleep(pause)
     return attempt()
-
-
-def _cause(error: BaseException) -> BaseException:
-    """huggingface_hub wraps what went wrong in "not found in the cache"."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    wrapped = isinstance(error, LocalEntryNotFoundError) or "Force download" in str(error)
-    return error.__cause__ if wrapped and error.__cause__ is not None else error
-
-
-def _status(error: BaseException) -> int | None:
-    response = getattr(_cause(error), "response", None)
-    return None if response is None else int(response.status_code)
-
-
-def _is_offline(error: BaseException) -> bool:
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    return isinstance(_cause(error), OfflineModeIsEnabled)
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the same call may work later: no connection, too many requests, a failing server."""
-    from huggingface_hub.errors import HTTPError
-
-    status = _status(error)
-    if status is not None:
-        return status in (408, 409, 412, 429) or status >= 500
-    cause = _cause(error)
-    # JSONDecodeError: a failing server's page in place of an answer. OSError: a file cut short.
-    cut_short = isinstance(cause, OSError) and "Consistency check failed" in str(cause)
-    return isinstance(cause, (HTTPError, json.JSONDecodeError)) or cut_short or _is_offline(error)
-
-
-def _retry_after(error: BaseException) -> float | None:
-    """Seconds that the Hub asks to wait."""
-    response = getattr(_cause(error), "response", None)
-    value = "" if response is None else response.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
-
-
-def _what_failed(error: BaseException) -> str:
-    status = _status(error)
-    if status is not None:
-        return f"the Hub answers {status}"
-    if isinstance(_cause(error), json.JSONDecodeError):
-        return "the Hub's answer cannot be read"
-    if _is_offline(error):
-        return "HF_HUB_OFFLINE is set"
-    return "the Hub cannot be reached, or the connection broke"
 
 
 def reason(error: BaseException, repo: str, revision: str | None) -> str:
     """What went wrong and what to do, in a line."""
     from huggingface_hub import errors
 
-    cause, status, what = _cause(error), _status(error), _what_failed(error)
+    fault = Fault(error)
+    cause, status = fault.cause, fault.status
     said = getattr(cause, "server_message", None)
     said = f" ({one_line(said)})" if said else ""
     if isinstance(cause, errors.GatedRepoError):
@@ -107,19 +97,18 @@ def reason(error: BaseException, repo: str, revision: str | None) -> str:
     if status == 403:
         return f"your token may not do this to {repo} (403){said}: use one with write access"
     if status == 429:
-        pause = _retry_after(error)
-        when = "later" if pause is None else f"in {pause:g} s"
+        when = "later" if fault.pause is None else f"in {fault.pause:g} s"
         return f"too many requests (429){said}: try again {when}"
     if status is not None and status >= 500:
-        return f"{what}{said}: try again later; what came so far is kept, nothing is half done"
+        return f"{fault}{said}: try again later; what came so far is kept, nothing is half done"
     if status is not None:
-        return f"{what}{said}"
-    if _is_offline(error):
-        return f"{what}: unset it to reach the Hub"
+        return f"{fault}{said}"
+    if fault.offline:
+        return f"{fault}: unset it to reach the Hub"
     if isinstance(cause, errors.LocalEntryNotFoundError):
         return "the cache holds only a part of it: pull it once with a connection"
-    if is_transient(error):
-        return f"{what}: try again; what came so far is kept"
+    if fault.transient:
+        return f"{fault}: try again; what came so far is kept"
     return one_line(cause)
 
 
