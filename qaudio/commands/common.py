@@ -178,6 +178,14 @@ def wrong_windows(options: argparse.Namespace) -> str | None:
     return None
 
 
+def wrong_file(out: Path, suffixes: tuple[str, ...]) -> str | None:
+    """What is wrong with an `--out` that is to be a file of one of some kinds."""
+    if out.suffix.lower() not in suffixes:
+        kinds = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        return f"--out must end in {kinds}, not {shown(out.name)}"
+    return f"--out {shown(str(out))} is a folder: give a file" if out.is_dir() else None
+
+
 def add_out(sub: argparse.ArgumentParser) -> None:
     """The options of a subcommand that makes an entry."""
     sub.add_argument("--out", required=True, help="folder of the new entry")

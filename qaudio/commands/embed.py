@@ -7,7 +7,14 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaudio.commands.common import Commands, print_error, replacing, usage, wrong_windows
+from qaudio.commands.common import (
+    Commands,
+    print_error,
+    replacing,
+    usage,
+    wrong_file,
+    wrong_windows,
+)
 from qaudio.commands.over_files import FilesRun, add_options
 from qaudio.text import shown
 
@@ -37,11 +44,7 @@ def _embed(options: argparse.Namespace) -> int:
     suffix = out.suffix.lower()
     if not options.files:
         return usage("embed", "give sound files or folders")
-    if suffix not in SUFFIXES:
-        return usage("embed", f"--out must end in .npz, .parquet or .csv, not {shown(out.name)}")
-    if out.is_dir():
-        return usage("embed", f"--out {shown(str(out))} is a folder: give a file")
-    if wrong := wrong_windows(options):
+    if wrong := wrong_file(out, SUFFIXES) or wrong_windows(options):
         return usage("embed", wrong)
     if options.model.endswith(".onnx"):
         return usage("embed", "an exported file gives no embeddings: give an entry")

@@ -10,6 +10,7 @@ from qaudio.commands.common import (
     add_windows,
     replacing,
     usage,
+    wrong_file,
     wrong_windows,
 )
 from qaudio.text import shown
@@ -95,11 +96,8 @@ def _wrong(options: argparse.Namespace) -> str | None:
     """What is wrong with the options."""
     from qaudio.inference.explain import MOST_SECONDS
 
-    out = Path(options.out)
-    if out.suffix.lower() not in SUFFIXES:
-        return f"--out must end in .png, .svg or .pdf, not {shown(out.name)}"
-    if out.is_dir():
-        return f"--out {shown(str(out))} is a folder: give a file"
+    if wrong := wrong_file(Path(options.out), SUFFIXES):
+        return wrong
     if not 0 <= options.start < float("inf"):
         return "--start must be 0 seconds or more"
     if options.seconds is not None and not 0 < options.seconds <= MOST_SECONDS:

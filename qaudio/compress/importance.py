@@ -103,9 +103,10 @@ def bn_scale(model: AudioModel, group: ChannelGroup) -> Tensor:
     """
     if not group.norms:
         raise InputError(f"bn_scale: {group.name} has no BatchNorm")
-    planes = 4 if model.quaternion else 1
     gammas = [model.get_submodule(norm).weight.detach() for norm in group.norms]  # type: ignore[operator]
-    return _mean([_normalised(gamma.cpu().float().abs().reshape(planes, -1)) for gamma in gammas])
+    return _mean(
+        [_normalised(gamma.cpu().float().abs().reshape(model.components, -1)) for gamma in gammas]
+    )
 
 
 def taylor(model: AudioModel, groups: Sequence[ChannelGroup], data: Batches) -> dict[str, Tensor]:
@@ -179,9 +180,8 @@ def scores(
         return found
     if criterion == "bn_scale":
         return {group.name: bn_scale(model, group) for group in groups}
-    planes = 4 if model.quaternion else 1
     if criterion == "random":
-        return {g.name: random(g, model.widths[g.name] // planes, seed) for g in groups}
+        return {g.name: random(g, model.widths[g.name] // model.components, seed) for g in groups}
     measure = BY_WEIGHT[criterion]
     return {
         group.name: _mean(

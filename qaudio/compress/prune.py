@@ -185,12 +185,13 @@ def _keep_highest(
     macs: WidthMeter,
 ) -> Plan:
     """The plan that keeps each layer's highest scores at the given widths."""
-    planes = 4 if model.quaternion else 1
     before, after = dict(model.widths), model.widths | widths
     order = {n: torch.argsort(ranked[n], descending=True, stable=True) for n in widths}
     return Plan(
         architecture=model.architecture,
-        kept={n: sorted(order[n][: width // planes].tolist()) for n, width in widths.items()},
+        kept={
+            n: sorted(order[n][: width // model.components].tolist()) for n, width in widths.items()
+        },
         before=before,
         after=after,
         criterion=criterion,
@@ -283,29 +284,24 @@ def select_groups(model: AudioModel, layers: str | Sequence[str]) -> list[Channe
 
 def _check(model: AudioModel, plan: Plan) -> None:
     """Raise ValueError unless a plan, perhaps edited by hand, can be carried out."""
-    component = 4 if model.quaternion else 1
     unknown = set(plan.kept) - set(model.widths)
     if unknown:
         raise InputError(f"the plan names unknown layers: {', '.join(sorted(unknown))}")
     for name, width in model.widths.items():
-        kept = plan.kept.get(name, list(range(width // component)))
+        count = width // model.components
+        kept = plan.kept.get(name, list(range(count)))
         ascending = all(isinstance(n, int) for n in kept) and kept == sorted(set(kept))
-        if not kept or not ascending or kept[0] < 0 or kept[-1] >= width // component:
-            raise InputError(
-                f"the plan's {name} must keep ascending indices from 0 to {width // component - 1}"
-            )
-        if len(kept) * component != plan.after.get(name):
-            raise InputError(
-                f"the plan keeps {len(kept) * component} channels of {name}, but says "
-                f"{plan.after.get(name)}"
-            )
+        if not kept or not ascending or kept[0] < 0 or kept[-1] >= count:
+            raise InputError(f"the plan's {name} must keep ascending indices from 0 to {count - 1}")
+        stay, said = len(kept) * model.components, plan.after.get(name)
+        if stay != said:
+            raise InputError(f"the plan keeps {stay} channels of {name}, but says {said}")
 
 
 def _slice(model: AudioModel, state: dict[str, Tensor], group: ChannelGroup, kept: Tensor) -> None:
     """Cut the tensors around a group of channels in place of the dictionary's."""
-    planes = 4 if model.quaternion else 1
-    count = model.widths[group.name] // planes
-    channels = torch.cat([kept + plane * count for plane in range(planes)])
+    count = model.widths[group.name] // model.components
+    channels = torch.cat([kept + plane * count for plane in range(model.components)])
     for layer in (*group.producers, *group.norms):
         for name in [name for name in state if name.rpartition(".")[0] == layer]:
             if state[name].ndim:  # not num_batches_tracked

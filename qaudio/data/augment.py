@@ -14,7 +14,7 @@ from qaudio.errors import InputError
 
 
 # A function, not a class above the others: a recipe would then have to name the class it means.
-def _check(settings: Any, **limits: tuple[float, float]) -> None:
+def check_settings(settings: Any, **limits: tuple[float, float]) -> None:
     """Raise ValueError for a setting outside its limits; None is within all."""
     for name, (low, high) in limits.items():
         value = getattr(settings, name)
@@ -44,7 +44,7 @@ class WaveformAugment:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        _check(self, roll=(0, 1), gain_db=(0, 100), speed=(0, 0.9), noise_db=(-80, 0))
+        check_settings(self, roll=(0, 1), gain_db=(0, 100), speed=(0, 0.9), noise_db=(-80, 0))
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Augmented copy of (T,) float32; its length changes with `speed`."""
@@ -86,7 +86,9 @@ class SpecAugment:
     mel_width: float = 0.12
 
     def __post_init__(self) -> None:
-        _check(self, time_masks=(0, 1000), time_width=(0, 1), mel_masks=(0, 1000), mel_width=(0, 1))
+        check_settings(
+            self, time_masks=(0, 1000), time_width=(0, 1), mel_masks=(0, 1000), mel_width=(0, 1)
+        )
 
     def __call__(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Masked copy of features (B, channels, frames, n_mels)."""
@@ -121,7 +123,7 @@ class Mixup:
     probability: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self, alpha=(0, 1000), probability=(0, 1))
+        check_settings(self, alpha=(0, 1000), probability=(0, 1))
 
     def __call__(
         self, features: Tensor, targets: Tensor, generator: torch.Generator

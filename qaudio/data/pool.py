@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from qaudio.data.audio import AudioCache, display_name, sound_files
-from qaudio.data.augment import fit_length, item_seed
+from qaudio.data.augment import check_settings, fit_length, item_seed
 from qaudio.data.clip import Clip
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.dataset import ClipDataset, EpochSampler, Item, as_float
@@ -41,10 +41,7 @@ class Mixing:
     join: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, high in (("probability", 1.0), ("alpha", 1000.0), ("join", 1.0)):
-            value = getattr(self, name)
-            if not 0 <= value <= high or (name == "alpha" and value == 0):
-                raise InputError(f"Mixing: {name} must be 0 to {high:g}, not {value}")
+        check_settings(self, probability=(0, 1), alpha=(1e-6, 1000), join=(0, 1))
 
 
 class SoundPool(AudioDataModule):

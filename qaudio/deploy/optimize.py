@@ -177,7 +177,9 @@ def _optimized(
     for layer in tqdm(layers, "optimize", unit="layer", delay=2, leave=False, disable=None):
         layer.seconds()  # measured here, where it is seen to go on; looked up below
     if known:
-        paths, layout = list(_paths(layers)), torch.contiguous_format  # as the front-end gives it
+        chain = [layer for layer in layers if not layer.unit.beside]  # each takes the one's before
+        paths = [chain, *([layer] for layer in layers if layer.unit.beside)]
+        layout = torch.contiguous_format  # as the front-end gives it
     else:
         paths, layout = [[layer] for layer in layers], torch.channels_last  # as most forms give it
     choices: dict[str, str] = {}
@@ -249,12 +251,6 @@ def _known_units(network: AudioModel) -> Iterator[Unit]:
             yield _unit(network, f"{name}.conv2", f"{name}.bn2", relu=True, shortcut=True)
             if block.halve:
                 yield _unit(network, f"{name}.downsample.1", f"{name}.downsample.2", beside=True)
-
-
-def _paths(layers: list[Layer]) -> Iterator[list[Layer]]:
-    """Of this package's networks, layers that each take what the one before it gives."""
-    yield [layer for layer in layers if not layer.unit.beside]
-    yield from ([layer] for layer in layers if layer.unit.beside)
 
 
 def _unknown_units(

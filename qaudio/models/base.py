@@ -140,6 +140,11 @@ class AudioModel(nn.Module):
         self._num_features = size
 
     @property
+    def components(self) -> int:
+        """Real channels of each prunable filter: 4 of a quaternion network, else 1."""
+        return 4 if self.quaternion else 1
+
+    @property
     def sample_rate(self) -> int:
         """Rate in Hz that the front-end works at."""
         return self.frontend.config.sample_rate
