@@ -10,6 +10,7 @@ from typing import Any
 
 from qaudio.errors import DownloadError
 from qaudio.paths import cache_folder, write_whole
+from qaudio.progress import progress
 from qaudio.records import Count, Record, Sha256, Text, parse
 
 TIMEOUT = (15, 60)  # seconds to connect, and between two reads
@@ -91,7 +92,6 @@ class ResumingDownloader:
 
     def _attempt(self, url: str) -> None:
         import requests
-        from tqdm import tqdm
 
         # Compressed transfer would count other bytes than the file has.
         headers = {"Accept-Encoding": "identity"}
@@ -118,11 +118,10 @@ class ResumingDownloader:
                 raise self._too_much()
             with (
                 open(self.part, "ab") as file,
-                tqdm(
-                    desc=self.part.stem, total=total, initial=held, unit="B", unit_scale=True,
-                    delay=1, leave=False, disable=None,
+                progress(
+                    what=self.part.stem, total=total, initial=held, unit="B", unit_scale=True
                 ) as bar,
-            ):  # fmt: skip
+            ):
                 for chunk in response.iter_content(CHUNK):
                     held += len(chunk)
                     if held > self.most:

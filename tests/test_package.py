@@ -21,23 +21,24 @@ MODULES = sorted(
 )
 # Parts of the package that another part may import.
 # Which part may import which other parts, from the bottom up: arrows point down only.
-LEAVES = {"text", "paths", "resampling", "errors", "download", "records"}
+LEAVES = {"text", "paths", "progress", "resampling", "errors", "download", "records"}
 NETWORKS = {"quaternion", "frontend_settings", "frontend", "models"}
 SCORED = {*LEAVES, *NETWORKS, "compress", "evaluation", "data.benchmarks.registry"}
 CARDS = {*SCORED, "zoo", "cards"}
 MAY_IMPORT: dict[str, set[str]] = {
     "text": set(),
     "paths": set(),
+    "progress": set(),
     "resampling": {"errors"},
     "errors": {"text"},
     "records": {"errors", "text"},
-    "download": {"paths", "errors", "records"},
+    "download": {"paths", "progress", "errors", "records"},
     "quaternion": set(),
     "frontend_settings": {"errors"},
     "frontend": {"frontend_settings", "resampling", "errors"},
     "data": {*LEAVES, "frontend"},
     "models": {"quaternion", "frontend_settings", "frontend", "errors", "text"},
-    "compress": {*NETWORKS, "errors", "records"},
+    "compress": {*NETWORKS, "errors", "records", "progress"},
     "evaluation": {"errors", "records"},
     "zoo": SCORED,
     "cards": {*SCORED, "zoo"},

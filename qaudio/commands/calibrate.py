@@ -6,6 +6,7 @@ import json
 from qaudio.commands.common import Commands, add_entry, positive, usage
 from qaudio.errors import EntryError
 from qaudio.evaluation.result import Calibration
+from qaudio.progress import progress
 from qaudio.text import shown
 from qaudio.zoo.resolve import load, locate
 from qaudio.zoo.store import entry_name, file_of, read_results
@@ -47,7 +48,6 @@ def _calibrate(options: argparse.Namespace) -> int:
             return usage("calibrate", "--benchmark goes with neither --write nor --outside")
         return _transferred(options)
     import numpy as np
-    from tqdm import tqdm
 
     from qaudio.cards.entries import calibrate
     from qaudio.evaluation.calibration import check, summarise
@@ -63,7 +63,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     fold, seed = results.card_fold, results.card_seed
     outside = None
     if options.outside:
-        with tqdm(desc="sounds", unit="file", delay=2, leave=False, disable=None) as bar:
+        with progress(what="sounds", unit="file") as bar:
             names, logits = outside_logits(
                 load(folder), options.outside, most=options.most,
                 progress=lambda done: bar.update(done - bar.n),

@@ -16,6 +16,7 @@ from qaudio.commands.common import (
     wrong_windows,
 )
 from qaudio.commands.over_files import FilesRun, add_options
+from qaudio.progress import progress
 from qaudio.text import shown
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ def _embed(options: argparse.Namespace) -> int:
         return print_error(
             "a .parquet file needs pyarrow: pip install pyarrow; or give .npz or .csv"
         )
-    from tqdm import tqdm
-
     from qaudio.inference.files import embedded
     from qaudio.inference.vectors import WRITERS, record_of, rows_of
 
@@ -65,11 +64,10 @@ def _embed(options: argparse.Namespace) -> int:
         with replacing(out) as file:
             WRITERS[suffix](
                 file,
-                lambda: tqdm(
-                    rows_of(journal.records()), desc=f"writing {shown(out.name)}", unit="row",
-                    delay=2, leave=False, disable=None,
+                lambda: progress(
+                    rows_of(journal.records()), f"writing {shown(out.name)}", unit="row"
                 ),
                 run.model.num_features,
-            )  # fmt: skip
+            )
 
     return run.write(out, Path(f"{out}.partial"), lambda _, found: record_of(found), finish)

@@ -13,6 +13,7 @@ from qaudio.commands.common import (
     wrong_file,
     wrong_windows,
 )
+from qaudio.progress import progress
 from qaudio.text import shown
 from qaudio.zoo.resolve import load
 
@@ -45,8 +46,6 @@ def register(command: Commands) -> None:
 def _explain(options: argparse.Namespace) -> int:
     if wrong := _wrong(options):
         return usage("explain", wrong)
-    from tqdm import tqdm
-
     from qaudio.data.audio import display_name
     from qaudio.inference.explain import explain, read_part
     from qaudio.inference.picture import draw, write
@@ -54,9 +53,7 @@ def _explain(options: argparse.Namespace) -> int:
     out = Path(options.out)
     samples, rate = read_part(options.file, options.start, options.seconds)
     model = load(options.model)
-    with tqdm(
-        total=round(len(samples) / rate, 1), unit="s", delay=2, leave=False, disable=None
-    ) as bar:
+    with progress(total=round(len(samples) / rate, 1), unit="s") as bar:
         found = explain(
             model, samples, rate, label=options.label, start=options.start, window=options.window,
             hop=options.hop, progress=lambda done: bar.update(done - bar.n),

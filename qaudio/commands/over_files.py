@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from qaudio.commands.common import add_model, add_windows, positive, say_beside_bar
 from qaudio.errors import AudioError, DataError
 from qaudio.inference.journal import Journal
+from qaudio.progress import progress
 from qaudio.text import shown
 from qaudio.zoo.resolve import load
 
@@ -118,8 +119,6 @@ class FilesRun:
             yield result
 
     def _run(self, paths: list[str], done: Collection[str]) -> Iterator[FileResult[Any]]:
-        from tqdm import tqdm
-
         from qaudio.data.audio import info
         from qaudio.inference.files import over_files
 
@@ -127,16 +126,15 @@ class FilesRun:
             over_files, self.model, paths, self.work, window=self.options.window,
             hop=self.options.hop, jobs=self.jobs,
         )  # fmt: skip
-        settings: Any = {"delay": 2, "leave": False, "disable": None}  # None where stderr is a file
         if len(paths) != 1:
-            settings |= {"total": len(done) + len(paths), "initial": len(done)}
-            yield from tqdm(run(), unit="file", **settings)
+            total = len(done) + len(paths)
+            yield from progress(run(), unit="file", total=total, initial=len(done))
             return
         try:
             seconds: float | None = info(paths[0]).seconds
         except (AudioError, OSError):
             seconds = None  # the run says what is wrong with it
-        with tqdm(unit="s", total=seconds, **settings) as bar:
+        with progress(unit="s", total=seconds) as bar:
             yield from run(progress=lambda done: bar.update(done - bar.n))
 
     def summary(self, journal: Journal | None = None) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from tqdm import tqdm
 
 from qaudio import __version__
 from qaudio.cards.tables import difference_text
@@ -32,6 +31,7 @@ from qaudio.compare.tables import (
     score_text,
     to_best,
 )
+from qaudio.progress import progress
 
 FIRST_ASCENDING = ("entry", "licence", *(m.title for m in MEASURES.values()))
 
@@ -198,7 +198,7 @@ def _clips_by_class(member: Member) -> list[int] | None:
 def _pairs(group: Group) -> dict[str, dict[str, Any]]:
     """The paired difference of every two members, in both directions."""
     found = {}
-    for i, one in enumerate(tqdm(group.members, desc="pairs", delay=2, leave=False, disable=None)):
+    for i, one in enumerate(progress(group.members, "pairs")):
         for j, other in enumerate(group.members):
             difference = group.difference(one, other) if i != j else None
             if difference is not None:

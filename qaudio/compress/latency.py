@@ -8,7 +8,6 @@ from dataclasses import replace
 from statistics import median
 
 import torch
-from tqdm import tqdm
 
 from qaudio.compress.allocate import (
     REFERENCE_SECONDS,
@@ -22,6 +21,7 @@ from qaudio.compress.allocate import (
 from qaudio.compress.cost import latency_of, latency_ratio
 from qaudio.models.base import AudioModel
 from qaudio.models.registry import from_config
+from qaudio.progress import progress
 
 STEPS = 6  # measurements at most, those of the widest and the narrowest network apart
 AGREE, APART = 5, 0.03  # so many are enough, of which half are off their median by less
@@ -91,7 +91,7 @@ def towards_latency(
 
     rates: list[tuple[float, float]] = []  # MACs, and time over MACs
     rate = (whole - fixed) / most
-    for _ in tqdm(range(STEPS), "timing networks", delay=2, leave=False, disable=None):
+    for _ in progress(range(STEPS), "timing networks"):
         tried = widths | with_rate(rate)
         here = macs(tried)
         # Some of a time goes with the MACs, whatever a clock says.

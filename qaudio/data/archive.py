@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from qaudio.download import Download, fetch, log
 from qaudio.errors import DataError
+from qaudio.progress import progress
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,7 @@ def _unpack(path: Path, top: str, out: Path) -> None:
             size, free = sum(member.file_size for member in members), shutil.disk_usage(out).free
             if size > free:
                 raise DataError(f"{path} unpacks to {size} bytes, of which {free} are free here")
-            for member in tqdm(
-                members, f"unpacking {path.name}", unit="file", delay=2, leave=False, disable=None
-            ):
+            for member in progress(members, f"unpacking {path.name}", unit="file"):
                 name = _below(member.filename, path)
                 if top and not name.is_relative_to(top):
                     continue

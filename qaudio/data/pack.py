@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from tqdm import tqdm
 
 from qaudio.data.audio import display_name, opened, read
 from qaudio.data.clip import Clip
@@ -25,6 +24,7 @@ from qaudio.data.shards import FACTS, INDEX, NO_LITDATA, VERSION, PackedClips
 from qaudio.errors import AudioError, DataError
 from qaudio.frontend import resample
 from qaudio.paths import naming, write_whole
+from qaudio.progress import progress
 from qaudio.records import Count, Record, parse
 
 SHARD_BYTES = 64 << 20
@@ -76,8 +76,7 @@ def pack(
         shutil.rmtree(folder / ".packing", ignore_errors=True)  # of one that was killed at its end
         return found
     pieces = _Pieces(folder, facts["plan"])
-    bar = tqdm(total=len(clips), desc="packing", unit="clip", delay=2, leave=False, disable=None)
-    with bar:
+    with progress(total=len(clips), what="packing", unit="clip") as bar:
         bar.update(pieces.next)
         shard: list[bytes] = []
         rows: list[list[Any]] = []

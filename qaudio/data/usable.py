@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
-from tqdm import tqdm
 
 from qaudio.data.audio import AudioCache
 from qaudio.data.clip import Clip
 from qaudio.data.headers import SoundWarning
 from qaudio.data.shards import FACTS, PackedClips
 from qaudio.errors import AudioError, DataError
+from qaudio.progress import progress
 from qaudio.resampling import resampled_length
 
 ROOM_AFTER = 200  # clips, what all of them need is compared with the room on the disk
@@ -63,9 +63,7 @@ def decoded(benchmark: str, clips: list[Clip], cache: AudioCache, rate: int) -> 
     """
     usable = UsableClips(rate, len(clips))
     with counted_warnings() as parts:
-        for n, clip in enumerate(
-            tqdm(clips, f"decoding {benchmark}", unit="clip", delay=2, leave=False, disable=None)
-        ):
+        for n, clip in enumerate(progress(clips, f"decoding {benchmark}", unit="clip")):
             if n == ROOM_AFTER:
                 _check_room(benchmark, clips, usable, cache)
             try:

@@ -5,13 +5,13 @@ import warnings
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from qaudio.data import audio
 from qaudio.deploy.export_checks import ExportError
 from qaudio.errors import AudioError
 from qaudio.frontend import pad_to
 from qaudio.models.base import AudioModel
+from qaudio.progress import progress
 
 MOST_CLIPS, MOST_SECONDS = 200, 10.0
 CHECKED_EVERY = 4  # of the clips given, one in so many checks and does not calibrate
@@ -27,7 +27,7 @@ def calibration_clips(folder: str | os.PathLike, model: AudioModel) -> list[Tens
     paths = paths[:: max(1, -(-len(paths) // MOST_CLIPS))]
     seconds = min(model.eval_seconds or MOST_SECONDS, MOST_SECONDS)
     clips = []
-    for path in tqdm(paths, unit="clip", delay=2, leave=False, disable=None):
+    for path in progress(paths, unit="clip"):
         try:
             samples = audio.load(path, model.sample_rate)[: round(seconds * model.sample_rate)]
         except AudioError as error:

@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from qaudio.deploy.autotune import Layer, Unit, fastest_forms, fastest_linear
 from qaudio.deploy.fused_layers import Stage, can_compile, forms, worth_measuring
@@ -19,6 +18,7 @@ from qaudio.models.base import AudioModel, MelNorm, check_model, check_weights, 
 from qaudio.models.panns import ConvBlock
 from qaudio.models.registry import lookup
 from qaudio.models.resnet import BasicBlock
+from qaudio.progress import progress
 from qaudio.quaternion.layers import QConv2d, QLinear
 
 TOLERANCE = 1e-4  # of the logits' range, in float32
@@ -174,7 +174,7 @@ def _optimized(
         Layer(unit, names[unit.name], shapes[unit.name], dtype, fused, known_times)
         for unit in units
     ]
-    for layer in tqdm(layers, "optimize", unit="layer", delay=2, leave=False, disable=None):
+    for layer in progress(layers, "optimize", unit="layer"):
         layer.seconds()  # measured here, where it is seen to go on; looked up below
     if known:
         chain = [layer for layer in layers if not layer.unit.beside]  # each takes the one's before

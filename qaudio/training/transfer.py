@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.errors import DataError
@@ -16,6 +15,7 @@ from qaudio.evaluation.probe import LINEAR, ZERO_SHOT, by_label_map, linear_prob
 from qaudio.evaluation.result import Result
 from qaudio.evaluation.statistics import log_mel_statistics
 from qaudio.models.base import AudioModel, evaluating
+from qaudio.progress import progress
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def embed(
     logits: list[torch.Tensor] = []
     statistics: list[torch.Tensor] = []
     device, hop = model.classifier.weight.device, model.frontend.config.hop_length
-    bar = tqdm(total=total, desc="embedding", unit="clip", delay=2, leave=False, disable=None)
+    bar = progress(total=total, what="embedding", unit="clip")
     with evaluating(model) as net, bar:
         for fold, loader in loaders:
             for batch in loader:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from qaudio import __version__
 from qaudio.deploy.c.header import header
@@ -31,6 +30,7 @@ from qaudio.deploy.export_checks import (
 )
 from qaudio.models.base import AudioModel
 from qaudio.paths import write_whole
+from qaudio.progress import progress
 
 FOLDER = Path(__file__).parent
 SOURCES = ("qaudio.c", "qaudio.h")  # as they are; model.h is made
@@ -180,7 +180,7 @@ def _compare(network: IntegerNetwork, model: AudioModel, clips: list[Tensor]) ->
     """The integers in PyTorch against fp32 on clips that did not calibrate."""
     expected, found = [], []
     with torch.inference_mode():
-        for clip in tqdm(clips, unit="clip", delay=2, leave=False, disable=None):
+        for clip in progress(clips, unit="clip"):
             features = model.features(clip)
             expected.append(model.classify(model.embed_features(features)).numpy())
             found.append(network.logits(network.quantised(features)).numpy())

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from qaudio.compress.cost import ONE_AT_A_TIME
 from qaudio.deploy.calibration import calibration_clips, split
@@ -37,6 +36,7 @@ from qaudio.deploy.onnx.runtime import session
 from qaudio.frontend import Frontend, FrontendConfig
 from qaudio.models.base import AudioModel
 from qaudio.paths import write_whole
+from qaudio.progress import progress
 
 if TYPE_CHECKING:
     import onnx
@@ -88,7 +88,7 @@ def export_onnx(
         raise ExportError("int8 takes quaternion convolutions as real matrices, not as products")
     model = prepared(model)
     clips = [] if calibrate is None else calibration_clips(calibrate, model)
-    with tqdm(total=4, unit="step", delay=2, leave=False, disable=None) as bar:
+    with progress(total=4, unit="step") as bar:
         network = _network(model, "matrix" if clips else form)
         bar.update()
         front = None if features else _frontend(model.frontend.config)
@@ -177,7 +177,7 @@ class _Reader:
     """Calibration clips as onnxruntime asks for them."""
 
     def __init__(self, model: AudioModel, clips: list[Tensor]):
-        bar = tqdm(clips, unit="clip", delay=2, leave=False, disable=None)
+        bar = progress(clips, unit="clip")
         self.inputs = ({"features": _numpy(model.features(clip))} for clip in bar)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
