@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 WHOLE_SECONDS = 30.0  # up to here a sound is run in one piece
 WINDOW_SECONDS, HOP_SECONDS = 10.0, 5.0
 BATCH = 8
-Run = Callable[[np.ndarray, int], np.ndarray]  # samples (B, T) and their rate in Hz -> (B, …)
+# Samples (B, T) and their rate in Hz -> (B, …): of arrays, and of a network and tensors.
+Run = Callable[[np.ndarray, int], np.ndarray]
+Forward = Callable[["AudioModel", "torch.Tensor", int], "torch.Tensor"]
 
 DETECTED = 0.1  # probability from which a class of a tagger counts as detected
 
@@ -153,7 +155,11 @@ def analyse(
     Args:
         progress: called with the seconds done after each batch of windows.
     """
-    spans, probabilities = _over_windows(model, audio, _scoring, sample_rate, window, hop, progress)
+
+    def forward(net: AudioModel, x: torch.Tensor, rate: int) -> torch.Tensor:
+        return net.probabilities(net(x, rate).float())
+
+    spans, probabilities = _over_windows(model, audio, forward, sample_rate, window, hop, progress)
     labels = model.labels or [f"class {n}" for n in range(model.num_classes)]
     return Analysis(spans, probabilities, labels, model.task)
 
@@ -168,14 +174,20 @@ def embeddings(
     progress: Any = None,
 ) -> Embeddings:
     """The embedding of every window of a sound; arguments, windows and errors as `analyse`."""
-    spans, vectors = _over_windows(model, audio, _embedding, sample_rate, window, hop, progress)
+    if isinstance(model, OnnxModel):
+        raise TypeError("an exported model gives logits only: embed with the entry")
+
+    def forward(net: AudioModel, x: torch.Tensor, rate: int) -> torch.Tensor:
+        return net.embed(x, rate).float()
+
+    spans, vectors = _over_windows(model, audio, forward, sample_rate, window, hop, progress)
     return Embeddings(spans, vectors)
 
 
 def _over_windows(
     model: Any,
     audio: str | os.PathLike | np.ndarray | torch.Tensor,
-    running: Callable[[Any], AbstractContextManager[Run]],
+    forward: Forward,
     sample_rate: int | None,
     window: float | None,
     hop: float | None,
@@ -210,7 +222,7 @@ def _over_windows(
         stream = _tensor_windows(audio, rate, length, step, whole)
     spans: list[tuple[float, float]] = []
     found: list[np.ndarray] = []
-    with running(model) as run:
+    with _running(model, forward) as run:
         count = max(1, min(BATCH, round(BATCH * WINDOW_SECONDS / length)))
         while group := list(islice(stream, count)):
             rate = group[0][2]
@@ -251,26 +263,11 @@ def _whole(name: str, value: Any) -> int:
 
 
 @contextmanager
-def _scoring(model: AudioModel | OnnxModel) -> Iterator[Run]:
-    """Probabilities (B, C) of samples (B, T) at a rate, by a model in eval mode."""
+def _running(model: AudioModel | OnnxModel, forward: Forward) -> Iterator[Run]:
+    """What a model in eval mode gives; an exported one gives probabilities."""
     if isinstance(model, OnnxModel):
         yield model.probabilities
         return
-    with _evaluated(model, lambda net, x, rate: net.probabilities(net(x, rate).float())) as run:
-        yield run
-
-
-def _embedding(model: AudioModel) -> AbstractContextManager[Run]:
-    """Embeddings (B, D) of samples (B, T) at a rate, by a model in eval mode."""
-    if isinstance(model, OnnxModel):
-        raise TypeError("an exported model gives logits only: embed with the entry")
-    return _evaluated(model, lambda net, x, rate: net.embed(x, rate).float())
-
-
-@contextmanager
-def _evaluated(
-    model: AudioModel, forward: Callable[[AudioModel, torch.Tensor, int], torch.Tensor]
-) -> Iterator[Run]:
     import torch  # here: exported models are run without it
 
     from qaudio.models.base import evaluating
