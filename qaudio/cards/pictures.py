@@ -10,7 +10,7 @@ import io
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from qaudio.errors import EntryError
 
@@ -20,18 +20,24 @@ if TYPE_CHECKING:
 KEY = "Description"  # a PNG's own name for such text
 
 
-def to_svg(figure: Figure, numbers: str) -> str:
-    """The figure as SVG text; the same figure gives the same text.
-
-    Args:
-        numbers: that it shows, in words: its description.
-    """
+def write(figure: Figure, file: IO[bytes], kind: str, **described: str) -> None:
+    """Write a figure as "png" or "svg", whose text stays text; the same figure gives the same."""
     import matplotlib
 
-    file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qaudio"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Description": numbers})
-    return file.getvalue()
+    metadata = {"Date": None, **described} if kind == "svg" else described
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qaudio"}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in other scripts
+        figure.savefig(file, format=kind, metadata=metadata)
+
+
+def to_svg(figure: Figure, numbers: str) -> str:
+    """The figure as SVG text, with the numbers that it shows, in words, as its description."""
+    file = io.BytesIO()
+    write(figure, file, "svg", Description=numbers)
+    return file.getvalue().decode()
 
 
 def shows(svg: str, numbers: str) -> bool:

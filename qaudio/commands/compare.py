@@ -5,6 +5,7 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
+from qaudio.cards import pictures
 from qaudio.commands.common import Commands, amount, print_error, replacing, usage
 from qaudio.errors import EntryError
 from qaudio.zoo.store import entries
@@ -74,9 +75,9 @@ def _compare(options: argparse.Namespace) -> int:
         if "csv" in files:
             files["csv"].write(tables.to_csv(comparison).encode())
         if "plot" in files:
-            from qaudio.compare.plots import draw, write
+            from qaudio.compare.plots import draw
 
-            write(draw(comparison), files["plot"], outputs["plot"].suffix.lower()[1:])
+            pictures.write(draw(comparison), files["plot"], outputs["plot"].suffix.lower()[1:])
         if "html" in files:
             from qaudio.compare.html import render
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from itertools import pairwise
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from qaudio.compare.gather import MEASURES, Comparison, Group, Measure, Member
 from qaudio.compare.tables import short_si, shorten
@@ -51,23 +51,6 @@ def draw(comparison: Comparison) -> Figure:
             for ax, key in zip(row, PLOTTED, strict=True):
                 _label(ax, group, MEASURES[key])
     return figure
-
-
-def write(figure: Figure, file: IO[bytes], kind: str) -> None:
-    """Write a figure.
-
-    Args:
-        kind: "png" or "svg"; an SVG's text stays text, and the same figure gives the same bytes.
-    """
-    import matplotlib
-
-    metadata = {"Date": None} if kind == "svg" else {}
-    with (
-        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qaudio"}),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(file, format=kind, metadata=metadata)
 
 
 def _shown(group: Group, measure: Measure) -> list[tuple[float, Member]]:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.text import Annotation
 
+from qaudio.cards.pictures import write
 from qaudio.compare.gather import MEASURES, gather
-from qaudio.compare.plots import PLOTTED, draw, write
+from qaudio.compare.plots import PLOTTED, draw
 from tests.support.comparison import made
 
 
