@@ -8,12 +8,12 @@ import soundfile
 
 from qaudio.paths import replacing
 
-RATE = 32000
+RATE, SECONDS = 32000, 5
 
 
-def struck_bowl(seconds: float = 5.0) -> np.ndarray:
+def struck_bowl() -> np.ndarray:
     """A bowl struck once: partials that ring the shorter the higher they are, (T,) float32."""
-    time = np.arange(round(seconds * RATE)) / RATE
+    time = np.arange(SECONDS * RATE) / RATE
     partials = (  # Hz, amplitude, seconds to 1/e
         (220, 0.1, 3.0), (440, 0.2, 2.5), (528, 0.16, 2.0), (660, 0.12, 1.5), (880, 0.1, 1.2),
         (1174, 0.06, 0.8), (1760, 0.04, 0.5),

@@ -108,7 +108,6 @@ def paired_difference(
 def bootstrap_interval(
     values: np.ndarray,
     weights: np.ndarray | None = None,
-    seed: int = 0,
     groups: np.ndarray | None = None,
     bounds: tuple[float, float] = (0, 1),
 ) -> tuple[float, float]:
@@ -128,7 +127,7 @@ def bootstrap_interval(
     if groups is not None:
         own = np.unique(groups, return_inverse=True)[1]
         weighted, weights = np.bincount(own, weighted), np.bincount(own, weights)
-    rng, count = np.random.default_rng(seed), len(weights)
+    rng, count = np.random.default_rng(0), len(weights)
     for _ in range(RESAMPLES):
         drawn = rng.integers(count, size=count)
         means.append(weighted[drawn].sum() / weights[drawn].sum())

@@ -103,12 +103,12 @@ def _note(axes: Axes, text: str) -> None:
     )  # fmt: skip
 
 
-def shown_classes(explanation: Explanation, most: int = len(COLOURS)) -> list[int]:
+def shown_classes(explanation: Explanation) -> list[int]:
     """Classes whose curves are drawn: the explained one, then those that reach highest."""
     peaks = explanation.times.probabilities.max(axis=0)
     first = explanation.prediction.index
     others: Sequence[int] = [int(n) for n in np.argsort(-peaks, kind="stable") if n != first]
-    return [first, *others][:most]
+    return [first, *others][: len(COLOURS)]
 
 
 def _probabilities(axes: Axes, explanation: Explanation, columns: int) -> None:

@@ -1,5 +1,6 @@
 """What the results of a study say: its answers, its tables, and what its picture shows."""
 
+from functools import cache
 from pathlib import Path
 
 from qaudio.cards.tables import difference_text, giga, interval, markdown_table, points, score
@@ -22,9 +23,9 @@ class Findings:
 
     def __init__(self, study: Study, zoo: Path):
         self.study, self.zoo = study, zoo
-        self._differences: dict[tuple[str, str, str, str | None], Difference | None] = {}
+        self.difference = cache(self._difference)
 
-    def difference(
+    def _difference(
         self, cell: str, other: str, benchmark: str, shared: str | None = None
     ) -> Difference | None:
         """`paired_difference` of two cells; None where no fold was scored for both.
@@ -32,14 +33,6 @@ class Findings:
         Args:
             shared: a regular expression, of what the interval is over in place of clips.
         """
-        key = cell, other, benchmark, shared
-        if key not in self._differences:
-            self._differences[key] = self._difference(*key)
-        return self._differences[key]
-
-    def _difference(
-        self, cell: str, other: str, benchmark: str, shared: str | None
-    ) -> Difference | None:
         cells = self.study.cells
         folders = [self.zoo / self.study.entry(cells[name], benchmark) for name in (cell, other)]
         files = [folder / "predictions.npz" for folder in folders]

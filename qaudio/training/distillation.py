@@ -220,14 +220,12 @@ class Distillation(Callback):
         self.network.to(pl_module.device)
         self._cosines = []
 
+    on_test_start = on_validation_start
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self._cosines:
             cosine = torch.cat(self._cosines).mean()
             pl_module.log("val_cosine", cosine, prog_bar=True, sync_dist=True)
-
-    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.network.to(pl_module.device)
-        self._cosines = []
 
     def _taught_labels(self) -> list[str]:
         """The classes that are learnt from unlabelled sound; raises EntryError."""
