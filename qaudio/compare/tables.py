@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from qaudio.cards.tables import difference_text, missing, percent, spread
+from qaudio.cards.tables import difference_text, interval, missing, percent, spread
 from qaudio.compare.gather import MEASURES, Comparison, Group, Measure, Member
 from qaudio.text import spreadsheet_safe
 
@@ -54,7 +54,7 @@ def score_text(member: Member) -> str:
 
 def interval_text(member: Member) -> str:
     """The 95 % interval in percent."""
-    return f"{100 * member.low:.1f}–{100 * member.high:.1f} %"
+    return interval((member.low, member.high))
 
 
 def to_best(group: Group, member: Member) -> str:
@@ -119,10 +119,9 @@ def _group_text(group: Group, sort: str) -> str:
             else "-"
             for key, m in shown.items()
         ]
-        spread = "" if member.std is None else f" ± {100 * member.std:.1f}"
-        score = f"{100 * member.mean:.1f}{spread}{'' if member.complete else '*'}"
-        interval = interval_text(member).removesuffix(" %")
-        rows.append([score, interval, *costs, to_best(group, member)])
+        score = f"{100 * member.mean:.1f}{spread(member.std)}{'' if member.complete else '*'}"
+        bounds = interval_text(member).removesuffix(" %")
+        rows.append([score, bounds, *costs, to_best(group, member)])
     heads = [f"{group.metric} %", "interval", *shown, "to the best"]
     if not any(row[-1] for row in rows):
         heads, rows = heads[:-1], [row[:-1] for row in rows]
