@@ -18,6 +18,16 @@ def shown(text: str) -> str:
     return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold the text and a path may: names of files can be any bytes but NUL."""
+    return re.search("[\0\ud800-\udfff]", text) is None
+
+
+def cut(line: str, most: int = 1000) -> str:
+    """The line, without its middle where it is longer than so many characters."""
+    return line if len(line) <= most else f"{line[: most // 2]} … {line[3 - most // 2 :]}"
+
+
 def markdown(text: str) -> str:
     """The text as Markdown that shows it: neither markup nor a table's border."""
     return re.sub(r"([\\|<>`*\[\]])", r"\\\1", text)

@@ -231,7 +231,7 @@ def test_expanded_leaves_the_home_of_nobody_as_it_is(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["~nosuchuser/x", "~nosuchuser/x.wav"])
 def test_the_home_of_nobody_is_one_line(name, capsys):
-    for command in (["info", name], ["verify", name], ["predict", name]):
+    for command in (["info"], ["verify"], ["predict"], ["finetune", "--show-recipe"]):
         capsys.readouterr()
-        assert main(command) == 1
+        assert main([*command, name]) == 1
         assert capsys.readouterr().err.count("\n") == 1

@@ -10,7 +10,7 @@ from typing import IO, Any, NoReturn
 
 from qaudio import paths
 from qaudio.errors import EntryError, InputError, QaudioError, UsageError
-from qaudio.text import one_line, shown, similar
+from qaudio.text import cut, one_line, shown, similar
 from qaudio.zoo.resolve import DEFAULT_ENTRY
 from qaudio.zoo.store import PACKAGE
 
@@ -104,7 +104,7 @@ def numbers(text: str) -> list[int]:
 
 def usage(command: str, message: str) -> int:
     """Tell of wrong usage; the exit code."""
-    print(f"qaudio {command}: {message}; see qaudio {command} --help", file=sys.stderr)
+    print(f"qaudio {command}: {one_line(message)}; see qaudio {command} --help", file=sys.stderr)
     return 2
 
 
@@ -145,7 +145,7 @@ def say_beside_bar(message: str) -> None:
     from tqdm import tqdm
 
     with tqdm.external_write_mode(file=sys.stderr):
-        print(f"qaudio: {message}", file=sys.stderr, flush=True)
+        print(f"qaudio: {cut(message)}", file=sys.stderr, flush=True)
 
 
 def add_entry(sub: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from qaudio.commands.common import Commands, amount, positive, usage
 from qaudio.data.benchmarks.registry import benchmarks
 from qaudio.errors import EntryError, InputError
 from qaudio.evaluation.result import Result
+from qaudio.paths import expanded
 from qaudio.text import shown
 from qaudio.zoo.resolve import PRETRAINED_ENTRY, locate
 from qaudio.zoo.store import entry_name, read_results
@@ -156,7 +157,7 @@ def _run(options: argparse.Namespace) -> tuple[int, str | None]:
 
 def _name(folder: Path) -> str:
     """A name for recordings, by their folder: one that is part of an entry's."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", folder.expanduser().resolve().name).strip("_")
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", expanded(folder).resolve().name).strip("_")
     return f"my_{name}" if not name or name in benchmarks() else name
 
 

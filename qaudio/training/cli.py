@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.errors import EntryError, InputError, QaudioError, UsageError
-from qaudio.text import one_line
+from qaudio.text import is_text, one_line
 from qaudio.training.classifier import Classifier
 from qaudio.training.recipe import LONGEST, Recipe, command_of, keep_nulls, without_volatile
 from qaudio.training.recorder import EntryWriter
@@ -57,7 +57,13 @@ class TrainingCLI(LightningCLI):
             raise UsageError(f"{told(error, parser)}; see {parser.prog} --help") from None
 
     def before_instantiate_classes(self) -> None:
-        """Refuse null where a setting takes none: jsonargparse lets it through."""
+        """Refuse null where a setting takes none, and what no recipe or file system can hold.
+
+        jsonargparse lets them through.
+        """
+        for name, value in self.config.items():  # of every depth, by their whole names
+            if isinstance(value, str) and not is_text(value):
+                raise UsageError(f"{name}: {value!r} is no text: it holds NUL or is not in UTF-8")
         for section in ("trainer", "model", "data", "writer"):
             given = self.config[section]
             if given is None:

@@ -127,6 +127,14 @@ def test_cli_null_is_refused_where_a_setting_takes_none(recipe, capsys, section,
     assert f"{section}.{name} is null, and takes a value" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["a\0b", "a\udcffb"])
+@pytest.mark.parametrize(("section", "name"), [("data", "root"), ("writer", "folder")])
+def test_cli_names_that_no_recipe_can_hold_are_one_line(recipe, capsys, section, name, value):
+    assert main(["train", *recipe(), f"--{section}.{name}={value}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("qaudio: ") and line.isprintable()
+
+
 def test_cli_recipes_of_the_package_are_found_from_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = "recipes/folder/finetune_multilabel.yaml"
