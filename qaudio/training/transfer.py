@@ -16,6 +16,7 @@ from qaudio.evaluation.result import Result
 from qaudio.evaluation.statistics import log_mel_statistics
 from qaudio.models.base import AudioModel, evaluating
 from qaudio.progress import progress
+from qaudio.training.metrics import clip_means
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,8 @@ def embed(
         total: how many clips there are, for the progress bar.
     """
     clips: list[str] = []
-    labels: list[torch.Tensor] = []
     folds: list[int] = []
-    vectors: list[torch.Tensor] = []
-    logits: list[torch.Tensor] = []
-    statistics: list[torch.Tensor] = []
+    rows: list[tuple[torch.Tensor, ...]] = []  # of each batch: labels, vectors, logits, statistics
     device, hop = model.classifier.weight.device, model.frontend.config.hop_length
     bar = progress(total=total, what="embedding", unit="clip")
     with evaluating(model) as net, bar:
@@ -98,20 +96,21 @@ def embed(
             for batch in loader:
                 features = net.features(batch["waveform"].to(device))
                 found = net.embed_features(features)
-                answers, parts = net.classify(found), batch["segments"]
+                means = (
+                    clip_means(one, batch).float().cpu() for one in (found, net.classify(found))
+                )
+                statistics = [
+                    log_mel_statistics(part, 1 + data._lengths[clip] // hop).cpu()
+                    for clip, part in zip(
+                        batch["id"], features.split(batch["segments"]), strict=True
+                    )
+                ]
+                rows.append((batch["label"], *means, torch.stack(statistics)))
                 clips += batch["id"]
-                labels.append(batch["label"])
                 folds += [fold] * len(batch["id"])
-                for rows, kept in ((found, vectors), (answers, logits)):
-                    kept += [part.mean(0).float().cpu() for part in rows.split(parts)]
-                for clip, part in zip(batch["id"], features.split(parts), strict=True):
-                    frames = 1 + data._lengths[clip] // hop
-                    statistics.append(log_mel_statistics(part, frames).cpu())
                 bar.update(len(batch["id"]))
-    return Embedded(
-        clips, torch.cat(labels).numpy(), np.array(folds),
-        *(torch.stack(rows).numpy() for rows in (vectors, logits, statistics)),
-    )  # fmt: skip
+    labels, *others = (torch.cat(parts).numpy() for parts in zip(*rows, strict=True))
+    return Embedded(clips, labels, np.array(folds), *others)
 
 
 def transfer(model: AudioModel, data: AudioDataModule, how: str = LINEAR) -> Transferred:
