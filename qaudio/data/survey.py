@@ -74,8 +74,7 @@ def survey(data: AudioFolder) -> Survey:
         seconds.append(length)
         for index in clip.classes:
             counts[labels[index]] += 1
-            sources[labels[index]].add(f"group {data.groups[clip.id]}" if clip.id in data.groups
-                                       else f"file {clip.id}")  # fmt: skip
+            sources[labels[index]].add(data.source_of(clip.id))
     where = data.table or data.root
     if not seconds:
         raise DataError(

@@ -123,13 +123,9 @@ class AudioFolder(AudioDataModule):
         self._check_labels(labels)
         paths = [_found(self._base / row["file"]) for row in rows]
         ids = [row["file"] for row in rows]
-        own = [self._group(row) for row in rows]
-        self.groups = {id: group for id, group in zip(ids, own, strict=True) if group is not None}
-        # A file without a group is its own.
-        groups = [
-            f"file {id}" if group is None else f"group {group}"
-            for id, group in zip(ids, own, strict=True)
-        ]
+        own = zip(ids, map(self._group, rows), strict=True)
+        self.groups = {id: group for id, group in own if group is not None}
+        groups = [self.source_of(id) for id in ids]
         if self.folds == 1:
             folds = [PARTS[row["split"].lower()] for row in rows]
             self._check_groups(groups, folds)
@@ -144,6 +140,10 @@ class AudioFolder(AudioDataModule):
             for path, chosen, id, fold in zip(paths, classes, ids, folds, strict=True)
         ]
         return clips, labels
+
+    def source_of(self, id: str) -> str:
+        """What a clip comes from: its group, or itself where it has none."""
+        return f"group {self.groups[id]}" if id in self.groups else f"file {id}"
 
     def _check_labels(self, labels: list[str]) -> None:
         """Raise DataError for classes that no entry could keep apart, or keep at all."""
