@@ -3,10 +3,19 @@
 `qaudio` prints these without a traceback; any other exception is an error of the package.
 """
 
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from qaudio.text import one_line
+
+# What numpy raises for a file that holds no array: it reads headers as Python.
+NO_ARRAY = (
+    OSError, ValueError, KeyError, EOFError, OverflowError, NotImplementedError, SyntaxError,
+    TypeError, RuntimeError, MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 class QaudioError(Exception):

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import warnings
-import zipfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import soundfile
 
 from qaudio.data.headers import SoundWarning, not_heard
-from qaudio.errors import AudioError
+from qaudio.errors import NO_ARRAY, AudioError
 from qaudio.paths import cache_folder, write_whole
 from qaudio.resampling import resampled_length
 from qaudio.text import shown
@@ -336,7 +335,7 @@ class AudioCache:
             return None
         try:
             found = np.load(entry, mmap_mode="r")
-        except (OSError, ValueError, EOFError, OverflowError, zipfile.BadZipFile):
+        except NO_ARRAY:
             return None
         kind = np.float32 if self.bits == 32 else np.int16
         sound = isinstance(found, np.memmap) and found.ndim == 1 and found.dtype == kind

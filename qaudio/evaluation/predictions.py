@@ -7,13 +7,12 @@ import hashlib
 import math
 import os
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from qaudio.errors import InputError
+from qaudio.errors import NO_ARRAY, InputError
 
 MOST_BYTES = 1 << 29  # that predictions.npz may unpack to; AudioSet's evaluation takes 1/10
 # Of predictions.npz: kinds (numpy's letters) and numbers of axes.
@@ -69,10 +68,7 @@ class Predictions:
             _check_sizes(path)
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in cls.__dataclass_fields__}
-        except (
-            OSError, ValueError, KeyError, EOFError, NotImplementedError,
-            SyntaxError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error,
-        ) as error:  # fmt: skip
+        except NO_ARRAY as error:
             raise InputError(f"{Path(path).name}: not readable as predictions ({error})") from None
         for name, (kinds, axes) in ARRAYS.items():
             array = arrays[name]

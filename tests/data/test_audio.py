@@ -271,9 +271,10 @@ def stored(values, save=np.save) -> bytes:
         b"", b"PK\3\4", b"\x80\x04", stored(np.zeros(9, np.float32))[:-4],
         stored(np.zeros(9, np.float32), np.savez), stored(np.zeros((3, 3), np.float32)),
         stored(np.zeros(9)), stored(np.zeros(0, np.float32)),
-        stored(np.array([os.getcwd], dtype=object)),
+        stored(np.array([os.getcwd], dtype=object)), b"\x93NUMPY\1\0\x0b\0{'descr': (",
     ],
-    ids=["empty", "zip", "pickle", "cut", "npz", "2-D", "float64", "no samples", "objects"],
+    ids=["empty", "zip", "pickle", "cut", "npz", "2-D", "float64", "no samples", "objects",
+         "no Python"],
 )  # fmt: skip
 def test_cache_makes_anew_what_is_none_of_its_files(write_sound, tmp_path, content):
     path, cache = write_sound("sound.wav"), AudioCache(tmp_path / "cache")

@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,18 @@ def test_save_and_load(tmp_path):
 def test_load_names_a_broken_file(tmp_path, content):
     (tmp_path / "predictions.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"predictions\.npz"):
+        Predictions.load(tmp_path / "predictions.npz")
+
+
+@pytest.mark.parametrize(
+    "header", ["{'descr': (", "(" * 5000, "-" * 9000 + "1", "{'shape': (1,\n  '"]
+)
+def test_load_names_a_file_whose_arrays_have_a_header_that_is_no_python(tmp_path, header):
+    text = header.encode()
+    array = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    with zipfile.ZipFile(tmp_path / "predictions.npz", "w") as archive:
+        archive.writestr("clip.npy", array)
+    with pytest.raises(ValueError, match=r"predictions\.npz: not readable as predictions"):
         Predictions.load(tmp_path / "predictions.npz")
 
 
