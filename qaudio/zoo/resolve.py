@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from qaudio.models.base import AudioModel
 
 T = TypeVar("T")
-DEFAULT_ENTRY = "qcnn10_050.audioset_kd_pruned50"  # what `qaudio predict FILE` uses
+DEFAULT_ENTRY = "qcnn10_050.audioset_kd_pruned50_long"  # what `qaudio predict FILE` uses
 PRETRAINED_ENTRY = "qcnn10_050.audioset_kd_long"  # what `qaudio finetune FOLDER` starts from
 
 
