@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from itertools import pairwise
 from pathlib import Path
 
 from qaudio.commands.common import Commands, usage
@@ -45,10 +44,12 @@ def register(command: Commands) -> None:
 
 def run(name: str, arguments: list[str]) -> int:
     """Hand a command to LightningCLI; returns the exit code."""
+    from qaudio.training.recipe import recipes_of
+
     entry = name == "test" and arguments[:1] and not arguments[0].startswith("-")
     if not entry and not any(one.startswith(("--config", "--model")) for one in arguments):
         return usage(name, "give a recipe: --config recipes/BENCHMARK/ENTRY.yaml")
-    for recipe in _recipes(arguments):
+    for recipe in recipes_of(arguments):
         shipped = recipe.startswith("recipes/") and recipes_folder() / recipe.partition("/")[2]
         if not Path(recipe).is_file() and not (shipped and shipped.is_file()):
             name = "/".join(Path(recipe.removesuffix(".yaml")).parts[-2:])
@@ -85,12 +86,6 @@ def _without_device(fault: str) -> str:
     words = ("accelerator", "backend found", "your machine only has", "torch_xla", "requested gpu")
     named = any(word in fault.lower() for word in words)
     return ": give --trainer.accelerator cpu" if named else ""
-
-
-def _recipes(arguments: list[str]) -> list[str]:
-    """Paths that a training command is given as recipes."""
-    given = [one.partition("=")[2] for one in arguments if one.startswith("--config=")]
-    return given + [path for name, path in pairwise(arguments) if name == "--config"]
 
 
 def quieten() -> None:

@@ -14,7 +14,15 @@ from qaudio.data.datamodule import AudioDataModule
 from qaudio.errors import EntryError, InputError, QaudioError, UsageError
 from qaudio.text import is_text, one_line
 from qaudio.training.classifier import Classifier
-from qaudio.training.recipe import LONGEST, Recipe, command_of, keep_nulls, without_volatile
+from qaudio.training.recipe import (
+    LONGEST,
+    Recipe,
+    command_of,
+    keep_nulls,
+    recipes_of,
+    settings_in,
+    without_volatile,
+)
 from qaudio.training.recorder import EntryWriter
 from qaudio.training.usage import settings_of, told
 from qaudio.zoo.store import recipes_folder
@@ -92,6 +100,7 @@ class TrainingCLI(LightningCLI):
         try:
             if len(text) > LONGEST:
                 raise ValueError(f"over {LONGEST} characters")
+            settings_in(text)
             return self._resolved(self.parser.parse_string(text))
         except ArgumentError as error:
             fault = told(error, self.parser)
@@ -128,6 +137,8 @@ def parse(
             path = Path(folder) / "recipe.yaml"
             path.write_text(yaml.safe_dump(config), encoding="utf-8")
             arguments = [f"--config={path}", *arguments]
+        for recipe in recipes_of(arguments):
+            _read(recipe)
         try:
             return TrainingCLI(
                 Classifier,
@@ -153,13 +164,12 @@ def recipe_data(recipe: str, arguments: list[str]) -> AudioDataModule:
     """The DataModule of a recipe's data section, with settings overridden.
 
     Raises:
-        EntryError: for a recipe that cannot be read or has no data section.
+        QaudioError: for a recipe that cannot be read or has no data section.
     """
-    path = _shipped_recipe(recipe)
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["data"]
-    except (OSError, yaml.YAMLError, UnicodeError, KeyError, TypeError) as error:
-        raise EntryError(f"{recipe}: no recipe with a data section ({error!r})") from None
+    settings = _read(_shipped_recipe(recipe))
+    if "data" not in settings:
+        raise EntryError(f"{recipe}: no recipe with a data section")
+    data = settings["data"]
     parser = ArgumentParser(prog="qaudio probe", exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_subclass_arguments(AudioDataModule, "data", required=True)
@@ -175,6 +185,16 @@ def recipe_data(recipe: str, arguments: list[str]) -> AudioDataModule:
             return parser.instantiate_classes(found).data
         except ValueError as error:
             raise _refused(error) from None
+
+
+def _read(path: str) -> dict[str, Any]:
+    """The settings in a recipe's file; raises InputError."""
+    try:
+        return settings_in(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{one_line(str(error), 200)}, in {path}") from None
 
 
 def _refuse_null(section: str, kind: type, given: Namespace) -> None:

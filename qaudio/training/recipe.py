@@ -6,6 +6,7 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from qaudio.errors import EntryError
 from qaudio.zoo.store import PACKAGE, entry_name, file_of
 
 LONGEST = 1 << 20  # bytes of a recipe
+MOST_SETTINGS = 10_000  # of a recipe
+SECTIONS = {"trainer", "model", "data", "writer"}
 # Where and which run, not what is run: left out of the recipe that an entry keeps.
 VOLATILE = (
     "seed_everything", "folds", "seeds", "runs", "ckpt_path", "overwrite", "config",
@@ -120,12 +123,43 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LONGEST:
             raise ValueError(f"over {LONGEST} bytes")
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(recipe, dict):
-            raise ValueError("no settings by name")
-        return recipe
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        return settings_in(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise EntryError(f"{entry_name(folder)}: recipe.yaml is not readable ({error})") from None
+
+
+def settings_in(text: str) -> dict[str, Any]:
+    """A recipe's settings as plain data.
+
+    Refused is also what jsonargparse would follow: a part that holds itself, for ever, and the name
+    of a file in place of a section, as which it reads any file.
+
+    Raises:
+        ValueError: for a text that is no such recipe.
+    """
+    try:
+        recipe = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(recipe, dict):
+        raise ValueError("no settings by name")
+    for name in SECTIONS & recipe.keys():
+        if not isinstance(recipe[name], dict | None):
+            raise ValueError(f"{name}: expected settings by name, not {str(recipe[name])[:80]!r}")
+    parts, seen = [recipe], 0
+    while parts:  # an alias may stand for what it stands in
+        part, seen = parts.pop(), seen + 1
+        if seen > MOST_SETTINGS:
+            raise ValueError(f"over {MOST_SETTINGS} settings, or one that holds itself")
+        if isinstance(part, dict | list):
+            parts += part.values() if isinstance(part, dict) else part
+    return recipe
+
+
+def recipes_of(arguments: list[str]) -> list[str]:
+    """Paths that a training command is given as recipes."""
+    given = [one.partition("=")[2] for one in arguments if one.startswith("--config=")]
+    return given + [path for name, path in pairwise(arguments) if name == "--config"]
 
 
 def scored_data(folder: Path, fold: int, grouped: bool = False) -> dict[str, Any]:

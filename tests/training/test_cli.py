@@ -5,7 +5,7 @@ import torch
 import yaml
 
 from qaudio.cli import main
-from qaudio.errors import UsageError
+from qaudio.errors import InputError
 from qaudio.training.cli import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,7 +144,7 @@ def test_cli_recipes_of_the_package_are_found_from_everywhere(tmp_path, monkeypa
     own.parent.mkdir(parents=True)
     own.write_text((ROOT / name).read_text().replace("lr: 0.001", "lr: 0.5"))
     assert parse(["--config", name]).model.lr == 0.5
-    with pytest.raises(UsageError, match=r"recipes/none\.yaml"):
+    with pytest.raises(InputError, match=r"recipes/none\.yaml"):
         parse(["--config=recipes/none.yaml"])
 
 

@@ -1,11 +1,12 @@
 import json
 import subprocess
+from itertools import pairwise
 
 import pytest
 import yaml
 
 from qaudio.cli import main
-from qaudio.training.recipe import commit_of, epoch_choice
+from qaudio.training.recipe import commit_of, epoch_choice, settings_in
 from qaudio.zoo.store import file_hash
 from tests.support.training import results_of
 
@@ -127,3 +128,40 @@ def test_recipe_test_imports_no_module_that_an_entrys_recipe_names(
         assert main(["test", str(entry), f"--data.root={esc50_tree}"]) == 1
         assert "its recipe's DataModule is" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("trainer: &t {a: *t}", "holds itself"),
+        ("a: &a [*a]", "holds itself"),
+        ("a: &a [x,x,x]\n" + "\n".join(
+            f"{new}: &{new} [{','.join(10 * ['*' + old])}]" for old, new in pairwise("abcde")
+        ), "over 10000 settings"),
+        ("model: /etc/passwd", "model: expected settings by name"),
+        ("data: [x]", "data: expected settings by name"),
+        ("- 1", "no settings by name"),
+        ("[" * 5000, "recursion"),
+        ("a: [", "expected"),
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_settings_in_refuses_what_a_parser_would_follow(text, fault):
+    with pytest.raises(ValueError, match=fault):
+        settings_in(text)
+
+
+def test_settings_in_takes_aliases_and_empty_sections():
+    assert settings_in("a: &a {b: 1}\nc: *a\nwriter:") == {
+        "a": {"b": 1},
+        "c": {"b": 1},
+        "writer": None,
+    }
+
+
+@pytest.mark.parametrize("text", ["trainer: &t {a: *t}", "model: /etc/passwd"])
+def test_train_refuses_such_a_recipe_in_one_line(text, tmp_path, capsys):
+    (tmp_path / "r.yaml").write_text(text)
+    assert main(["train", f"--config={tmp_path / 'r.yaml'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("r.yaml")
