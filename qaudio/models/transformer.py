@@ -127,4 +127,5 @@ class AST(AudioModel):
 
     def _patches(self, length: int) -> int:
         """Patches that cover a length of at least one patch."""
-        return -(-(length - PATCH) // self.stride) + 1
+        # Of positive numbers alone: ONNX rounds quotients towards zero, Python downwards.
+        return (length - PATCH + self.stride - 1) // self.stride + 1

@@ -14,6 +14,11 @@ SMALL = tuple(one.name for one in registered() if one.blocks)  # PANNs' and thei
 FRONTEND = {"sample_rate": 8000, "n_fft": 256, "hop_length": 160, "n_mels": 32, "f_max": 4000.0}
 
 
+def quaternion(arch: str) -> bool:
+    """Whether a registered network is made of quaternion layers."""
+    return find(arch).quaternion
+
+
 def small_model(arch: str, num_classes: int = 7, seed: int = 0, **settings) -> AudioModel:
     """A network in eval mode with BatchNorms as after training, different in every channel.
 
