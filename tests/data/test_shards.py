@@ -227,10 +227,10 @@ def test_sounds_that_have_changed_are_not_taken_for_those_that_were_packed(
 def test_a_pack_that_is_killed_again_and_again_ends_whole(sounds, tmp_path):
     out = tmp_path / "packed"
     code = (
-        "import sys, time\nfrom qaudio.data import pack\nfrom qaudio import AudioFolder\n"
-        "write, replace = pack._write, pack.os.replace\n"
+        "import os, sys, time\nfrom qaudio.data import pack\nfrom qaudio import AudioFolder\n"
+        "replace = os.replace\n"
         "def slowly(*a):\n    time.sleep(0.05); replace(*a); time.sleep(0.05)\n"
-        "pack.os.replace = slowly\n"
+        "os.replace = slowly\n"
         "pack.pack(AudioFolder(sys.argv[1], folds=2), sys.argv[2], shard_bytes=20_000)\n"
     )
     command = [sys.executable, "-c", code, str(sounds), str(out)]
