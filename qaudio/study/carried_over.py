@@ -6,16 +6,14 @@ left in the entries: linear probes and, for taggers, zero-shot scores.
 
 from pathlib import Path
 
-import yaml
-
 from qaudio.cards.tables import difference_text, markdown_table
 from qaudio.data.benchmarks.registry import about
-from qaudio.errors import EntryError
 from qaudio.evaluation.bootstrap import paired_difference
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.result import Difference
 from qaudio.evaluation.significance import holm, mcnemar
-from qaudio.records import EntryName, Record, Text, parse
+from qaudio.records import EntryName, Record, Text
+from qaudio.study.grid import read_yaml
 from qaudio.zoo.store import file_of, read_results
 
 LEVEL = 0.05
@@ -46,10 +44,7 @@ def answers(path: str | Path, zoo: Path) -> str:
     Raises:
         EntryError: for a file that asks no such questions.
     """
-    try:
-        asked = parse(yaml.safe_load(Path(path).read_text(encoding="utf-8")), Questions).questions
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise EntryError(f"{path}: not readable as questions ({error})") from None
+    asked = read_yaml(Path(path), Questions, "questions").questions
     names = {name for one in asked for name in (one.entry, one.than)}
     found = {name: scores for name in names if (scores := _scores(zoo / name))}
     differences: dict[tuple[int, Scored], Difference] = {}

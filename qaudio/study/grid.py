@@ -6,7 +6,7 @@ or, where nothing is changed, the entry that the recipe names.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from msgspec import field
@@ -16,6 +16,7 @@ from qaudio.records import Name, Number, Record, Text, parse
 from qaudio.zoo.schema import Results
 from qaudio.zoo.store import read_results, zoo_folder
 
+T = TypeVar("T", bound=Record)
 FOLDER = "study"  # of the zoo, for results without weights
 
 
@@ -86,10 +87,7 @@ class Study:
 
     def __init__(self, path: str | Path):
         self.path, self.recipes = Path(path), Path(path).parent
-        try:
-            file = parse(yaml.safe_load(self.path.read_text(encoding="utf-8")), StudyFile)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise EntryError(f"{path}: not readable as a study ({error})") from None
+        file = read_yaml(self.path, StudyFile, "a study")
         self.benchmarks, self.seeds, self.questions = file.benchmarks, file.seeds, file.questions
         self.reference = file.reference
         self.tables = [(table.title, table.cells) for table in file.tables]
@@ -141,6 +139,14 @@ class Study:
     def results(self, cell: Cell, benchmark: str, zoo: Path) -> Results | None:
         """The cell's results; None where it was not run."""
         return read_results(zoo / self.entry(cell, benchmark))
+
+
+def read_yaml(path: Path, kind: type[T], what: str) -> T:
+    """A YAML file as a record; raises EntryError for one that is not readable as what it is."""
+    try:
+        return parse(yaml.safe_load(path.read_text(encoding="utf-8")), kind)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise EntryError(f"{path}: not readable as {what} ({error})") from None
 
 
 def study_entries(zoo: Path | None = None) -> list[Path]:
