@@ -11,6 +11,7 @@ import torch
 
 from qaudio.cards import files as card_files
 from qaudio.errors import EntryError
+from qaudio.evaluation import per_class
 from qaudio.evaluation.calibration import summarise
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.result import Calibration, Result, Scaling
@@ -263,6 +264,29 @@ def add_transfer(
         results.transfer = [scores[key] for key in sorted(scores)]
         _rewrite(folder, config, results, own, {name: predictions})
     return folder
+
+
+def drop_weights(source: str | Path) -> Path:
+    """Leave results and predictions of an entry alone, as cells of studies are kept.
+
+    Raises:
+        EntryError: for an entry without results, or that does not verify.
+    """
+    folder = locate(source)
+    with locked(folder):
+        config, results, own = _scored(folder)
+        beside = [one.predictions for one in results.transfer]
+        beside += [one.predictions for one in results.baselines]
+        extra: dict[str, str | Predictions] = {
+            name: Predictions.load(file_of(folder, name)) for name in beside
+        }
+        for name in ("recipe.yaml", per_class.FILE):
+            if name in config.files:
+                extra[name] = file_of(folder, name).read_text(encoding="utf-8")
+        return save(
+            io.load_weights(folder), folder, results=results, predictions=own,
+            license=config.license, extra=extra, weights=False,
+        )  # fmt: skip
 
 
 def calibrate(source: str | Path, outside: Predictions | None = None) -> Calibration:

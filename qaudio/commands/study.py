@@ -31,6 +31,10 @@ def register(command: Commands) -> None:
     sub.add_argument("--data.root", dest="root", help="the benchmark's recordings")
     sub.add_argument("--folds", type=numbers, help="such as [1,2]; default: all")
     sub.add_argument("--seeds", type=numbers, help="such as [0,1,2]; default: the grid's")
+    sub.add_argument(
+        "--probe", action="append", default=[], metavar="BENCHMARK=FOLDER",
+        help="recordings of a benchmark that the grid's cells are scored on besides",
+    )  # fmt: skip
     sub.add_argument("--zoo", default="zoo", help="folder of entries (%(default)s)")
     sub.add_argument("--runs", default="runs", help="logs and unfinished runs (%(default)s)")
     sub.add_argument("--list", action="store_true", help="say what is there and train nothing")
@@ -54,15 +58,25 @@ def _study(options: argparse.Namespace) -> int:
     chosen = [cell for cell in study.cells.values() if fnmatchcase(cell.name, options.cells)]
     if not chosen:
         return usage("study", f"--cells {options.cells!r} is none of {', '.join(study.cells)}")
+    roots = dict(one.partition("=")[::2] for one in options.probe)
+    if roots.keys() - study.probes.keys():
+        known = ", ".join(f"{name}=FOLDER" for name in study.probes) or "nothing in this grid"
+        return usage("study", f"--probe takes {known}")
     failed = 0
     for benchmark in [options.benchmark] if options.benchmark else study.benchmarks:
         for cell in chosen:
             wanted = options.seeds or cell.seeds or study.seeds
             missing = _missing(study, cell, benchmark, Path(options.zoo), options.folds, wanted)
+            unprobed = study.unprobed(cell, benchmark, Path(options.zoo)) if cell.changes else []
             state = f"to train: {missing}" if missing else "complete"
+            if unprobed and not missing:
+                state = f"to probe: {', '.join(unprobed)}"
             print(f"{benchmark} {cell.name}: {state}", flush=True)
-            if options.list or not missing:
+            if options.list or not (missing or unprobed):
                 continue
+            if set(unprobed) - roots.keys():
+                needed = " ".join(f"--probe {name}=FOLDER" for name in unprobed)
+                return usage("study", f"{cell.name} is scored on other benchmarks: give {needed}")
             arguments = [
                 *study.arguments(cell, benchmark),
                 f"--seeds={list(wanted)}",
@@ -73,7 +87,10 @@ def _study(options: argparse.Namespace) -> int:
                 *(f"--{change}" for change in options.set),
             ]
             try:
-                failed += training.run("crossval", arguments)
+                code = training.run("crossval", arguments) if missing else 0
+                failed += code
+                if unprobed and not code:
+                    _probe(study, Path(options.zoo) / study.entry(cell, benchmark), roots)
             except Exception as error:  # the other cells go on
                 failed += 1
                 if not is_user_error(error):
@@ -82,6 +99,25 @@ def _study(options: argparse.Namespace) -> int:
     if not options.list:
         _write_documents(study, Path(options.zoo))
     return 1 if failed else 0
+
+
+def _probe(study: Study, entry: Path, roots: dict[str, str]) -> None:
+    """Score a trained cell on other benchmarks; then its weights are no longer needed."""
+    from qaudio.cards.entries import add_transfer, drop_weights
+    from qaudio.evaluation.probe import LINEAR, ZERO_SHOT
+    from qaudio.training.cli import recipe_data
+    from qaudio.training.transfer import transfers
+    from qaudio.zoo.resolve import load
+
+    model = load(entry)
+    ways = (LINEAR, ZERO_SHOT) if model.task == "multilabel" else (LINEAR,)
+    for benchmark, recipe in study.probes.items():
+        config = str(study.recipes / benchmark / recipe)
+        data = recipe_data(config, [f"--data.root={roots[benchmark]}"])
+        for found in transfers(model, data, ways):
+            add_transfer(entry, **vars(found))
+            print(f"{entry.name}: {found.protocol}: {found.result.mean:.4f}", flush=True)
+    drop_weights(entry)
 
 
 def _missing(

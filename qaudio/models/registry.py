@@ -236,7 +236,7 @@ def create_model(
         num_classes: outputs.
         frontend: settings, whole or in part; those left out are PANNs', and the kind is the
             architecture's own ("logmel", "delta" for quaternion nets, "efficientat" for mn*).
-        widths: output channels by layer name, for pruned nets; None for the unpruned net.
+        widths: output channels by layer name, of layers that are narrower than the architecture's.
 
     Raises:
         ValueError: for an unknown architecture, front-end setting or layer, or a bad width.
@@ -244,7 +244,7 @@ def create_model(
     known = find(arch)
     if not isinstance(frontend, FrontendConfig):
         frontend = FrontendConfig.from_dict({"kind": known.frontend} | (frontend or {}))
-    given = known.dense_widths(arch) if widths is None else widths
+    given = known.dense_widths(arch) | (widths or {})
     return from_config(ModelConfig(arch, num_classes, given, frontend, quaternion=known.quaternion))
 
 

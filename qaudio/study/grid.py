@@ -63,6 +63,7 @@ class StudyFile(Record, kw_only=True):
     benchmarks: list[Name]
     seeds: tuple[int, ...]
     cells: dict[Text, dict[str, Any]]
+    probes: dict[Name, Text] = field(default_factory=dict)
     questions: list[Question] = field(default_factory=list)
     reference: Text
     tables: list[Table]
@@ -74,6 +75,8 @@ class Study:
     Attributes:
         benchmarks: that the cells are trained on.
         seeds: of every cell that has none of its own.
+        probes: benchmarks that trained cells are scored on besides, each with the recipe, in its
+            folder of recipes, whose data section is taken.
         reference: the cell that the picture is drawn to.
         tables: title and cells of each.
 
@@ -89,7 +92,7 @@ class Study:
         self.path, self.recipes = Path(path), Path(path).parent
         file = read_yaml(self.path, StudyFile, "a study")
         self.benchmarks, self.seeds, self.questions = file.benchmarks, file.seeds, file.questions
-        self.reference = file.reference
+        self.probes, self.reference = file.probes, file.reference
         self.tables = [(table.title, table.cells) for table in file.tables]
         self.cells = {name: self._cell(name, given) for name, given in file.cells.items()}
         named = {name for cell in self.cells.values() for name in (*cell.against, *cell.targets)}
@@ -133,8 +136,15 @@ class Study:
             arguments.append(f"--{name}={'null' if value is None else value}")
         if cell.changes:
             arguments.append(f"--writer.entry={self.entry(cell, benchmark)}")
-            arguments += [f"--writer.{name}=false" for name in ("weights", "keep_folds", "latency")]
+            unwanted = [*([] if self.probes else ["weights"]), "keep_folds", "latency"]
+            arguments += [f"--writer.{name}=false" for name in unwanted]
         return arguments
+
+    def unprobed(self, cell: Cell, benchmark: str, zoo: Path) -> list[str]:
+        """Names of `probes` that a trained cell has no score of yet."""
+        found = self.results(cell, benchmark, zoo)
+        done = {one.benchmark for one in found.transfer} if found else set()
+        return [name for name in self.probes if name not in done]
 
     def results(self, cell: Cell, benchmark: str, zoo: Path) -> Results | None:
         """The cell's results; None where it was not run."""

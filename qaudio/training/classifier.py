@@ -26,7 +26,7 @@ from qaudio.training.finetuning import Freeze
 from qaudio.training.leakage import load_for_split
 from qaudio.training.metrics import ClipMean, clip_means, clip_metric
 from qaudio.training.optimization import Optimizer, Schedule, make_optimizer, make_scheduler
-from qaudio.training.pruning import StepwisePruning, averaged
+from qaudio.training.pruning import Batches, StepwisePruning, averaged
 from qaudio.zoo.resolve import locate
 from qaudio.zoo.schema import Teaching
 from qaudio.zoo.store import found_in, read_config
@@ -42,7 +42,7 @@ class Classifier(LightningModule):
     Args:
         arch: architecture to train from scratch, as `qaudio.create_model` takes it.
         source: an entry to start from instead: name, folder or hf-hub: address.
-        frontend: front-end settings, whole or in part, with `arch` only.
+        frontend, widths: as `qaudio.create_model` takes them, with `arch` only.
         task: "multiclass" (cross-entropy) or "multilabel" (binary cross-entropy).
         optimizer: "adamw" or "adam" (amsgrad, as PANNs).
         lr: peak learning rate.
@@ -76,6 +76,7 @@ class Classifier(LightningModule):
         source: str | None = None,
         *,
         frontend: dict[str, Any] | None = None,
+        widths: dict[str, int] | None = None,
         task: Task = "multiclass",
         optimizer: Optimizer = "adamw",
         lr: float = 1e-3,
@@ -111,8 +112,8 @@ class Classifier(LightningModule):
         for wrong, said in (
             ((arch is None) == (source is None),
              "give exactly one of arch (from scratch) and source (an entry)"),
-            (source is not None and frontend is not None,
-             "frontend goes with arch only: a source entry brings its own"),
+            (source is not None and not (frontend is None and widths is None),
+             "frontend and widths go with arch only: a source entry brings its own"),
             (label_smoothing and task == "multilabel",
              "label_smoothing is for one label a clip: leave it 0 with multilabel"),
             (freeze != "none" and source is None,
@@ -126,7 +127,7 @@ class Classifier(LightningModule):
                 raise InputError(said)
         self.entries = entries
         self.arch, self.source = arch, None if source is None else self.found(source)
-        self.frontend, self.task = frontend, task
+        self.frontend, self.widths, self.task = frontend, widths, task
         self.optimizer_name, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.schedule, self.warmup, self.decay = schedule, warmup, decay
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
@@ -179,7 +180,9 @@ class Classifier(LightningModule):
                 "a teacher"
             )
         if self.arch is not None:
-            net = create_model(self.arch, num_classes=len(labels), frontend=self.frontend)
+            net = create_model(
+                self.arch, num_classes=len(labels), frontend=self.frontend, widths=self.widths
+            )
         else:
             assert self.source is not None
             net = load_for_split(self.source, split, global_seed())
@@ -187,10 +190,18 @@ class Classifier(LightningModule):
                 net.reset_classifier(len(labels), labels)
         net.labels, net.task = labels, self.task
         if self.pruning is not None:
-            net = self.pruning.before_training(net, self.trainer)
+            net = self.pruning.before_training(net, self.first_batches)
         if self.distillation is not None:
             self.projection = self.distillation.projection(net, self.pruning)
         return net
+
+    def first_batches(self) -> Batches:
+        """The first training batches, for pruning criteria; a teacher labels what has no labels."""
+        batches = self.trainer.datamodule.first_batches()  # type: ignore[attr-defined]
+        batches = [(waveform.to(self.device), label.to(self.device)) for waveform, label in batches]
+        if self.distillation is None or not self.distillation.unlabelled:
+            return batches
+        return self.distillation.labelled(batches, self.sample_rate)
 
     def configure_callbacks(self) -> list[Callback]:
         """The parts that act while training goes on."""

@@ -16,7 +16,7 @@ from qaudio.models.base import AudioModel, Task
 from qaudio.records import parse
 from qaudio.training.leakage import load_for_split
 from qaudio.training.metrics import clip_means
-from qaudio.training.pruning import StepwisePruning
+from qaudio.training.pruning import Batches, StepwisePruning
 from qaudio.training.teacher_cache import StoredAnswers
 from qaudio.zoo.resolve import list_models, locate
 from qaudio.zoo.schema import Heard, Teaching
@@ -172,6 +172,11 @@ class Distillation(Callback):
                     logits = self.answers(waveform, lambda x: teacher.classify(embed(x)))
         order = self._order or list(range(logits.shape[-1]))
         return vectors.float(), logits.float()[:, order]
+
+    def labelled(self, batches: Batches, sample_rate: int) -> Batches:
+        """Batches with the teacher's probabilities (B, C) for labels."""
+        answers = ((waveform, self.answer(waveform, sample_rate)[1]) for waveform, _ in batches)
+        return [(waveform, logits.sigmoid()) for waveform, logits in answers]
 
     def tags(self, batch: dict[str, Any], sample_rate: int, embed: Callable[[], Tensor]) -> Tensor:
         """The teacher's tags of a batch, 0/1 per class (clips, C).

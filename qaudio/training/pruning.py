@@ -1,6 +1,7 @@
 """Pruning as a part of training: at once before it, or in steps while it goes on."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from qaudio.compress.prune import Plan, plan, plan_widths, prune, select_groups,
 from qaudio.data.augment import global_seed
 from qaudio.errors import InputError
 from qaudio.models.base import AudioModel
+
+Batches = list[tuple[Tensor, Tensor]]  # waveforms (B, T) and labels
 
 
 class StepwisePruning(Callback):
@@ -42,13 +45,15 @@ class StepwisePruning(Callback):
         """Widths of the pruned layers at the end of pruning in steps; {} before it has begun."""
         return self.whole.after if self.whole else {}
 
-    def before_training(self, net: AudioModel, trainer: Trainer) -> AudioModel:
-        """The network to begin with: pruned, or whole where it is pruned in steps."""
+    def before_training(self, net: AudioModel, batches: Callable[[], Batches]) -> AudioModel:
+        """The network to begin with: pruned, or whole where it is pruned in steps.
+
+        Args:
+            batches: gives what criterion "taylor" looks at.
+        """
         if self.steps > 1:
             return net
-        data = None
-        if self.request["criterion"] == "taylor":
-            data = trainer.datamodule.first_batches()  # type: ignore[attr-defined]
+        data = batches() if self.request["criterion"] == "taylor" else None
         return prune(net, **self.request, data=data, seed=global_seed())
 
     def resizes_embedding(self, net: AudioModel) -> list[str]:
@@ -81,7 +86,7 @@ class StepwisePruning(Callback):
                 f"which comes after {before}: give --trainer.max_steps -1, or fewer epochs"
             )
         if self.whole is None:
-            data = self._batches(trainer, pl_module)
+            data = self._batches(pl_module)
             self.whole = plan(pl_module.net, **self.request, data=data, seed=global_seed())
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -93,7 +98,7 @@ class StepwisePruning(Callback):
             pl_module.net,
             self._widths(self.whole, pl_module.net.widths),
             criterion=self.whole.criterion,
-            data=self._batches(trainer, pl_module),
+            data=self._batches(pl_module),
             seed=global_seed(),
         )
         before = pl_module.net
@@ -116,11 +121,8 @@ class StepwisePruning(Callback):
             widths[name] = after if part == 1 else min(present[name], max(wanted, after))
         return widths
 
-    def _batches(self, trainer: Trainer, pl_module: Any) -> list[tuple[Tensor, Tensor]] | None:
-        if self.request.get("criterion") != "taylor":
-            return None
-        batches = trainer.datamodule.first_batches()  # type: ignore[attr-defined]
-        return [(w.to(pl_module.device), label.to(pl_module.device)) for w, label in batches]
+    def _batches(self, pl_module: Any) -> Batches | None:
+        return pl_module.first_batches() if self.request.get("criterion") == "taylor" else None
 
     def state_dict(self) -> dict[str, Any]:
         return {"done": self.done, "whole": self.whole and self.whole.to_json()}

@@ -1,6 +1,6 @@
 """What a pretrained network is worth on a benchmark as it is: probes and label maps."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,25 +114,37 @@ def embed(
 
 
 def transfer(model: AudioModel, data: AudioDataModule, how: str = LINEAR) -> Transferred:
-    """Score a network on a benchmark without training it.
+    """Score a network on a benchmark without training it: `transfers` of one way."""
+    return transfers(model, data, (how,))[0]
+
+
+def transfers(model: AudioModel, data: AudioDataModule, ways: Sequence[str]) -> list[Transferred]:
+    """Score a network on a benchmark without training it, in one or more ways.
 
     Args:
         model: a pretrained network that was trained on none of the benchmark's clips.
         data: the benchmark; for a probe with folds, each fold's probe being fitted on the others.
-        how: "linear probe", or "zero-shot by label map": a tagger's own classes, those that mean
+        ways: "linear probe"; "zero-shot by label map": a tagger's own classes, those that mean
             the benchmark's by its `audioset_names`, or that have the same names.
 
     Raises:
         DataError: for a benchmark that cannot be scored so.
     """
-    zero_shot = how == ZERO_SHOT
-    if zero_shot and (not model.labels or model.task != "multilabel"):
-        raise DataError(f"{data.benchmark}: zero-shot scores need a tagger with named classes")
-    if not zero_shot and (data.task != "multiclass" or data.folds == 1):
-        raise DataError(f"{data.benchmark}: a probe needs folds and one label a clip")
+    for way in ways:
+        if way == ZERO_SHOT and (not model.labels or model.task != "multilabel"):
+            raise DataError(f"{data.benchmark}: zero-shot scores need a tagger with named classes")
+        if way == LINEAR and (data.task != "multiclass" or data.folds == 1):
+            raise DataError(f"{data.benchmark}: a probe needs folds and one label a clip")
     found = embed_clips(model, data)
+    return [_transferred(model, data, found, way) for way in ways]
+
+
+def _transferred(
+    model: AudioModel, data: AudioDataModule, found: Embedded, way: str
+) -> Transferred:
+    """The score of a network that has embedded a benchmark's clips; raises DataError."""
     logits = np.zeros((len(found.clip), len(data.labels)))
-    if zero_shot:
+    if way == ZERO_SHOT:
         names = getattr(data, "audioset_names", None) or {label: [label] for label in data.labels}
         try:
             logits = by_label_map(found.logits, model.labels or [], names, data.labels)
@@ -151,6 +163,6 @@ def transfer(model: AudioModel, data: AudioDataModule, how: str = LINEAR) -> Tra
         predictions = run if predictions is None else predictions.merged(run)
     assert predictions is not None
     return Transferred(
-        data.benchmark, data.dataset, f"{data.split.protocol}; {how}", predictions,
+        data.benchmark, data.dataset, f"{data.split.protocol}; {way}", predictions,
         summarise(predictions, "accuracy" if data.task == "multiclass" else "mAP"),
     )  # fmt: skip

@@ -215,12 +215,21 @@ def test_classifier_source_entry_is_trained_in_training_mode(esc50_tree, tmp_pat
     [
         ({}, "exactly one of arch"),
         ({"arch": "cnn6", "source": "x"}, "exactly one of arch"),
-        ({"source": "x", "frontend": {}}, "frontend goes with arch only"),
+        ({"source": "x", "frontend": {}}, "frontend and widths go with arch only"),
+        ({"source": "x", "widths": {"fc1": 8}}, "frontend and widths go with arch only"),
     ],
 )
 def test_classifier_contradictory_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         qaudio.Classifier(**arguments)
+
+
+def test_classifier_trains_the_widths_that_it_is_given(esc50_tree):
+    widths = {"conv_block1.conv1": 8, "fc1": 16}
+    module = qaudio.Classifier("qcnn6_013", frontend=FRONTEND, widths=widths)
+    trainer(1).fit(module, data(esc50_tree))
+    assert widths.items() <= module.net.widths.items()
+    assert module.net.widths["conv_block4.conv1"] == 68
 
 
 def test_classifier_dropout_rates_reach_the_network(esc50_tree):

@@ -11,6 +11,7 @@ from qaudio.errors import AudioError
 from qaudio.evaluation.predictions import Predictions
 from qaudio.study.grid import Study
 from qaudio.training.cli import parse
+from qaudio.zoo.store import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,6 +66,35 @@ def test_study_what_is_missing_is_trained_and_the_tables_are_made(study, tmp_pat
     assert main(["verify", str(cell)]) == 0
 
 
+def test_study_cells_are_scored_on_other_benchmarks_and_keep_no_weights(
+    study, tmp_path, esc50_tree, capsys
+):
+    grid = tmp_path / "recipes" / "study.yaml"
+    grid.write_text(
+        yaml.safe_dump(yaml.safe_load(grid.read_text()) | {"probes": {"esc50": "x.yaml"}})
+    )
+    (tmp_path / "recipes" / "esc50").mkdir()
+    recipe = yaml.safe_load((tmp_path / "recipes" / "esc10" / "net.yaml").read_text())
+    recipe["data"]["init_args"]["esc10"] = False
+    (tmp_path / "recipes" / "esc50" / "x.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(study) == 2
+    assert (
+        "taught is scored on other benchmarks: give --probe esc50=FOLDER" in capsys.readouterr().err
+    )
+    assert main([*study, "--probe", "gtzan=x"]) == 2
+    assert "--probe takes esc50=FOLDER" in capsys.readouterr().err
+    cell = tmp_path / "zoo" / "study" / "esc10" / "taught"
+    assert main([*study, "--probe", "esc50=nowhere"]) == 1  # trained, and kept to be scored
+    assert (cell / "model.safetensors").is_file()
+    capsys.readouterr()
+    assert main([*study, "--probe", f"esc50={esc50_tree}"]) == 0
+    assert "esc10 taught: to probe: esc50" in capsys.readouterr().out
+    (score,) = read_results(cell).transfer
+    assert (score.benchmark, score.protocol.endswith("; linear probe")) == ("esc50", True)
+    assert not list(cell.rglob("*.safetensors"))
+    assert main(["verify", str(cell)]) == 0
+
+
 @pytest.fixture
 def failing(monkeypatch):
     """Make the training of the first cell raise something."""
@@ -108,10 +138,13 @@ def test_study_what_is_told_in_one_line_is_so_in_a_study(study, failing, capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("benchmark", ["esc10", "ravdess"])
-def test_study_every_shipped_cell_parses(benchmark, monkeypatch):
+@pytest.mark.parametrize(
+    ("grid", "benchmark"),
+    [("study", "esc10"), ("study", "ravdess"), ("prune_or_distil", "audioset_kd")],
+)
+def test_study_every_shipped_cell_parses(grid, benchmark, monkeypatch):
     monkeypatch.chdir(ROOT)
-    study = Study("recipes/study.yaml")
+    study = Study(f"recipes/{grid}.yaml")
     for cell in study.cells.values():
         cli = parse(study.arguments(cell, benchmark))
         assert cli.config.writer.entry == study.entry(cell, benchmark)

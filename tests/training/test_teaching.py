@@ -1,6 +1,7 @@
 """Teaching a student by a tagger on recordings without labels."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 import qaudio
 from qaudio.cli import main
+from qaudio.compress import importance
 from qaudio.data.pool import Mixing, PoolDataset
 from qaudio.errors import EntryError
 from qaudio.training import checkpoints
@@ -109,6 +111,33 @@ def test_teaching_student_learns_the_teachers_classes_without_labels(pool, teach
         cosine = F.cosine_similarity(module.projection(net.embed(batch)), vectors).mean()
     assert (found - expected).abs().mean() < 0.5 * (0.5 - expected).abs().mean()
     assert cosine > 0.8
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_teaching_taylor_prunes_by_what_the_teacher_says(pool, teacher, steps, monkeypatch) -> None:
+    from lightning import Trainer
+
+    source, known = small_model("qcnn6_013", len(CLASSES), frontend=FRONTEND), qaudio.load(teacher)
+    source.labels, source.task = CLASSES, "multilabel"
+    known_for = {"source.json": json.dumps({"trained_on": ["AudioSet"]})}
+    folder = str(qaudio.save(source, Path(teacher).with_name("source.x"), extra=known_for))
+    heard, real = [], importance.loss_gradients
+
+    def spy(net, waveform, label, names):
+        heard.append((waveform, label))
+        return real(net, waveform, label, names)
+
+    monkeypatch.setattr(importance, "loss_gradients", spy)
+    module = student(teacher, arch=None, frontend=None, source=folder, ratio=0.5,
+                     layers="conv_block1.conv1", criterion="taylor", steps=steps)  # fmt: skip
+    trainer = Trainer(
+        max_epochs=4, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data(pool, epoch_clips=8))
+    assert heard
+    for waveform, label in heard:
+        assert torch.allclose(label, known(waveform).sigmoid(), atol=1e-5)
 
 
 def _scored(sounds):
