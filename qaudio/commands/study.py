@@ -13,6 +13,7 @@ from qaudio.cards.tables import with_generated
 from qaudio.commands import training
 from qaudio.commands.common import Commands, is_user_error, numbers, print_error, replacing, usage
 from qaudio.errors import EntryError
+from qaudio.zoo.resolve import load
 from qaudio.zoo.store import recipes_folder
 
 if TYPE_CHECKING:
@@ -107,7 +108,6 @@ def _probe(study: Study, entry: Path, roots: dict[str, str]) -> None:
     from qaudio.evaluation.probe import LINEAR, ZERO_SHOT
     from qaudio.training.cli import recipe_data
     from qaudio.training.transfer import transfers
-    from qaudio.zoo.resolve import load
 
     model = load(entry)
     ways = (LINEAR, ZERO_SHOT) if model.task == "multilabel" else (LINEAR,)
