@@ -16,13 +16,17 @@ convolutions with all that follows them, "Torch-Compiled Region" compiled additi
 pooling."""
 
 
-def tables(found: dict[str, dict]) -> str:
+def tables(found: dict[str, dict[str, list[dict]]]) -> str:
     """A Markdown table for each machine, how many limits are kept, and where time goes if not."""
     names = {field.name for field in fields(Row)}
-    made: dict[str, list[Row]] = {}
-    for group in found.values():
-        rows = [{k: v for k, v in row.items() if k in names} for row in group["rows"]]
-        made.setdefault(group["machine"], []).extend(Row(**row) for row in rows)
+    made = {
+        machine: [
+            Row(**{name: value for name, value in row.items() if name in names})
+            for rows in groups.values()
+            for row in rows
+        ]
+        for machine, groups in found.items()
+    }
     judged = [row.holds for rows in made.values() for row in rows if row.holds is not None]
     parts = [f"{sum(judged)} of {len(judged)} limits are kept."]
     for machine, rows in made.items():
@@ -40,6 +44,6 @@ def _profile_line(row: Row) -> str:
     return f"| {row.what} | {ours} | {row.against} | {theirs} |"
 
 
-def readme_with_tables(text: str, found: dict[str, dict]) -> str:
+def readme_with_tables(text: str, found: dict[str, dict[str, list[dict]]]) -> str:
     """README.md with the tables of these figures."""
     return with_generated(text, "tables", tables(found))

@@ -220,15 +220,15 @@ class Table:
         print(row.to_line(), flush=True)
         return row
 
-    def write(self, path: Path) -> dict[str, dict]:
-        """Each group's rows and the machine that they were measured on, as JSON; all in the file.
+    def write(self, path: Path) -> dict[str, dict[str, list[dict]]]:
+        """The rows of each machine, by group, as JSON; all that the file then holds.
 
-        Groups that the file holds and that were not measured now stay as they are.
+        What other machines measured stays, and so do this one's groups that were not measured now.
         """
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        for row in self.rows:
-            rows = [other.to_dict() for other in self.rows if other.group == row.group]
-            found[row.group] = {"machine": machine(), "rows": rows}
+        here = found.setdefault(machine(), {})
+        for group in dict.fromkeys(row.group for row in self.rows):
+            here[group] = [row.to_dict() for row in self.rows if row.group == group]
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return found
 
