@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaudio.cards.tables import with_generated
 from qaudio.commands import training
 from qaudio.commands.common import Commands, is_user_error, numbers, print_error, replacing, usage
 from qaudio.errors import EntryError
@@ -144,17 +143,13 @@ def _missing(
 
 def _write_documents(study: Study, zoo: Path) -> None:
     """The tables in the recipes' README.md, and the picture in the zoo."""
-    from qaudio.study import forest_plot
-    from qaudio.study.answers import Findings
+    from qaudio.study.documents import documents
 
-    page, picture = study.recipes / "README.md", zoo / forest_plot.FILE
-    text, findings = page.read_text(encoding="utf-8"), Findings(study, zoo)
-    made = {page: with_generated(text, "study tables", findings.render())}
-    if not picture.is_file() or not forest_plot.follows(picture.read_text("utf-8"), findings):
-        made[picture] = forest_plot.draw(findings)
-    for path, content in made.items():
-        if not path.is_file() or path.read_text(encoding="utf-8") != content:
+    for path, made_of in documents(study, zoo).items():
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        made = made_of(text)
+        if made != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file:
-                file.write(content.encode())
+                file.write(made.encode())
             print(f"{path}: written")

@@ -28,8 +28,8 @@ def register(command: Commands) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     from qaudio.cards.entries import renew_card, verify
-    from qaudio.study import carried_over, forest_plot
-    from qaudio.study.answers import Findings
+    from qaudio.study import carried_over
+    from qaudio.study.documents import GRIDS, documents
     from qaudio.study.grid import Study, study_entries
 
     if bool(options.entry) == options.all:
@@ -49,21 +49,23 @@ def _verify(options: argparse.Namespace) -> int:
     # The tables are made of entries that hold.
     if failed or not options.all or not (top / "pyproject.toml").is_file():
         return 1 if failed else 0
-    findings = Findings(Study(top / "recipes" / "study.yaml"), zoo_folder())
-    generated: dict[Path, Callable[[str], str]] = {
-        top / overview.FILE: lambda old: old if overview.follows(old) else overview.draw(),
-        top / "MODEL_CARDS.md": lambda old: tables.index(),
-        top / "README.md": lambda old: tables.with_generated(old, "zoo picks", tables.picks()),
-        top / "recipes" / "README.md": lambda old: tables.with_generated(
-            tables.with_generated(old, "study tables", findings.render()),
-            "carried over",
-            carried_over.answers(top / "recipes" / "carried_over.yaml", zoo_folder()),
+    recipes = top / "recipes"
+    generated: list[tuple[Path, Callable[[str], str]]] = [
+        (top / overview.FILE, lambda old: old if overview.follows(old) else overview.draw()),
+        (top / "MODEL_CARDS.md", lambda old: tables.index()),
+        (top / "README.md", lambda old: tables.with_generated(old, "zoo picks", tables.picks())),
+        (
+            recipes / "README.md",
+            lambda old: tables.with_generated(
+                old,
+                "carried over",
+                carried_over.answers(recipes / "carried_over.yaml", zoo_folder()),
+            ),
         ),
-        zoo_folder() / forest_plot.FILE: lambda old: (
-            old if forest_plot.follows(old, findings) else forest_plot.draw(findings)
-        ),
-    }
-    for path, made_of in generated.items():
+    ]
+    for grid in GRIDS:
+        generated += documents(Study(recipes / f"{grid}.yaml"), zoo_folder()).items()
+    for path, made_of in generated:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         made = made_of(text)
         if options.write and made != text:

@@ -1,17 +1,27 @@
 """What the results of a study say: its answers, its tables, and what its picture shows."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from qaudio.cards.tables import difference_text, giga, interval, markdown_table, points, score
+from qaudio.cards.tables import (
+    difference_text,
+    giga,
+    interval,
+    markdown_table,
+    percent,
+    points,
+    score,
+)
 from qaudio.data.benchmarks.registry import about
 from qaudio.evaluation.bootstrap import paired_difference
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.result import Difference
+from qaudio.study.carried_over import Scored, comparisons, title
 from qaudio.study.grid import Cell, Study
+from qaudio.zoo.schema import Results
 
-HEAD = ["cell", "score", "95 % interval", "parameters", "MACs (10 s)",
-        "difference in points (95 %)"]  # fmt: skip
+HEAD = ["cell", "score", "95 % interval", "parameters", "MACs (10 s)"]
 LEGEND = (
     "Differences in points with their 95 % intervals; yes or no is said where an interval leaves "
     "0 out."
@@ -48,12 +58,14 @@ class Findings:
         parts = self._answers() if self.study.questions else []
         for benchmark in self.study.benchmarks:
             parts.append(f"### {about(benchmark).title}")
-            for title, names in self.study.tables:
-                parts += self._table(title, names, benchmark)
+            for heading, names in self.study.tables:
+                parts += self._table(heading, names, benchmark)
         return "\n\n".join(parts)
 
     def _answers(self) -> list[str]:
         """A table: a row for every question, a column for every benchmark."""
+        if self.study.probes:
+            return ["### Answers", *(self._carried_over(name) for name in self.study.benchmarks)]
         titles = [about(benchmark).title for benchmark in self.study.benchmarks]
         rows = []
         for one in self.study.questions:
@@ -62,6 +74,15 @@ class Findings:
         checks = [self._by_groups(name) for name in self.study.benchmarks]
         table = markdown_table(["", *titles], rows)
         return ["### Answers", LEGEND, table, *filter(None, checks)]
+
+    def _carried_over(self, benchmark: str) -> str:
+        """Answers by what cells that were trained on a benchmark are worth on others."""
+
+        def folder(name: str) -> Path:
+            return self.zoo / self.study.entry(self.study.cells[name], benchmark)
+
+        asked = self.study.questions
+        return comparisons([(one.ask, folder(one.cell), folder(one.than)) for one in asked])
 
     def _by_groups(self, benchmark: str) -> str:
         """Which answers change where clips that have something in common are drawn together.
@@ -84,13 +105,26 @@ class Findings:
         what = "; ".join(changed) or "all answers stay"
         return f"{facts.title}, its {groups} {facts.sharing} drawn in place of clips: {what}."
 
-    def _table(self, title: str, names: list[str], benchmark: str) -> list[str]:
+    def carried(self, names: Sequence[str], benchmark: str) -> list[Scored]:
+        """What the cells were scored on besides, of the study's probes."""
+        found = (self.study.results(self.study.cells[name], benchmark, self.zoo) for name in names)
+        scored = {
+            (one.benchmark, one.protocol)
+            for results in found if results
+            for one in results.transfer if one.benchmark in self.study.probes
+        }  # fmt: skip
+        return sorted(scored)
+
+    def _table(self, heading: str, names: list[str], benchmark: str) -> list[str]:
         rows, undecided, targets = [], [], []
+        carried = self.carried(names, benchmark)
+        head = [*HEAD, *map(title, carried)]
+        head += ["difference in points (95 %)", *(["minutes"] if self.study.probes else [])]
         for cell in (self.study.cells[name] for name in names):
             found = self.study.results(cell, benchmark, self.zoo)
             name = f"`{cell.name}`: {cell.what}"
             if found is None:
-                rows.append([name, "not run", *[""] * 4])
+                rows.append([name, "not run", *[""] * (len(head) - 2)])
                 continue
             result, cost, differences = found.result, found.cost, []
             for other in cell.against:
@@ -106,9 +140,11 @@ class Findings:
                     targets.append(_aim(cell, other, pair))
             rows.append([
                 name, score(found, _seeds(result.runs)), interval(result.interval95),
-                f"{cost.params:,}", giga(cost.macs), "; ".join(differences),
+                f"{cost.params:,}", giga(cost.macs), *_scores(found, carried),
+                "; ".join(differences),
+                *([f"{found.training.wall_seconds / 60:.1f}"] if self.study.probes else []),
             ])  # fmt: skip
-        parts = [f"**{title}**", markdown_table(HEAD, rows)]
+        parts = [f"**{heading}**", markdown_table(head, rows)]
         if undecided:
             parts.append(f"Undecided at 95 %: {', '.join(undecided)}.")
         if targets:
@@ -127,6 +163,15 @@ def _said(difference: Difference) -> str:
     if not difference.decided:
         return "undecided"
     return "**yes**" if difference.mean > 0 else "**no**, it is worse"
+
+
+def _scores(results: Results, carried: list[Scored]) -> list[str]:
+    """Scores on other benchmarks, each with its interval."""
+    found = {(one.benchmark, one.protocol): one.result for one in results.transfer}
+    return [
+        f"{percent(found[one].mean)} ({interval(found[one].interval95)})" if one in found else ""
+        for one in carried
+    ]
 
 
 def _seeds(runs: dict[str, float]) -> str:

@@ -4,6 +4,7 @@
 left in the entries: linear probes and, for taggers, zero-shot scores.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from qaudio.cards.tables import difference_text, markdown_table
@@ -45,31 +46,35 @@ def answers(path: str | Path, zoo: Path) -> str:
         EntryError: for a file that asks no such questions.
     """
     asked = read_yaml(Path(path), Questions, "questions").questions
-    names = {name for one in asked for name in (one.entry, one.than)}
-    found = {name: scores for name in names if (scores := _scores(zoo / name))}
+    return comparisons([(one.ask, zoo / one.entry, zoo / one.than) for one in asked])
+
+
+def comparisons(asked: Sequence[tuple[str, Path, Path]]) -> str:
+    """The table of questions, each of two entries: whether the first is better."""
+    found = {path: _scores(path) for _, *pair in asked for path in pair}
     differences: dict[tuple[int, Scored], Difference] = {}
     chances = []
-    for row, one in enumerate(asked):
-        ours, theirs = found.get(one.entry, {}), found.get(one.than, {})
+    for row, (_, entry, other) in enumerate(asked):
+        ours, theirs = found[entry], found[other]
         for scored in sorted(ours.keys() & theirs.keys()):
             differences[row, scored] = paired_difference(ours[scored], theirs[scored])
             chances.append(mcnemar(ours[scored], theirs[scored]))
     sure = dict(zip(differences, (p < LEVEL for p in holm(chances)), strict=True))
     columns = sorted({scored for _, scored in differences})
     rows = [
-        [one.ask, *(_answer(differences.get((row, column)), sure.get((row, column), False))
+        [ask, *(_answer(differences.get((row, column)), sure.get((row, column), False))
                     for column in columns)]
-        for row, one in enumerate(asked)
+        for row, (ask, *_) in enumerate(asked)
     ]  # fmt: skip
     decided = [
-        f"{sum(sure.get((row, column), False) for row in range(len(asked)))} on {_title(column)}"
+        f"{sum(sure.get((row, column), False) for row in range(len(asked)))} on {title(column)}"
         for column in columns
     ]
     return "\n\n".join([
         "Differences in points with their 95 % intervals; yes or no is said where McNemar's exact "
         f"test over clips decides it at {100 * LEVEL:.0f} % after Holm's correction for all "
         f"{len(sure)} comparisons of this table. Decided: {'; '.join(decided) or 'none'}.",
-        markdown_table(["", *map(_title, columns)], rows),
+        markdown_table(["", *map(title, columns)], rows),
     ])  # fmt: skip
 
 
@@ -83,7 +88,8 @@ def _scores(entry: Path) -> dict[Scored, Predictions]:
     }
 
 
-def _title(scored: Scored) -> str:
+def title(scored: Scored) -> str:
+    """A benchmark and protocol as columns are headed."""
     benchmark, protocol = scored
     return f"{about(benchmark).title}: {protocol.rpartition('; ')[2]}"
 

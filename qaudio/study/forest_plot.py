@@ -9,12 +9,10 @@ from qaudio.cards.tables import difference_text
 from qaudio.data.benchmarks.registry import about
 from qaudio.evaluation.result import Difference
 from qaudio.study.answers import Findings
-from qaudio.study.grid import FOLDER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FILE = f"{FOLDER}/differences.svg"  # in the zoo's folder
 INK, FAINT = "#0b6e99", "#d0d0d0"
 
 # Of a cell in words, and its differences by benchmark; {}: a heading.

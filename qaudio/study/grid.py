@@ -73,6 +73,7 @@ class Study:
     """A grid of cells, what is asked of them, and which of them make a table.
 
     Attributes:
+        name: of its file.
         benchmarks: that the cells are trained on.
         seeds: of every cell that has none of its own.
         probes: benchmarks that trained cells are scored on besides, each with the recipe, in its
@@ -89,7 +90,7 @@ class Study:
     """
 
     def __init__(self, path: str | Path):
-        self.path, self.recipes = Path(path), Path(path).parent
+        self.path, self.recipes, self.name = Path(path), Path(path).parent, Path(path).stem
         file = read_yaml(self.path, StudyFile, "a study")
         self.benchmarks, self.seeds, self.questions = file.benchmarks, file.seeds, file.questions
         self.probes, self.reference = file.probes, file.reference

@@ -4,15 +4,15 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import qaudio
-from qaudio.cards.tables import with_generated
 from qaudio.data.benchmarks import registry
 from qaudio.data.benchmarks.registry import about, data_modules, register_benchmark
 from qaudio.evaluation.bootstrap import paired_difference
 from qaudio.evaluation.predictions import Predictions
-from qaudio.study import forest_plot
 from qaudio.study.answers import Findings
+from qaudio.study.documents import GRIDS, documents
 from qaudio.study.grid import Question, Study, study_entries
 from tests.support.entries import results_of, tiny
 
@@ -133,11 +133,15 @@ def test_a_score_over_several_seeds_says_how_far_they_lie_apart(study, zoo, answ
     assert "81.5 % ± 0.0, 3 seeds from 72.2 to 94.4 |" in said[6]
 
 
-def test_the_shipped_tables_follow_from_the_shipped_results():
-    text = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
-    findings = Findings(Study(ROOT / "recipes" / "study.yaml"), ROOT / "zoo")
-    assert with_generated(text, "study tables", findings.render()) == text
-    picture = ROOT / "zoo" / forest_plot.FILE
-    assert picture.read_text(encoding="utf-8") == forest_plot.draw(findings)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_shipped_documents_follow_from_the_shipped_results(grid):
+    made = documents(Study(ROOT / "recipes" / f"{grid}.yaml"), ROOT / "zoo")
+    assert len(made) == 2
+    for path, made_of in made.items():
+        text = path.read_text(encoding="utf-8")
+        assert made_of(text) == text
+
+
+def test_the_shipped_cells_verify():
     for cell in study_entries():
         qaudio.verify(cell)

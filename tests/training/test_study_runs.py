@@ -53,7 +53,7 @@ def test_study_what_is_missing_is_trained_and_the_tables_are_made(study, tmp_pat
     assert "not run" not in table
     assert table.count("(1 runs so far)") == 2
     assert "to `net`" in table
-    picture = (tmp_path / "zoo" / "study" / "differences.svg").read_text()
+    picture = (tmp_path / "zoo" / "study" / "study.svg").read_text()
     assert "(6.0" not in picture and picture.count("esc10: ") == 1
     capsys.readouterr()
     assert main(study) == 0
@@ -127,7 +127,7 @@ def test_study_one_cell_that_fails_does_not_end_a_study(study, failing, tmp_path
     told = capsys.readouterr()
     assert "qaudio: esc10 net: out of something" in told.err and "Traceback" in told.err
     assert "esc10 taught: to train" in told.out
-    assert (tmp_path / "zoo" / "study" / "differences.svg").is_file()
+    assert (tmp_path / "zoo" / "study" / "study.svg").is_file()
 
 
 def test_study_what_is_told_in_one_line_is_so_in_a_study(study, failing, capsys):

@@ -1,0 +1,25 @@
+"""What is generated from grids: tables in the recipes' README.md, pictures in the zoo."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from qaudio.cards.tables import with_generated
+from qaudio.study import forest_plot, hours
+from qaudio.study.answers import Findings
+from qaudio.study.grid import FOLDER, Study
+
+GRIDS = ("study", "prune_or_distil")  # that are shipped, in the folder of recipes
+
+
+def documents(study: Study, zoo: Path) -> dict[Path, Callable[[str], str]]:
+    """Files that show a grid's results, and what makes each anew of its present text."""
+    findings = Findings(study, zoo)
+    picture = hours if study.probes else forest_plot
+
+    def tables(text: str) -> str:
+        return with_generated(text, f"{study.name} tables", findings.render())
+
+    def drawn(svg: str) -> str:
+        return svg if svg and picture.follows(svg, findings) else picture.draw(findings)
+
+    return {study.recipes / "README.md": tables, zoo / FOLDER / f"{study.name}.svg": drawn}
