@@ -54,12 +54,20 @@ class Findings:
         return paired_difference(ours, theirs, shared)
 
     def render(self) -> str:
-        """Answers to the study's questions, then all tables by benchmark, in Markdown."""
+        """Answers to the study's questions, then all tables by benchmark, in Markdown.
+
+        Below answers the tables are folded.
+        """
         parts = self._answers() if self.study.questions else []
+        folded = bool(parts)
         for benchmark in self.study.benchmarks:
-            parts.append(f"### {about(benchmark).title}")
+            name = about(benchmark).title
+            parts.append(
+                f"<details><summary>{name}: every cell</summary>" if folded else f"### {name}"
+            )
             for heading, names in self.study.tables:
                 parts += self._table(heading, names, benchmark)
+            parts += ["</details>"] if folded else []
         return "\n\n".join(parts)
 
     def _answers(self) -> list[str]:

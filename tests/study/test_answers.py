@@ -49,6 +49,7 @@ def test_questions_are_answered_as_far_as_the_intervals_tell(study, zoo, answere
         answered(right).save(zoo / "study" / "made" / "small" / "predictions.npz")
         made = tables_of(study, zoo)
         assert made.startswith("### Answers\n") and "\n| | made |\n|---|---|\n" in made
+        assert "<summary>made: every cell</summary>" in made and made.endswith("</details>")
         assert f"| Is small better? | {forth}" in made
         assert f"| Is whole better? | {back}" in made
         assert "| Is later better? | not run |" in made
