@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qaudio.cards.tables import difference_text, markdown_table
 from qaudio.data.benchmarks.registry import about
+from qaudio.errors import EntryError
 from qaudio.evaluation.bootstrap import paired_difference
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.result import Difference
@@ -43,9 +44,12 @@ def answers(path: str | Path, zoo: Path) -> str:
         zoo: folder of entries; those that lack a score leave its cell empty.
 
     Raises:
-        EntryError: for a file that asks no such questions.
+        EntryError: for a file that asks no such questions, or of entries that there are not.
     """
     asked = read_yaml(Path(path), Questions, "questions").questions
+    names = {name for one in asked for name in (one.entry, one.than)}
+    if absent := sorted(name for name in names if not (zoo / name).is_dir()):
+        raise EntryError(f"{path}: no such entries: {', '.join(absent)}")
     return comparisons([(one.ask, zoo / one.entry, zoo / one.than) for one in asked])
 
 

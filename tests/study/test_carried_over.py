@@ -60,8 +60,11 @@ def test_answers_keep_protocols_apart_and_leave_out_what_one_lacks(zoo, tmp_path
     assert "| Is it better? | **yes**: +33.3 (" in made and "**no**, worse: -50.0 (" in made
 
 
-def test_answers_of_entries_that_are_not_there_are_empty(zoo, tmp_path):
-    (tmp_path / "asked.yaml").write_text(QUESTION.replace("worse", "missing"))
+def test_answers_of_entries_without_scores_are_empty_and_misspelt_ones_refused(zoo, tmp_path):
+    (tmp_path / "asked.yaml").write_text(QUESTION.replace("worse", "bare"))
+    with pytest.raises(EntryError, match="no such entries: bare"):
+        answers(tmp_path / "asked.yaml", zoo)
+    qaudio.save(tiny(), zoo / "bare")
     assert "Decided: none." in answers(tmp_path / "asked.yaml", zoo)
 
 
