@@ -15,9 +15,17 @@ from typing import IO, TYPE_CHECKING, Any
 from qaudio.errors import EntryError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 KEY = "Description"  # a PNG's own name for such text
+# Where a label may stand, in points from its mark: near places first, then farther ones.
+PLACES = [
+    (side * x, y)
+    for distance in range(0, 120, 12)
+    for y in ((distance + 5, -distance - 5) if distance else (5, -5))
+    for x, side in ((7, 1), (7, -1))
+]
 
 
 def write(figure: Figure, file: IO[bytes], kind: str, **described: str) -> None:
@@ -60,3 +68,51 @@ def numbers_of(path: Path) -> Any:
             return json.loads(picture.info[KEY])  # stands before the pixels, which stay packed
     except Exception as error:  # what a damaged file makes the reader raise is not documented
         raise EntryError(f"{path.parent.name}: {path.name} is not readable ({error})") from None
+
+
+def place_labels(ax: Axes, labels: list[tuple[str, float, float]], taken: list[Any]) -> None:
+    """Name points, each where its name covers least of what is there.
+
+    Args:
+        ax: of a figure that was laid out and whose layout stays.
+        labels: of each point, its name and data coordinates.
+        taken: boxes (matplotlib's Bbox, in pixels) that no name should cover; those of the names
+            are added.
+    """
+    from matplotlib.transforms import Bbox
+
+    scale = ax.figure.dpi / 72  # pixels in a point
+    for name, value, score in labels:
+        point = value, score
+        label = ax.annotate(
+            name, point, (0, 0), textcoords="offset points", fontsize=8,
+            parse_math=False, annotation_clip=False,
+        )  # fmt: skip
+        size = label.get_window_extent()
+        cx, cy = ax.transData.transform(point)
+        best = None
+        for x, y in PLACES:
+            left = cx + x * scale - (size.width if x < 0 else 0)
+            bottom = cy + y * scale - (size.height if y < 0 else 0)
+            box = Bbox.from_bounds(left, bottom, size.width, size.height)
+            outside = size.width * size.height - _overlap(box, ax.bbox)
+            covered = outside + sum(_overlap(box, other) for other in taken)
+            if best is None or covered < best[0] - 1:
+                best = covered, (x, y), box
+            if best[0] < 1:
+                break
+        assert best is not None
+        _, (x, y), box = best
+        label.set_position((x, y))
+        label.set(ha="left" if x > 0 else "right", va="bottom" if y > 0 else "top")
+        if abs(y) > 16:
+            line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6}
+            ax.annotate("", point, (0.6 * x, y), textcoords="offset points", arrowprops=line)
+        taken.append(box)
+
+
+def _overlap(one: Any, other: Any) -> float:
+    """Area that two boxes share, in square pixels."""
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return max(width, 0) * max(height, 0)

@@ -6,6 +6,7 @@ import warnings
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from qaudio.cards.pictures import place_labels
 from qaudio.compare.gather import MEASURES, Comparison, Group, Measure, Member
 from qaudio.compare.tables import short_si, shorten
 
@@ -15,13 +16,6 @@ if TYPE_CHECKING:
 
 PLOTTED = ("params", "macs", "latency")
 STYLES = {"quaternion": ("o", "#0b6e99"), "real": ("s", "#b4540a")}
-# Where a label may stand, in points from its mark: near places first, then farther ones.
-PLACES = [
-    (side * x, y)
-    for distance in range(0, 120, 12)
-    for y in ((distance + 5, -distance - 5) if distance else (5, -5))
-    for x, side in ((7, 1), (7, -1))
-]
 
 
 def draw(comparison: Comparison) -> Figure:
@@ -126,38 +120,5 @@ def _label(ax: Axes, group: Group, measure: Measure) -> None:
             taken.append(Bbox([[x0, y0 - 1], [x1, y0 + 1]]))
     if (legend := ax.get_legend()) is not None:
         taken.append(legend.get_window_extent())
-    scale = ax.figure.dpi / 72  # pixels in a point
-    for value, member in shown:
-        point = value, 100 * member.mean
-        label = ax.annotate(
-            shorten(member.name, 40), point, (0, 0), textcoords="offset points", fontsize=8,
-            parse_math=False, annotation_clip=False,
-        )  # fmt: skip
-        size = label.get_window_extent()
-        cx, cy = ax.transData.transform(point)
-        best = None
-        for x, y in PLACES:
-            left = cx + x * scale - (size.width if x < 0 else 0)
-            bottom = cy + y * scale - (size.height if y < 0 else 0)
-            box = Bbox.from_bounds(left, bottom, size.width, size.height)
-            outside = size.width * size.height - _overlap(box, ax.bbox)
-            covered = outside + sum(_overlap(box, other) for other in taken)
-            if best is None or covered < best[0] - 1:
-                best = covered, (x, y), box
-            if best[0] < 1:
-                break
-        assert best is not None
-        _, (x, y), box = best
-        label.set_position((x, y))
-        label.set(ha="left" if x > 0 else "right", va="bottom" if y > 0 else "top")
-        if abs(y) > 16:
-            line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6}
-            ax.annotate("", point, (0.6 * x, y), textcoords="offset points", arrowprops=line)
-        taken.append(box)
-
-
-def _overlap(one: Any, other: Any) -> float:
-    """Area that two boxes share, in square pixels."""
-    width = min(one.x1, other.x1) - max(one.x0, other.x0)
-    height = min(one.y1, other.y1) - max(one.y0, other.y0)
-    return max(width, 0) * max(height, 0)
+    labels = [(shorten(member.name, 40), value, 100 * member.mean) for value, member in shown]
+    place_labels(ax, labels, taken)
