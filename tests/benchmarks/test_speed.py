@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("resource", reason="peaks of memory are measured where Unix counts them")
 from tests.benchmarks.speed import __main__ as command
-from tests.benchmarks.speed import exports, networks, record, table
+from tests.benchmarks.speed import exports, networks, processes, record, table
 from tests.benchmarks.speed.table import LEAST, Row, Session, Start, Table, milliseconds, profile
 
 
@@ -191,3 +191,35 @@ def test_every_fold_that_an_entry_keeps_is_scored_by_weights_that_never_saw_it()
     assert not torch.equal(first[0], first[1])
     (fold,) = dict(exports.weights_by_fold("qcnn10_050.esc10_pruned50"))
     assert fold == exports.read_results(exports.locate("qcnn10_050.esc10_pruned50")).card_fold
+
+
+def test_training_steps_are_measured_in_both_precisions(monkeypatch, threads):
+    threads(1)
+    made, dtypes = [], []
+
+    def network(arch):
+        made.append(networks.network("qcnn6_006", num_classes=processes.BATCH))
+        embed = made[-1].embed_features
+        made[-1].embed_features = lambda x: (dtypes.append(embed(x).dtype), embed(x))[1]
+        return made[-1]
+
+    monkeypatch.setattr(processes, "network", network)
+    monkeypatch.setattr(processes, "FRAMES", 32)
+    for precision, dtype in (("fp32", torch.float32), ("bf16-mixed", torch.bfloat16)):
+        call = processes.step("qcnn6_006", precision)
+        before = made[-1].classifier.weight.clone()
+        call()
+        assert dtypes.pop() == dtype
+        after = made[-1].classifier.weight
+        assert after.dtype == torch.float32 and not torch.equal(after, before)
+
+    memory = {("qcnn10", "fp32"): 50.0, ("cnn10", "fp32"): 60.0}
+    monkeypatch.setattr(processes, "in_fresh_process", lambda *which: memory.get(which, 40.0))
+    found = Table(budget=0)
+    processes.training(found)
+    assert [row.unit for row in found.rows] == 2 * ["ms", "clips/s", "MB"]
+    for step, clips in (found.rows[:2], found.rows[3:5]):
+        assert clips.first * step.first == pytest.approx(1000 * processes.BATCH)
+        assert clips.second * step.second == pytest.approx(1000 * processes.BATCH)
+    assert [(row.first, row.second) for row in found.rows[2::3]] == [(50, 60), (40, 40)]
+    assert ["bf16" in row.what for row in found.rows] == 3 * [False] + 3 * [True]

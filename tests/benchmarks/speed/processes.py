@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import soundfile
 import torch
 from torch import nn
 
+from tests.benchmarks.speed.memory import resident
 from tests.benchmarks.speed.networks import network
 from tests.benchmarks.speed.table import Call, Start, Table, environment
 
@@ -24,8 +24,8 @@ MINUTES = (2, 10, 30)
 LONG_FILES = "qcnn10_050.esc10"
 
 
-def step(arch: str) -> Call:
-    """A training step on made features."""
+def step(arch: str, precision: str) -> Call:
+    """A training step on made features, in fp32 or bf16-mixed."""
     model = network(arch).train()
     optimizer = torch.optim.Adam(model.parameters())
     x = torch.randn(BATCH, model.frontend.channels, FRAMES, MELS)
@@ -33,48 +33,49 @@ def step(arch: str) -> Call:
 
     def call() -> None:
         optimizer.zero_grad()
-        logits = model.classifier(model.embed_features(x))
-        nn.functional.cross_entropy(logits, y).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+            loss = nn.functional.cross_entropy(model.classifier(model.embed_features(x)), y)
+        loss.backward()
         optimizer.step()
 
     return torch.inference_mode(False)(torch.enable_grad()(call))
 
 
-def step_memory(arch: str, threads: int) -> float:
+def step_memory(arch: str, precision: str, threads: int) -> float:
     """MB that a network and three of its training steps add to this process at their peak."""
     torch.set_num_threads(threads)
     before = resident("self", "VmRSS")
-    call = step(arch)
+    call = step(arch, precision)
     for _ in range(3):
         call()
     return resident("self", "VmHWM") - before
 
 
-def resident(process: int | str, which: str) -> float:
-    """MB of a process, now (VmRSS) or at their peak (VmHWM).
-
-    getrusage's peak is no less than that of the process which started this one.
-    """
-    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-    found = re.search(rf"^{which}:\s+(\d+) kB", status, re.MULTILINE)
-    return 1024 * int(found[1]) / 1e6 if found else 0.0
-
-
-def in_fresh_process(arch: str) -> float:
+def in_fresh_process(arch: str, precision: str) -> float:
     """`step_memory` where nothing ran before."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn) as pool:
-        return pool.submit(step_memory, arch, torch.get_num_threads()).result()
+        return pool.submit(step_memory, arch, precision, torch.get_num_threads()).result()
 
 
 def training(table: Table) -> None:
-    """A training step of qcnn10 against one of cnn10, of the same widths."""
-    what = f"training step of qcnn10, {BATCH} clips of 5 s"
-    table.pair(what, "cnn10", 1.10, step("qcnn10"), step("cnn10"))
-    table.figure(
-        "peak memory of these steps", "cnn10", "MB", 1.10,
-        lambda: (in_fresh_process("qcnn10"), in_fresh_process("cnn10")),
-    )  # fmt: skip
+    """A training step of qcnn10 against one of cnn10, of the same widths, by precision."""
+    for precision, limit in (("fp32", 1.10), ("bf16-mixed", None)):
+        ours, theirs = (step(arch, precision) for arch in ("qcnn10", "cnn10"))
+        row = table.pair(
+            f"training step of qcnn10, {BATCH} clips of 5 s, {precision}", "cnn10", limit,
+            ours, theirs,
+        )  # fmt: skip
+        if row and row.second:
+            clips = 1000 * BATCH / row.first, 1000 * BATCH / row.second
+            what = f"training qcnn10, {precision}"
+            table.figure(what, "cnn10", "clips/s", None, lambda clips=clips: clips)
+        table.figure(
+            f"peak memory of these steps, {precision}", "cnn10", "MB", limit,
+            lambda precision=precision: (
+                in_fresh_process("qcnn10", precision), in_fresh_process("cnn10", precision),
+            ),
+        )  # fmt: skip
 
 
 def building(table: Table) -> None:
