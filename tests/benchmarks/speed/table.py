@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -99,8 +99,8 @@ def short(number: float | None) -> str:
 
 def environment() -> dict[str, str]:
     """Of a new process: this copy of the package, on as many threads as here."""
-    threads = str(torch.get_num_threads())
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads}
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 @dataclass(frozen=True)
@@ -249,23 +249,33 @@ def milliseconds(first: Call, second: Call, budget: float) -> tuple[float, float
     clock: Callable[[], float] = time.perf_counter
     if in_processor_time(CPU):
         clock = children_seconds if starts else time.process_time
-    times: tuple[list[float], list[float]] = ([], [])
+    best = min if starts else statistics.median
+    found = in_turns((first, second), budget, clock)
+    ours, theirs = (best(taken for (taken,) in runs) for runs in found)
+    return ours, theirs
 
-    def timed(call: Call) -> float:
-        start = clock()
+
+def in_turns(
+    calls: Sequence[Call], budget: float, *clocks: Callable[[], float]
+) -> list[list[tuple[float, ...]]]:
+    """What clocks give for the counted runs of each call, in ms, in turns for so many seconds."""
+    times: list[list[tuple[float, ...]]] = [[] for _ in calls]
+
+    def timed(call: Call) -> tuple[float, ...]:
+        before = [clock() for clock in clocks]
         call()
-        return 1000 * (clock() - start)
+        return tuple(1000 * (clock() - start) for clock, start in zip(clocks, before, strict=True))
 
-    for call in (first, second):
+    for call in calls:
         call()
     end = time.perf_counter() + budget
     while len(times[0]) < LEAST or (time.perf_counter() < end and len(times[0]) < MOST):
-        for call, taken in zip((first, second), times, strict=True):
-            if not starts:
+        for call, taken in zip(calls, times, strict=True):
+            start = isinstance(call, Start)
+            if not start:
                 call()  # what ran before it still spins its threads and fills the caches
-            taken += [timed(call) for _ in range(1 if starts else TURN)]
-    best = min if starts else statistics.median
-    return best(times[0]), best(times[1])
+            taken += [timed(call) for _ in range(1 if start else TURN)]
+    return times
 
 
 def children_seconds() -> float:
