@@ -70,7 +70,12 @@ def numbers_of(path: Path) -> Any:
         raise EntryError(f"{path.parent.name}: {path.name} is not readable ({error})") from None
 
 
-def place_labels(ax: Axes, labels: list[tuple[str, float, float]], taken: list[Any]) -> None:
+def place_labels(
+    ax: Axes,
+    labels: list[tuple[str, float, float]],
+    taken: list[Any],
+    places: list[tuple[int, int]] = PLACES,
+) -> None:
     """Name points, each where its name covers least of what is there.
 
     Args:
@@ -78,6 +83,7 @@ def place_labels(ax: Axes, labels: list[tuple[str, float, float]], taken: list[A
         labels: of each point, its name and data coordinates.
         taken: boxes (matplotlib's Bbox, in pixels) that no name should cover; those of the names
             are added.
+        places: as `PLACES`, the ones that are liked best first.
     """
     from matplotlib.transforms import Bbox
 
@@ -91,7 +97,7 @@ def place_labels(ax: Axes, labels: list[tuple[str, float, float]], taken: list[A
         size = label.get_window_extent()
         cx, cy = ax.transData.transform(point)
         best = None
-        for x, y in PLACES:
+        for x, y in places:
             left = cx + x * scale - (size.width if x < 0 else 0)
             bottom = cy + y * scale - (size.height if y < 0 else 0)
             box = Bbox.from_bounds(left, bottom, size.width, size.height)
