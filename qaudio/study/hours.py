@@ -50,7 +50,7 @@ def figure(findings: Findings, points: list[Point]) -> Figure:
     from matplotlib.figure import Figure
 
     panels = list(dict.fromkeys(name for point in points for name in point.scores)) or [""]
-    drawn = Figure(figsize=(3.4 * len(panels), 5.4), layout="constrained")
+    drawn = Figure(figsize=(3.6 * len(panels), 5), layout="constrained")
     axes = drawn.subplots(1, len(panels), squeeze=False)[0]
     reference = findings.study.reference
     for ax, panel in zip(axes, panels, strict=True):
@@ -58,11 +58,12 @@ def figure(findings: Findings, points: list[Point]) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
         drawn.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
-    drawn.supxlabel("minutes of training", fontsize=10)
     return drawn
 
 
 def _panel(ax: Axes, panel: str, points: list[Point], reference: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     joined = sorted(points, key=lambda one: (one.family or "", one.minutes))
     for family, members in groupby(joined, key=lambda one: one.family):
         if family:
@@ -80,7 +81,11 @@ def _panel(ax: Axes, panel: str, points: list[Point], reference: str) -> None:
         ax.plot([one.minutes] * 2, [100 * low, 100 * high], color=colour, linewidth=0.7)
         ax.plot(one.minutes, y, MARKS[number % len(MARKS)], color=colour, label=one.cell)
     ax.set_xscale("log")
-    ax.set_title(panel, fontsize=9, parse_math=False)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("minutes of training", fontsize=9)
+    ax.set_title(panel.replace(": ", "\n"), fontsize=9, parse_math=False)
     ax.grid(color="#e8e8e8")
     ax.spines[["top", "right"]].set_visible(False)
 
