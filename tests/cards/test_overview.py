@@ -60,8 +60,8 @@ def test_overview_names_points_apart_from_one_another_and_from_marks(tmp_path, m
     monkeypatch.setattr(overview, "to_svg", lambda figure, numbers: drawn.append(figure))
     path = tmp_path / "choice.json"
     near = [
-        member(f"qcnn10_050.audioset_kd_made{n}", "quaternion", 0.9 + n / 200, PyTorch=10 + n)
-        for n in (0, 1, 2, 9, 8, 7)
+        member(f"qcnn10_050.audioset_kd_{n}", "real", 0.9 + n % 2 / 100, PyTorch=10 + n / 4)
+        for n in range(6)
     ]
     path.write_text(json.dumps({"a chip": near}))
     overview.draw(path)
