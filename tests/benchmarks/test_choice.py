@@ -10,6 +10,8 @@ import torch
 
 pytest.importorskip("resource", reason="peaks of memory are measured where Unix counts them")
 from qaudio.cards.choice import PROBE, Candidate, InRuntime, Score, recorded
+from qaudio.evaluation.bootstrap import summarise
+from qaudio.training.transfer import Transferred
 from tests.benchmarks.speed import choice, exports, record, runtimes
 from tests.benchmarks.speed.table import in_turns
 from tests.support.entries import results_of, tiny, write_records
@@ -135,7 +137,13 @@ def test_scores_of_entries_are_those_that_they_record(tmp_path):
 
 def test_peers_have_scores_where_their_weights_are_given(tmp_path, monkeypatch):
     monkeypatch.setattr(choice, "SHAPES", ("qcnn6_006", "cnn6_006"))
-    monkeypatch.setattr(choice, "scored", lambda folder, data: {PROBE: Score(0.98, (0.97, 0.99))})
+    asked = []
+
+    def transfers(model, data, ways):
+        asked.append((data.benchmark, ways))
+        return [Transferred("", "", "", None, summarise(made(), "accuracy")) for _ in ways]
+
+    monkeypatch.setattr(choice, "transfers", transfers)
     tiny().save_pretrained(tmp_path / "qcnn6_006.audioset")
     for _ in range(2):  # as in a folder that is kept
         found = choice.networks(
@@ -148,6 +156,11 @@ def test_peers_have_scores_where_their_weights_are_given(tmp_path, monkeypatch):
         "cnn6_006, random weights": ("peer", False),
         "YAMNet": ("peer", False),
     }
+    (peer,) = (one for one in found if one.name == "qcnn6_006.audioset")
+    assert set(peer.scores) == set(choice.SCORES)
+    assert sorted(asked) == [  # once, though it was asked for twice
+        ("esc10", ["linear probe", "zero-shot by label map"]), ("esc26", ["linear probe"]),
+    ]  # fmt: skip
 
 
 def test_what_was_measured_is_kept_beside_other_machines_and_shown(

@@ -29,7 +29,7 @@ from qaudio.compress.timing import in_processor_time
 from qaudio.evaluation.probe import LINEAR, ZERO_SHOT
 from qaudio.evaluation.result import Result
 from qaudio.training.transfer import transfers
-from qaudio.zoo.store import entries, read_config, read_results
+from qaudio.zoo.store import entries, read_config, read_record, read_results
 from tests.benchmarks.speed.exports import exported, made_sounds
 from tests.benchmarks.speed.networks import network
 from tests.benchmarks.speed.record import README
@@ -76,14 +76,18 @@ def in_torch(name: str, family: Literal["quaternion", "real", "peer"], folder: P
     return Network(name, family, {"PyTorch": folder, "optimize": folder}, found)
 
 
-def scored(folder: Path, data: str) -> dict[str, Score]:
-    """The scores of a tagger without records; `data` is ESC-50's folder."""
+def scored(folder: Path, data: str, kept: Path) -> dict[str, Score]:
+    """The scores of a tagger without records, kept in a file; `data` is ESC-50's folder."""
+    if known := read_record(kept, dict[str, Score]):
+        return known
     model, found = qaudio.load(folder), {}
     for benchmark in {benchmark for benchmark, _ in SCORES.values()}:
         keys = {way: key for key, (where, way) in SCORES.items() if where == benchmark}
         sounds = qaudio.ESC50(data, **{benchmark: True})
         for way, one in zip(keys, transfers(model, sounds, list(keys)), strict=True):
             found[keys[way]] = _score(one.result)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps({key: one.to_dict() for key, one in found.items()}))
     return found
 
 
@@ -94,7 +98,7 @@ def _score(result: Result) -> Score:
 def networks(
     taggers: Iterable[str], peers: Iterable[str], yamnet: str | None, data: str | None, made: Path
 ) -> list[Network]:
-    """Everything but the ONNX files; `made` is a folder for networks with random weights."""
+    """Everything but the ONNX files; `made` is a folder for random weights and peers' scores."""
     found = []
     for name, folder in entries().items():
         if any(fnmatch(name, pattern) for pattern in taggers):
@@ -102,7 +106,8 @@ def networks(
             found.append(in_torch(name, "quaternion" if quaternion else "real", folder))
     for folder in map(Path, peers):
         peer = in_torch(folder.name, "peer", folder)
-        peer.scores = peer.scores or (scored(folder, data) if data else {})
+        if data and not peer.scores:
+            peer.scores = scored(folder, data, made / "scores" / f"{folder.name}.json")
         found.append(peer)
     for arch in SHAPES:
         if not any(one.name.partition(".")[0] == arch for one in found):
@@ -206,14 +211,15 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="(1 2)")
     parser.add_argument("--budget", type=float, default=30.0,
                         help="seconds for each number of threads (30)")  # fmt: skip
-    parser.add_argument("--made", metavar="FOLDER", help="keep the ONNX files, or use those there")
+    parser.add_argument(
+        "--made", metavar="FOLDER", help="keep ONNX files and peers' scores, or use those there"
+    )
     parser.add_argument("--prepare", action="store_true", help="only make them")
     parser.add_argument("--record", action="store_true", help="keep what is measured in the clone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         made = Path(options.made or temporary)
-        data = None if options.prepare else options.data
-        found = networks(options.taggers, options.peer, options.yamnet, data, made)
+        found = networks(options.taggers, options.peer, options.yamnet, options.data, made)
         for one in found:
             if "PyTorch" in one.files:
                 export(one, made / "onnx" / one.name)
