@@ -96,6 +96,8 @@ class Study:
         self.probes, self.reference = file.probes, file.reference
         self.tables = [(table.title, table.cells) for table in file.tables]
         self.cells = {name: self._cell(name, given) for name, given in file.cells.items()}
+        if self.probes and any(len(cell.seeds or self.seeds) > 1 for cell in self.cells.values()):
+            raise EntryError(f"{path}: probes score one network of each cell: give one seed")
         named = {name for cell in self.cells.values() for name in (*cell.against, *cell.targets)}
         named |= {name for one in self.questions for name in (one.cell, one.than)}
         named |= {name for _, names in self.tables for name in names} | {self.reference}

@@ -6,6 +6,7 @@ import yaml
 
 import qaudio
 from qaudio.cards.entries import add_transfer, drop_weights
+from qaudio.errors import EntryError
 from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.predictions import Predictions
 from qaudio.study import hours
@@ -97,3 +98,10 @@ def test_picture_of_a_grid_that_was_not_run_is_empty(findings, tmp_path):
     nothing = Findings(findings.study, tmp_path / "empty")
     assert hours.follows(hours.draw(nothing), nothing)
     assert "not run" in nothing.render()
+
+
+def test_grid_of_several_seeds_has_no_probes(findings, tmp_path):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(grid.read_text().replace("seeds:\n- 0", "seeds: [0, 1]"))
+    with pytest.raises(EntryError, match="probes score one network of each cell: give one seed"):
+        Study(grid)
