@@ -19,7 +19,7 @@ PICKS = {
     "qcnn10_050.audioset_kd_long": "the same, unpruned; a start for your own sounds",
     "qcnn10_050.esc10_pruned50": "ten everyday sounds, from scratch, small",
     "qcnn10_050.esc10_pruned75": "the same, smallest",
-    "qcnn10_050.ravdess_pruned25": "emotions in acted speech",
+    "qcnn10_050.ravdess_ft": "emotions in acted speech",
 }
 
 
