@@ -50,24 +50,25 @@ def _verify(options: argparse.Namespace) -> int:
     if failed or not options.all or not (top / "pyproject.toml").is_file():
         return 1 if failed else 0
     recipes = top / "recipes"
-    generated: list[tuple[Path, Callable[[str], str]]] = [
-        (top / overview.FILE, lambda old: old if overview.follows(old) else overview.draw()),
-        (top / "MODEL_CARDS.md", lambda old: tables.index()),
-        (top / "README.md", lambda old: tables.with_generated(old, "zoo picks", tables.picks())),
-        (
-            recipes / "README.md",
+    generated: dict[Path, list[Callable[[str], str]]] = {
+        top / overview.FILE: [lambda old: old if overview.follows(old) else overview.draw()],
+        top / "MODEL_CARDS.md": [lambda old: tables.index()],
+        top / "README.md": [lambda old: tables.with_generated(old, "zoo picks", tables.picks())],
+        recipes / "README.md": [
             lambda old: tables.with_generated(
                 old,
                 "carried over",
                 carried_over.answers(recipes / "carried_over.yaml", zoo_folder()),
-            ),
-        ),
-    ]
+            )
+        ],
+    }
     for grid in GRIDS:
-        generated += documents(Study(recipes / f"{grid}.yaml"), zoo_folder()).items()
-    for path, made_of in generated:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        made = made_of(text)
+        for path, made_of in documents(Study(recipes / f"{grid}.yaml"), zoo_folder()).items():
+            generated.setdefault(path, []).append(made_of)
+    for path, sections in generated.items():
+        made = text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        for made_of in sections:
+            made = made_of(made)
         if options.write and made != text:
             with replacing(path) as file:
                 file.write(made.encode())
