@@ -113,7 +113,7 @@ class Findings:
         what = "; ".join(changed) or "all answers stay"
         return f"{facts.title}, its {groups} {facts.sharing} drawn in place of clips: {what}."
 
-    def carried(self, names: Sequence[str], benchmark: str) -> list[Scored]:
+    def _carried(self, names: Sequence[str], benchmark: str) -> list[Scored]:
         """What the cells were scored on besides, of the study's probes."""
         found = (self.study.results(self.study.cells[name], benchmark, self.zoo) for name in names)
         scored = {
@@ -125,7 +125,7 @@ class Findings:
 
     def _table(self, heading: str, names: list[str], benchmark: str) -> list[str]:
         rows, undecided, targets = [], [], []
-        carried = self.carried(names, benchmark)
+        carried = self._carried(names, benchmark)
         head = [*HEAD, *map(title, carried)]
         head += ["difference in points (95 %)", *(["minutes"] if self.study.probes else [])]
         for cell in (self.study.cells[name] for name in names):
