@@ -48,6 +48,8 @@ class AudioDataModule(LightningDataModule):
         published: whether clips and folds are the same wherever the benchmark lies.
         task: "multiclass" or "multilabel".
         labels: class names, once `setup` has run.
+        clips, lengths: those that can be used, and the samples of each by its id, once `setup` has
+            run.
         left_out: what could not be used and why, once `setup` has run.
 
     Args:
@@ -134,8 +136,8 @@ class AudioDataModule(LightningDataModule):
         self.packed = None if packed is None else PackedClips(packed)
         self.labels: list[str] = []
         self.left_out: list[str] = []
-        self._clips: list[Clip] = []
-        self._lengths: dict[str, int] = {}  # samples of each clip
+        self.clips: list[Clip] = []
+        self.lengths: dict[str, int] = {}
         self._usable: UsableClips
         self._training: ResumableLoader | None = None
         self._left: dict[str, Any] = {}
@@ -165,7 +167,7 @@ class AudioDataModule(LightningDataModule):
 
         A copy that lacks clips is not the benchmark, and its scores do not bear its name alone.
         """
-        found, listed = len(self._clips), self._usable.listed if self._clips else 0
+        found, listed = len(self.clips), self._usable.listed if self.clips else 0
         return "" if found == listed else f", {found} of {listed} clips"
 
     @property
@@ -184,10 +186,10 @@ class AudioDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read the index and open every clip; unreadable ones are named once and left out."""
         rate = self._rate()
-        if self._clips and self._usable.rate == rate:
+        if self.clips and self._usable.rate == rate:
             return
         name = self.split.benchmark  # refuses a fold that does not exist before decoding
-        self._clips, self.left_out = [], []
+        self.clips, self.left_out = [], []
         if self.packed is None:
             clips, self.labels = self.read_clips()
             self._usable = decoded(name, clips, self.cache, rate)
@@ -198,11 +200,11 @@ class AudioDataModule(LightningDataModule):
         self.left_out += self._usable.left_out
         if self.left_out:
             warn(f"{len(self.left_out)} clips left out: {first_of(self.left_out)}")
-        self._clips, self._lengths = self._usable.clips, self._usable.lengths
+        self.clips, self.lengths = self._usable.clips, self._usable.lengths
         self._keep_used()
         for role in ("training", "scored"):
             if not self._select(role):
-                self._clips = []
+                self.clips = []
                 raise DataError(
                     f"{name}: no usable {role} clips under {self.root}; expected {self.layout}"
                 )
@@ -228,11 +230,11 @@ class AudioDataModule(LightningDataModule):
 
     def _select(self, role: str) -> list[Clip]:
         if role == "scored":
-            return [clip for clip in self._clips if self.part_of(clip) == self.scored_fold]
+            return [clip for clip in self.clips if self.part_of(clip) == self.scored_fold]
         if self.folds == 1:
-            return [clip for clip in self._clips if self.part_of(clip) == TRAINING]
+            return [clip for clip in self.clips if self.part_of(clip) == TRAINING]
         held_out = {self.fold, self.scored_fold}
-        return [clip for clip in self._clips if self.part_of(clip) not in held_out]
+        return [clip for clip in self.clips if self.part_of(clip) not in held_out]
 
     def part_of(self, clip: Clip) -> int:
         """The fold that a clip is in; benchmarks may take a validation part from training here."""
@@ -245,7 +247,7 @@ class AudioDataModule(LightningDataModule):
             return [(clip, (slice(None),)) for clip in clips]
         rate = self._rate()
         size, hop = round(self.seconds * rate), max(1, round(self.segment_hop * rate))
-        items = [(clip, cut(self._lengths[clip.id], size, hop)) for clip in clips]
+        items = [(clip, cut(self.lengths[clip.id], size, hop)) for clip in clips]
         if whole or role == "scored":
             return items
         return [(clip, (segment,)) for clip, segments in items for segment in segments]
@@ -274,7 +276,7 @@ class AudioDataModule(LightningDataModule):
         if self.seconds is None:
             return False
         size = round(self.seconds * self._rate())
-        return any(self._lengths[clip.id] < size for clip in self._select("training"))
+        return any(self.lengths[clip.id] < size for clip in self._select("training"))
 
     @property
     def repeats(self) -> bool:
@@ -285,7 +287,7 @@ class AudioDataModule(LightningDataModule):
             return True
         size = round(self.seconds * self._rate())
         return all(
-            len(range(self._lengths[clip.id])[segment]) == size
+            len(range(self.lengths[clip.id])[segment]) == size
             for clip, segments in self._items("training")
             for segment in segments
         )

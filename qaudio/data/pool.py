@@ -174,7 +174,7 @@ class SoundPool(AudioDataModule):
                 name, {"recordings": 0, "hours": 0.0, "licence": self.licences.get(name)}
             )
             row["recordings"] += 1
-            row["hours"] += self._lengths[clip.id] / rate / 3600
+            row["hours"] += self.lengths[clip.id] / rate / 3600
         for row in sources.values():
             row["hours"] = round(row["hours"], 3)
         return {
@@ -214,7 +214,7 @@ class SoundPool(AudioDataModule):
         if not train:
             return super().make_sampler(items, seed, train, **share)
         assert self.seconds is not None
-        held = sum(self._lengths[clip.id] for clip, _ in items) / self._rate()
+        held = sum(self.lengths[clip.id] for clip, _ in items) / self._rate()
         count = self.epoch_clips or max(1, round(held / self.seconds))
         return PoolSampler(self._draws(items), count, seed, **share)
 
@@ -222,7 +222,7 @@ class SoundPool(AudioDataModule):
         """Probability of every item in a draw, (N,)."""
         assert self.seconds is not None
         size = round(self.seconds * self._rate())
-        lengths = np.array([self._lengths[clip.id] for clip, _ in items], float)
+        lengths = np.array([self.lengths[clip.id] for clip, _ in items], float)
         names = np.array([source_of(clip.id) for clip, _ in items])
         share = np.maximum(lengths, size)
         for name in np.unique(names):

@@ -56,7 +56,7 @@ def _choose(run: TrainingRun, cli: TrainingCLI, arguments: list[str]) -> None:
 
 def _can_validate(data: AudioDataModule) -> bool:
     if data.folds == 1:
-        return any(data.part_of(clip) == VALIDATION for clip in data._clips)
+        return any(data.part_of(clip) == VALIDATION for clip in data.clips)
     return data.folds > 2
 
 

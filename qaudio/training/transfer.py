@@ -69,7 +69,7 @@ def embed_clips(model: AudioModel, data: AudioDataModule) -> Embedded:
             data.fold = fold
             yield fold, data.test_dataloader()
 
-    return embed(model, data, loaders(), len(data._clips) if data.folds > 1 else None)
+    return embed(model, data, loaders(), len(data.clips) if data.folds > 1 else None)
 
 
 @torch.inference_mode()
@@ -100,7 +100,7 @@ def embed(
                     clip_means(one, batch).float().cpu() for one in (found, net.classify(found))
                 )
                 statistics = [
-                    log_mel_statistics(part, 1 + data._lengths[clip] // hop).cpu()
+                    log_mel_statistics(part, 1 + data.lengths[clip] // hop).cpu()
                     for clip, part in zip(
                         batch["id"], features.split(batch["segments"]), strict=True
                     )

@@ -127,7 +127,7 @@ def test_pool_leaves_out_recordings_of_given_ids(pool, tmp_path) -> None:
     ids.write_text("freesound_id,fold\n10000,1\n10007,2\n")
     with pytest.warns(UserWarning, match="its id is to be left out"):
         found = data(pool, exclude_ids=str(ids))
-    names = {clip.path.name for clip in found._clips}
+    names = {clip.path.name for clip in found.clips}
     assert names == {f"{n}_{10000 + n}.wav" for n in range(1, 7)}
     assert read_ids(str(ids)) == {"10000", "10007"}
 

@@ -174,16 +174,16 @@ class AudioFolder(AudioDataModule):
         """A class none of whose clips can be used is no class."""
         if self.task == "multilabel":
             return
-        used = sorted({clip.label for clip in self._clips if isinstance(clip.label, int)})
+        used = sorted({clip.label for clip in self.clips if isinstance(clip.label, int)})
         if len(used) == len(self.labels):
             return
         gone = [label for n, label in enumerate(self.labels) if n not in used]
         warn(f"no usable clip, so no class: {', '.join(gone)}")
         number = {old: new for new, old in enumerate(used)}
         self.labels = [self.labels[old] for old in used]
-        self._clips = [
+        self.clips = [
             replace(clip, label=number[clip.label])  # type: ignore[index]
-            for clip in self._clips
+            for clip in self.clips
         ]
         if len(used) < 2:
             self._check_labels(self.labels)
@@ -191,9 +191,9 @@ class AudioFolder(AudioDataModule):
     @property
     def split_note(self) -> str:
         """A digest of the clips and their folds: one file more may move many others."""
-        if not self._clips:
+        if not self.clips:
             return ""
-        pairs = sorted((clip.id, clip.fold) for clip in self._clips)
+        pairs = sorted((clip.id, clip.fold) for clip in self.clips)
         return f", split {hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:8]}"
 
     @property
@@ -207,7 +207,7 @@ class AudioFolder(AudioDataModule):
         alone = [clip.id for clip in clips if clip.id not in self.groups]
         of = [f"groups {_some(groups)}"] if groups else []
         of += [f"{'files' if len(alone) > 1 else 'file'} {_some(alone)}"] if alone else []
-        return f"{len(clips)} of {len(self._clips)} clips ({fold}): {'; '.join(of)}"
+        return f"{len(clips)} of {len(self.clips)} clips ({fold}): {'; '.join(of)}"
 
     def _folder_rows(self) -> list[dict[str, str]]:
         """Rows such as a table has, from a folder for each class."""

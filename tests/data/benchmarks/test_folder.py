@@ -313,7 +313,7 @@ def test_ids_of_files_elsewhere_hold_no_folders_of_the_machine(tree, table, tmp_
         rows = [(where / file, file.split("/")[0]) for file in FILES]
         data = small(tmp_path / "nothing", table=table(("file", "label"), *rows))
         data.setup()
-        return data._clips, data.split.protocol
+        return data.clips, data.split.protocol
 
     (first, protocol), (second, same) = clips(tmp_path / "here"), clips(tmp_path / "x" / "there")
     assert [clip.id for clip in first] == FILES
