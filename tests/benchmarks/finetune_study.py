@@ -143,7 +143,11 @@ def folder(table: Path, seconds: float) -> qaudio.AudioFolder:
 
 
 def trained(entry: str, way: str, lr: float, data: qaudio.AudioFolder, seed: int) -> float:
-    """Accuracy of one way, over held-out clips; settings are those of recipes/folder."""
+    """Accuracy of one way, over held-out clips.
+
+    Settings are those of recipes/folder/finetune.yaml but for rate, epochs and masks, and that the
+    probe never stands in for what was trained.
+    """
     seed_everything(seed, verbose=False)
     own = {"probe_first": True, "freeze": "norms"} if way == TUNED else {}
     module = (qaudio.Classifier if way == TUNED else Scratch)(
