@@ -14,14 +14,14 @@ from qaudio.errors import EntryError
 from qaudio.evaluation import per_class
 from qaudio.evaluation.calibration import summarise
 from qaudio.evaluation.predictions import Predictions
-from qaudio.evaluation.result import Calibration, Result, Scaling
+from qaudio.evaluation.result import Calibration, Result
 from qaudio.models.base import AudioModel
 from qaudio.paths import locked, replace_folder
 from qaudio.records import parse
 from qaudio.zoo import hub, io
 from qaudio.zoo.hub_cache import check_repo
 from qaudio.zoo.resolve import locate, of_one_version
-from qaudio.zoo.schema import Config, Results, Transfer
+from qaudio.zoo.schema import Config, Results, Transfer, own_recordings
 from qaudio.zoo.store import (
     NOT_OURS,
     check_hash,
@@ -76,15 +76,16 @@ def save(
         extra["predictions.npz"] = predictions
     if recipe is not None:
         extra["recipe.yaml"] = recipe
-    write_card = None
+    write_card, scaling = None, None
     if results is not None:
         found = parse(results, Results) if isinstance(results, dict) else results
         extra["results.json"] = to_json(found)
+        scaling = found.calibration and found.calibration.scaling
         if weights:
             write_card = partial(card_files.write, results=found, predictions=predictions)
     return io.write_entry(
-        model, folder, license=license, folds=folds, extra=extra, weights=weights,
-        write_card=write_card,
+        model, folder, license=license, calibration=scaling, folds=folds, extra=extra,
+        weights=weights, write_card=write_card,
     )  # fmt: skip
 
 
@@ -179,18 +180,27 @@ def publishable(
             "`qaudio crossval` adds the others, --incomplete publishes it as it is"
         )
     refuse_folders(folder, list(config.files))
-    hides = results.is_custom_dataset and not publish_names
-    if not hides and license in (None, config.license):
+    named = [] if publish_names else _with_names(results)
+    if not named and license in (None, config.license):
         return folder
     verify(folder)  # what is made of it is another
     copy_files(folder, ["config.json", *config.files], copy)
-    files = ["predictions.npz", *(one.predictions for one in results.baselines)] if hides else []
-    found = {name: Predictions.load(file_of(folder, name)) for name in files}
-    hidden = {name: one.without_names() for name, one in found.items()}
+    found = {name: Predictions.load(file_of(folder, name)) for name in named}
+    hidden = {
+        name: one.without_names(keep_folders=name == results.outside) for name, one in found.items()
+    }
     predictions = hidden.get("predictions.npz") or check_results(folder, config, results)
     config.license = license or config.license
     _rewrite(copy, config, results, predictions, hidden)
     return copy
+
+
+def _with_names(results: Results) -> list[str]:
+    """Files of predictions whose ids are names that somebody gave recordings of their own."""
+    scored = [one.predictions for one in results.transfer if own_recordings(one)]
+    if results.is_custom_dataset:
+        scored += ["predictions.npz", *(one.predictions for one in results.baselines)]
+    return scored if results.outside is None else [*scored, results.outside]
 
 
 # A path of several folders from the root of a disk, or from somebody's home.
@@ -275,10 +285,8 @@ def drop_weights(source: str | Path) -> Path:
     folder = locate(source)
     with locked(folder):
         config, results, own = _scored(folder)
-        beside = [one.predictions for one in results.transfer]
-        beside += [one.predictions for one in results.baselines]
         extra: dict[str, str | Predictions] = {
-            name: Predictions.load(file_of(folder, name)) for name in beside
+            name: Predictions.load(file_of(folder, name)) for name in results.beside
         }
         for name in ("recipe.yaml", per_class.FILE):
             if name in config.files:
@@ -303,14 +311,21 @@ def calibrate(source: str | Path, outside: Predictions | None = None) -> Calibra
     with locked(folder):
         config, results, predictions = _scored(folder)
         made = {} if outside is None else {OUTSIDE: outside}
-        if outside is None and results.calibration and results.calibration.outside:
-            outside = Predictions.load(file_of(folder, OUTSIDE))
-        found = summarise(predictions, results.card_fold, results.card_seed, outside)
-        if found.outside:
-            found.outside.predictions = OUTSIDE
-        results.calibration = found
-        config.calibration = Scaling(found.temperature, found.thresholds)
+        if outside is None and results.outside:
+            outside = Predictions.load(file_of(folder, results.outside))
+        results.calibration = calibration_of(results, predictions, outside)
+        config.calibration = results.calibration.scaling
         _rewrite(folder, config, results, predictions, made)
+    return results.calibration
+
+
+def calibration_of(
+    results: Results, predictions: Predictions, outside: Predictions | None
+) -> Calibration:
+    """Calibration of an entry's weights by its predictions; raises InputError as `calibrate`."""
+    found = summarise(predictions, results.card_fold, results.card_seed, outside)
+    if found.outside:
+        found.outside.predictions = OUTSIDE
     return found
 
 

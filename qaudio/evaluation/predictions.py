@@ -115,16 +115,20 @@ class Predictions:
         """The rows where `mask` is true."""
         return Predictions(**{name: array[mask] for name, array in self.__dict__.items()})
 
-    def without_names(self) -> Predictions:
+    def without_names(self, *, keep_folders: bool = False) -> Predictions:
         """The same with other ids, in the same order: place and hash in the place of each name.
 
         Whoever knows a name finds it again; clips of one name in several entries stay one.
+
+        Args:
+            keep_folders: leave the first folder of each name before its place.
         """
         names = np.unique(self.clip)
-        made = [
-            f"{n:07}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
-            for n, name in enumerate(names.tolist())
-        ]
+        made = []
+        for n, name in enumerate(names.tolist()):
+            digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
+            folder, slash, _ = name.partition("/") if keep_folders else ("", "", "")
+            made.append(f"{folder}{slash}{n:07}-{digest}")
         clip = np.array(made)[np.searchsorted(names, self.clip)]
         return dataclasses.replace(self, clip=clip)
 

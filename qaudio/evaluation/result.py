@@ -122,3 +122,8 @@ class Calibration(Scaling):
     loss_calibrated: Number
     answered: list[Answered]
     outside: Outside | None = None
+
+    @property
+    def scaling(self) -> Scaling:
+        """What of it config.json holds."""
+        return Scaling(self.temperature, self.thresholds)

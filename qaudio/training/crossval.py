@@ -38,6 +38,11 @@ class CrossValidation:
             raise EntryError(
                 "fast_dev_run is for train and fit: crossval writes what is to be kept"
             )
+        if self.cli.config.overwrite:
+            raise EntryError(
+                "--overwrite is for train, which replaces one run: `qaudio train --data.fold FOLD "
+                "--overwrite true`"
+            )
         self.recipe, self.writer = self.cli.recipe(arguments, "crossval"), self.cli.writer
         every = range(1, self.cli.datamodule.folds + 1)
         self.folds = _listed(self.cli.config.folds) or list(every)

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from qaudio.cards.entries import push, save
+from qaudio.cards.entries import calibration_of, push, save
 from qaudio.data.split import Split
+from qaudio.data.usable import warn
 from qaudio.errors import EntryError, InputError, entry_errors
 from qaudio.evaluation import per_class
 from qaudio.evaluation.predictions import Predictions
@@ -180,7 +181,7 @@ class EntryWriter:
 
     def _record(self, run: ScoredRun, recipe: Recipe) -> Results:
         card, predictions = (run.split.fold, run.seed), run.predictions
-        net, earlier = run.net, None
+        net, earlier, stays = run.net, None, False
         kept: dict[str, dict[str, torch.Tensor] | Path] = {}
         if self.done(recipe):
             self.check_split(run.split)
@@ -188,8 +189,10 @@ class EntryWriter:
             earlier, kept = read_results(self.path), self._kept()
             assert earlier is not None
             predictions = Predictions.load(self.path / "predictions.npz").merged(predictions)
-            if card != (self.card_fold, 0):  # the weights that are there stay the entry's
-                net, card = self._net(), (earlier.card_fold, earlier.card_seed)
+            held = earlier.card_fold, earlier.card_seed
+            stays = card not in {(self.card_fold, 0), held}
+            if stays:  # the weights that are there stay the entry's
+                net, card = self._net(), held
         if self.keep_folds:
             kept[fold_file(run.split.fold, run.seed)] = run.net.state_dict()
         results = results_of(
@@ -197,7 +200,15 @@ class EntryWriter:
             latency=self.latency, scored_sets=ScoredSets(self.folder),
         )  # fmt: skip
         results.hub_benchmark = self.hub_benchmark
-        before, more = self._more_predictions(earlier) if earlier else {}, {}
+        before = self._more_predictions(earlier) if earlier else {}
+        more: dict[str, Predictions] = {}
+        if earlier and stays:
+            more |= self._of_card(earlier, results, predictions, before)
+        elif earlier and (earlier.transfer or earlier.calibration):
+            warn(
+                f"{self.path}: its weights are new: scores on other benchmarks and calibration "
+                "went with the old ones; `qaudio probe` and `qaudio calibrate` give them again"
+            )
         for method, found in run.baselines.items():
             name = baseline_file(method)
             more[name] = before[name].merged(found) if name in before else found
@@ -253,9 +264,26 @@ class EntryWriter:
 
     def _more_predictions(self, results: Results) -> dict[str, Predictions]:
         """Those beside predictions.npz, by file name."""
-        names = [one.predictions for one in results.transfer]
-        names += [one.predictions for one in results.baselines]
-        return {name: Predictions.load(self.path / name) for name in names}
+        return {name: Predictions.load(self.path / name) for name in results.beside}
+
+    @staticmethod
+    def _of_card(
+        earlier: Results,
+        results: Results,
+        predictions: Predictions,
+        before: dict[str, Predictions],
+    ) -> dict[str, Predictions]:
+        """Carry over what was found out about weights that stay; returns its predictions.
+
+        Calibration follows from all runs, and is fitted again.
+        """
+        results.transfer = earlier.transfer
+        names = [one.predictions for one in earlier.transfer]
+        if earlier.calibration:
+            outside = before[earlier.outside] if earlier.outside else None
+            results.calibration = calibration_of(results, predictions, outside)
+            names += [earlier.outside] if earlier.outside else []
+        return {name: before[name] for name in names}
 
     def _net(self) -> AudioModel:
         """The entry's network; one of its shape where no weights are kept."""

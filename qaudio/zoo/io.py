@@ -12,6 +12,7 @@ from safetensors.torch import save as serialised
 from qaudio import __version__
 from qaudio.errors import EntryError, entry_errors
 from qaudio.evaluation.predictions import Predictions
+from qaudio.evaluation.result import Scaling
 from qaudio.models.base import AudioModel, check_model, check_weights, evaluating
 from qaudio.models.registry import from_config, tensors_of
 from qaudio.paths import locked, replace_folder
@@ -83,6 +84,7 @@ def write_entry(
     folder: str | Path,
     *,
     license: str | None = None,
+    calibration: Scaling | None = None,
     folds: Mapping[str, Mapping[str, torch.Tensor] | Path] | None = None,
     extra: Mapping[str, str | Predictions] | None = None,
     weights: bool = True,
@@ -93,6 +95,7 @@ def write_entry(
     Args:
         model: its weights become model.safetensors, its config config.json.
         folder: as in `qaudio.save`, and so are the others.
+        calibration: of its results.
         extra: every other file, by name.
         write_card: called with the new folder and the config, once the other files are there; it
             writes what follows from them and notes its format in the config.
@@ -127,6 +130,7 @@ def write_entry(
                 loaded.load_state_dict(model.state_dict())
             (new / "probe.safetensors").write_bytes(serialised(make_probe(loaded)))
         config = new_config(model, license)
+        config.calibration = calibration
         for name, one in (extra or {}).items():
             (new / name).parent.mkdir(exist_ok=True)
             if isinstance(one, Predictions):

@@ -191,7 +191,25 @@ class Results(Record, kw_only=True):
     @property
     def is_custom_dataset(self) -> bool:
         """Whether it was trained on somebody's own recordings, under a name of their choice."""
-        return self.protocol.startswith(f"{self.dataset}: ")
+        return own_recordings(self)
+
+    @property
+    def outside(self) -> str | None:
+        """File of predictions on sounds of none of its classes."""
+        found = self.calibration and self.calibration.outside
+        return found.predictions if found else None
+
+    @property
+    def beside(self) -> list[str]:
+        """Files of all predictions but those of its own benchmark, predictions.npz."""
+        names = [one.predictions for one in self.transfer]
+        names += [one.predictions for one in self.baselines]
+        return names if self.outside is None else [*names, self.outside]
+
+
+def own_recordings(scored: Results | Transfer) -> bool:
+    """Whether a score is of somebody's own recordings, under a name of their choice."""
+    return scored.protocol.startswith(f"{scored.dataset}: ")
 
 
 class Source(Record, kw_only=True):

@@ -1,9 +1,13 @@
+import numpy as np
 import pytest
 import torch
 
 import qaudio
+from qaudio.cards.entries import add_transfer, calibrate
 from qaudio.cli import main
+from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.predictions import Predictions
+from qaudio.zoo.store import read_results
 from tests.support.training import results_of
 
 
@@ -109,3 +113,32 @@ def test_recorder_kept_recipe_names_no_folder_of_this_machine(parent, tmp_path):
         assert str(tmp_path) not in (parent / name).read_text().replace(
             str(tmp_path / "qcnn6_006.esc10.yaml"), ""
         )
+
+
+def test_recorder_keeps_what_is_known_of_weights_that_stay(recipe, parent, capsys, recwarn):
+    own = Predictions.load(parent / "predictions.npz")
+    sounds = Predictions.of_run(
+        1, 0, ["rain/a.wav", "rain/b.wav"], np.zeros(2, int), own.logits[:2].copy()
+    )
+    calibrate(parent, sounds)
+    add_transfer(
+        parent, benchmark="esc26", dataset="ESC-50", protocol="folds; linear probe",
+        result=summarise(own, "accuracy"), predictions=own,
+    )  # fmt: skip
+    before = read_results(parent)
+    for folds in ("[1,2]", "[3]"):  # nothing new, then a run more
+        assert main(["crossval", *recipe(), "--folds", folds]) == 0
+        assert qaudio.verify(parent)
+        after = read_results(parent)
+        assert after.transfer == before.transfer
+        assert after.calibration.outside.sources == {"rain": 2}
+        assert qaudio.load(parent).temperature == after.calibration.temperature != 1
+    assert not [one for one in recwarn if "its weights are new" in str(one.message)]
+    again = ["--data.fold", "1", "--overwrite", "true"]
+    assert main(["crossval", *recipe(), *again[2:]]) == 1  # which trains what is missing
+    assert "--overwrite is for train" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match=r"its weights are new: .* `qaudio calibrate`"):
+        assert main(["train", *recipe(), *again]) == 0
+    assert qaudio.verify(parent)
+    after = read_results(parent)
+    assert after.transfer == [] and after.calibration is None

@@ -16,8 +16,9 @@ import torch
 
 import qaudio
 from qaudio import cli
-from qaudio.cards.entries import refuse_folders
+from qaudio.cards.entries import add_transfer, calibrate, refuse_folders
 from qaudio.errors import EntryError
+from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
 from qaudio.models.cnn import CNN
@@ -101,7 +102,8 @@ def custom(folder: Path, **changes) -> Path:
     rng, label = np.random.default_rng(0), np.arange(30) % 3
     scores = rng.standard_normal((30, 3)) + 2 * np.eye(3)[label]
     names = [f"{'zyx'[n % 3]}/Anna Client {n:02}.wav" for n in range(30)]
-    predictions = Predictions.of_run(1, 0, names, label, scores)
+    predictions = Predictions.of_run(1, 0, names[:15], label[:15], scores[:15])
+    predictions = predictions.merged(Predictions.of_run(2, 0, names[15:], label[15:], scores[15:]))
     results = results_of(predictions) | {"protocol": "made: 5 folds, seed 0"}
     return make(folder, predictions=predictions, results=results | changes, folds=None)
 
@@ -123,9 +125,30 @@ def test_names_of_ones_own_recordings_are_published_only_when_asked_for(hub, tmp
     assert Predictions.load(told / "predictions.npz").clip.tolist() == own.clip.tolist()
 
 
+def test_names_of_ones_own_recordings_are_hidden_wherever_an_entry_has_them(hub, tmp_path):
+    """In probes of them, and in sounds of no class, on a network of a public benchmark."""
+    entry = custom(tmp_path / "qcnn6_006.made", protocol="official folds")
+    own = Predictions.load(entry / "predictions.npz")
+    score = {"benchmark": "made", "result": summarise(own, "accuracy"), "predictions": own}
+    add_transfer(entry, dataset="public", protocol="3 folds; linear probe", **score)
+    add_transfer(entry, dataset="mine", protocol="mine: 3 folds; linear probe", **score)
+    names = [f"rain/Anna Client {n}.wav" for n in range(9)]
+    logits = np.random.default_rng(3).standard_normal((9, 3))
+    calibrate(entry, Predictions.of_run(1, 0, names, np.zeros(9, int), logits))
+    there = qaudio.pull(qaudio.push(entry, REPO).source, tmp_path / "pulled")
+    qaudio.verify(there)
+    assert (there / "results.json").read_bytes() == (entry / "results.json").read_bytes()
+    shown = {
+        path.name
+        for path in there.rglob("*.npz")
+        if any("Anna" in clip for clip in Predictions.load(path).clip.tolist())
+    }
+    assert shown == {"predictions.npz", "made_3_folds_linear_probe.npz"}
+
+
 def test_an_entry_that_lacks_folds_is_pushed_only_when_asked_for(hub, tmp_path):
     entry = custom(tmp_path / "qcnn6_006.made", complete=False)
-    with pytest.raises(EntryError, match=r"lacks folds, 1 runs are there: .*--incomplete"):
+    with pytest.raises(EntryError, match=r"lacks folds, 2 runs are there: .*--incomplete"):
         qaudio.push(entry, REPO)
     assert REPO not in hub.repos
     assert qaudio.push(entry, REPO, incomplete=True).changed
