@@ -31,7 +31,7 @@ def pictured(config: Config, results: Results) -> bool:
 def confusion(predictions: Predictions) -> np.ndarray:
     """Counts over all clips and runs: (true class, given class)."""
     classes = predictions.logits.shape[1]
-    pairs = predictions.label * classes + predictions.logits.argmax(-1)
+    pairs = predictions.label.astype(np.int64) * classes + predictions.logits.argmax(-1)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 

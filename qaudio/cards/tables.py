@@ -196,15 +196,18 @@ def _link(entry: str) -> str:
     return f"[{entry}](zoo/{entry}/README.md)"
 
 
+def markers(what: str) -> tuple[str, str]:
+    """Lines of a document that something generated stands between."""
+    return f"<!-- {what}: generated -->", f"<!-- end of {what} -->"
+
+
 def with_generated(text: str, what: str, made: str) -> str:
     """A document with what stands between `what`'s two markers replaced.
-
-    The markers are `<!-- WHAT: generated -->` and `<!-- end of WHAT -->`.
 
     Raises:
         EntryError: the document lacks them.
     """
-    start, end = f"<!-- {what}: generated -->", f"<!-- end of {what} -->"
+    start, end = markers(what)
     before, found, rest = text.partition(start)
     _, also_found, after = rest.partition(end)
     if not (found and also_found):

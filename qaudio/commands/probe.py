@@ -39,9 +39,11 @@ def _probe(options: argparse.Namespace) -> int:
     from qaudio.cards.entries import add_transfer
     from qaudio.evaluation.probe import LINEAR, ZERO_SHOT
     from qaudio.training.cli import recipe_data
+    from qaudio.training.leakage import refuse_heard
     from qaudio.training.transfer import transfer
 
     data = recipe_data(options.config, options.overrides)
+    refuse_heard(options.entry, data)
     found = transfer(load(options.entry), data, ZERO_SHOT if options.zero_shot else LINEAR)
     result = found.result
     if options.write:

@@ -67,7 +67,7 @@ def _study(options: argparse.Namespace) -> int:
         for cell in chosen:
             wanted = options.seeds or cell.seeds or study.seeds
             missing = _missing(study, cell, benchmark, Path(options.zoo), options.folds, wanted)
-            unprobed = study.unprobed(cell, benchmark, Path(options.zoo)) if cell.changes else []
+            unprobed = study.unprobed(cell, benchmark, Path(options.zoo))
             state = f"to train: {missing}" if missing else "complete"
             if unprobed and not missing:
                 state = f"to probe: {', '.join(unprobed)}"
@@ -106,6 +106,7 @@ def _probe(study: Study, entry: Path, roots: dict[str, str]) -> None:
     from qaudio.cards.entries import add_transfer, drop_weights
     from qaudio.evaluation.probe import LINEAR, ZERO_SHOT
     from qaudio.training.cli import recipe_data
+    from qaudio.training.leakage import refuse_heard
     from qaudio.training.transfer import transfers
 
     model = load(entry)
@@ -113,6 +114,7 @@ def _probe(study: Study, entry: Path, roots: dict[str, str]) -> None:
     for benchmark, recipe in study.probes.items():
         config = str(study.recipes / benchmark / recipe)
         data = recipe_data(config, [f"--data.root={roots[benchmark]}"])
+        refuse_heard(entry, data)
         for found in transfers(model, data, ways):
             add_transfer(entry, **vars(found))
             print(f"{entry.name}: {found.protocol}: {found.result.mean:.4f}", flush=True)

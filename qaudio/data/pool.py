@@ -23,6 +23,7 @@ from qaudio.text import shown
 LONGEST_LICENCE = 1000  # characters, as an entry's results may hold
 ID = re.compile(r"\d{4,}")  # in a file's name, where it may be a recording's id elsewhere
 TABLES = ("sources.csv", "sources.tsv")  # looked for under root
+LEAST_TAGGED = 5  # held-out recordings of a class that is scored against a teacher's tags
 
 
 @dataclass
@@ -155,6 +156,13 @@ class SoundPool(AudioDataModule):
                 raise DataError(
                     f"{self.root}: source {source!r} is a single recording: a score on it would "
                     "say nothing; hold out another"
+                )
+        for part in set(self.parts.values()):
+            held = [source for source, own in self.parts.items() if own == part]
+            if sum(counts[source] for source in held) < LEAST_TAGGED:
+                raise DataError(
+                    f"{self.root}: {', '.join(held)}: fewer than {LEAST_TAGGED} recordings, so "
+                    "that no class could be scored: hold out more"
                 )
         if set(counts) <= set(self.parts):
             raise DataError(f"{self.root}: every source is held out; none is left to train on")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from qaudio.cards.tables import with_generated
+from qaudio.cards.tables import markers, with_generated
 from qaudio.study import forest_plot, hours
 from qaudio.study.answers import Findings
 from qaudio.study.grid import FOLDER, Study
@@ -17,7 +17,10 @@ def documents(study: Study, zoo: Path) -> dict[Path, Callable[[str], str]]:
     picture = hours if study.probes else forest_plot
 
     def tables(text: str) -> str:
-        return with_generated(text, f"{study.name} tables", findings.render())
+        what = f"{study.name} tables"
+        if markers(what)[0] not in text:  # a grid of one's own
+            text = "\n".join([*([text] if text else []), *markers(what), ""])
+        return with_generated(text, what, findings.render())
 
     def drawn(svg: str) -> str:
         return svg if svg and picture.follows(svg, findings) else picture.draw(findings)

@@ -144,10 +144,10 @@ class Study:
         return arguments
 
     def unprobed(self, cell: Cell, benchmark: str, zoo: Path) -> list[str]:
-        """Names of `probes` that a trained cell has no score of yet."""
-        found = self.results(cell, benchmark, zoo)
-        done = {one.benchmark for one in found.transfer} if found else set()
-        return [name for name in self.probes if name not in done]
+        """Names of `probes` that a cell has yet to be scored on: none once its weights are gone."""
+        folder = zoo / self.entry(cell, benchmark)
+        done = read_results(folder) and not (folder / "model.safetensors").is_file()
+        return [] if done or not cell.changes else list(self.probes)
 
     def results(self, cell: Cell, benchmark: str, zoo: Path) -> Results | None:
         """The cell's results; None where it was not run."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qaudio.compress import distill
 from qaudio.data.augment import global_seed
+from qaudio.data.pool import LEAST_TAGGED
 from qaudio.data.split import Split
 from qaudio.errors import EntryError, InputError, check_choice
 from qaudio.models.base import AudioModel, Task
@@ -25,7 +26,6 @@ from qaudio.zoo.store import entry_name
 Loss = Literal["kl_logits", "published", "bce", "features"]
 
 TAGGED = 0.3  # probability from which a teacher's class counts as a tag
-LEAST_TAGGED = 5  # clips of a class that is scored against a teacher's tags
 
 
 class Distillation(Callback):

@@ -11,6 +11,7 @@ from qaudio.zoo.resolve import locate
 from qaudio.zoo.store import entry_name, read_results, read_source, trained_on
 
 if TYPE_CHECKING:
+    from qaudio.data.datamodule import AudioDataModule
     from qaudio.data.split import Split
     from qaudio.models.base import AudioModel
 
@@ -84,3 +85,23 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
         f"{name}: {weights} is missing, and its other weights saw fold {split.fold}: train "
         "that fold of the parent first (`qaudio crossval`, writer.keep_folds true)"
     )
+
+
+def refuse_heard(source: str | Path, data: AudioDataModule) -> None:
+    """Refuse to score an entry's network as it is on recordings that it was trained on.
+
+    What says nothing of its training is taken. So is a benchmark of one fixed split by networks
+    that another network taught, whatever part of it that one heard.
+
+    Raises:
+        LeakError: for a benchmark of several folds that the weights saw, and for the one that the
+            entry was trained on.
+    """
+    folder = locate(source)
+    results, seen = read_results(folder), trained_on(folder) or []
+    trained = results is not None and results.dataset == data.dataset
+    if trained or (data.dataset in seen and data.folds > 1):
+        raise LeakError(
+            f"{entry_name(folder)}: was trained on {data.dataset}, and would be scored on clips "
+            "that it has heard"
+        )

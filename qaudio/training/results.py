@@ -18,7 +18,7 @@ from qaudio.evaluation.bootstrap import paired_difference, summarise
 from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
 from qaudio.models.base import AudioModel
-from qaudio.paths import write_whole
+from qaudio.paths import locked, write_whole
 from qaudio.training.classifier import PROBED, TUNED, Classifier
 from qaudio.training.recipe import Recipe, commit_of, epoch_choice
 from qaudio.zoo.resolve import locate
@@ -47,7 +47,7 @@ class ScoredRun:
         predictions: of the held-out fold.
         precision: of training, as Lightning names it.
         parent: name of the entry it comes from and how ("pruned from"); None from scratch.
-        sources: every entry that it learnt from, by name or folder.
+        sources: every entry that it learnt from, by name or folder, the parent last.
         teaching: of a network taught on unlabelled sound.
         baselines: what the same clips score without training the network, by method.
     """
@@ -79,16 +79,21 @@ class ScoredSets:
 
     def __init__(self, folder: Path):
         self.path = folder / "scored.json"
-        self.sets = read_record(self.path, list[ScoredSet]) or []
+        self.sets = self._read()
+
+    def _read(self) -> list[ScoredSet]:
+        return read_record(self.path, list[ScoredSet]) or []
 
     def add(self, benchmark: str, entry: str, recipe: Recipe, seeds: Collection[int]) -> None:
         """Note sets of folds; those that are in the log already are counted once."""
-        for seed in seeds:
-            one = ScoredSet(benchmark, entry, recipe.sha256[:12], str(seed))
-            if one not in self.sets:
-                self.sets.append(one)
-        rows = [one.to_dict() for one in self.sets]
-        write_whole(self.path, json.dumps(rows, indent=1) + "\n")
+        with locked(self.path):  # cells of studies, in folders below, have locks of their own
+            self.sets = self._read()
+            for seed in seeds:
+                one = ScoredSet(benchmark, entry, recipe.sha256[:12], str(seed))
+                if one not in self.sets:
+                    self.sets.append(one)
+            rows = [one.to_dict() for one in self.sets]
+            write_whole(self.path, json.dumps(rows, indent=1) + "\n")
 
     def count(self, benchmark: str) -> int:
         """How many of them are of a benchmark."""
@@ -153,11 +158,11 @@ def results_of(
         name, how = run.parent
         if earlier and earlier.parent and {earlier.parent.how, how} & {MIXED, PROBED}:
             how = how if earlier.parent.how == how else MIXED
-        folders = {entry_name(folder): folder for folder in map(locate, run.sources)}
-        seen = [trained_on(folder) or [] for folder in folders.values()]
+        folders = [locate(source) for source in run.sources]
+        seen = [trained_on(folder) or [] for folder in folders]
         results.trained_on = sorted({split.dataset}.union(*seen))
-        results.parent = Parent(name, how, license=read_config(folders[name]).license)
-        compare_with_parent(results, predictions, folders[name])
+        results.parent = Parent(name, how, license=read_config(folders[-1]).license)
+        compare_with_parent(results, predictions, folders[-1])
     return results
 
 
@@ -203,20 +208,26 @@ def baseline_row(
 
 
 def sources_of(module: Classifier) -> list[str]:
-    """Entries that a network learns from: what they were trained on, it has seen too."""
+    """Entries that a network learns from: what they were trained on, it has seen too.
+
+    The last is its parent: the teacher of a network that has one.
+    """
     teachers = [] if module.distillation is None else [module.distillation.teacher]
     return [*([] if module.source is None else [module.source]), *teachers]
 
 
 def parent_of(module: Classifier) -> tuple[str, str] | None:
     """Name of the entry that a network comes from, and how; None from scratch."""
-    start, pruned = module.source and entry_name(locate(module.source)), module.pruning is not None
+    folders = [locate(source) for source in sources_of(module)]
+    if not folders:
+        return None
+    name, pruned = entry_name(folders[-1]), module.pruning is not None
     if module.distillation is None:
-        tuned = PROBED if module.probe_kept else TUNED
-        return None if start is None else (start, "pruned from" if pruned else tuned)
-    teacher = entry_name(locate(module.distillation.teacher))
-    if start is None or (start == teacher and not pruned):
-        return teacher, "distilled from"
-    if start == teacher:
-        return teacher, "pruned and distilled from"
-    return teacher, f"{'pruned' if pruned else 'fine-tuned'} from {start}, distilled from"
+        return name, "pruned from" if pruned else PROBED if module.probe_kept else TUNED
+    start = folders[0] if module.source is not None else None
+    if start is None or (start == folders[-1] and not pruned):
+        return name, "distilled from"
+    if start == folders[-1]:
+        return name, "pruned and distilled from"
+    how = "pruned" if pruned else "fine-tuned"
+    return name, f"{how} from {entry_name(start)}, distilled from"

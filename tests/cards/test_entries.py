@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import qaudio
 from qaudio.cards import files as card_files
-from qaudio.cards.confusion import draw
+from qaudio.cards.confusion import confusion, draw
 from qaudio.cards.entries import add_transfer, renew_card
 from qaudio.errors import EntryError
 from qaudio.evaluation.predictions import Predictions
@@ -198,6 +199,12 @@ def test_a_picture_is_not_unpacked(entry, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "load", unpack)
     qaudio.verify(entry)
+
+
+def test_confusion_counts_labels_of_small_integers():
+    label = np.arange(50, dtype=np.uint8)
+    own = Predictions.of_run(1, 0, [f"{n:02}" for n in label], label, np.eye(50))
+    assert own.label.dtype == np.uint8 and confusion(own).trace() == 50
 
 
 @pytest.mark.parametrize("names", [["$", "$$", "$^$"], ["a|b", "<script>x</script>", "`*[c](d)"]])

@@ -17,7 +17,7 @@ def pool(tmp_path):
     """Sources of tones: `long` with two recordings of 4 s, `short` with eight of .25 s, `kept`."""
     folder = tmp_path / "pool"
     for source, count, seconds, pitch in (
-        ("long", 2, 4.0, 200), ("short", 8, 0.25, 800), ("kept", 3, 1.0, 1600),
+        ("long", 2, 4.0, 200), ("short", 8, 0.25, 800), ("kept", 6, 1.0, 1600),
     ):  # fmt: skip
         (folder / source / "deep").mkdir(parents=True)
         for n in range(count):
@@ -94,7 +94,7 @@ def test_pool_scores_the_start_of_held_out_recordings(pool) -> None:
     found = data(pool, seconds=0.5, augment=qaudio.data.augment.WaveformAugment(gain_db=20.0))
     (batch,) = found.test_dataloader()
     expected, _ = soundfile.read(pool / "kept" / "deep" / "0_10000.wav", dtype="float32")
-    assert batch["label"].shape == (3, 0)
+    assert batch["label"].shape == (6, 0)
     torch.testing.assert_close(
         batch["waveform"][0], torch.from_numpy(expected[:4000]), atol=1e-4, rtol=0
     )
@@ -105,7 +105,7 @@ def test_pool_keeps_decoded_sound_in_two_bytes_a_sample(pool, tmp_path) -> None:
     clip = found._select("training")[0]
     assert found.cache.get(clip.path, RATE).dtype == np.int16
     size = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.npy"))
-    assert size < 2 * RATE * (8 + 2 + 3) + 13 * 200
+    assert size < 2 * RATE * (8 + 2 + 6) + 16 * 200
 
 
 def test_pool_tells_what_is_heard(pool, tmp_path) -> None:
@@ -150,12 +150,13 @@ def test_pool_sampler_shares_its_draws_among_processes() -> None:
         ),
         ({"test_sources": ["kept", "long"]}, "every source is held out"),
         ({"test_sources": ["alone"]}, "'alone' is a single recording"),
+        ({"validation_sources": ["long"]}, "long: fewer than 5 recordings"),
         ({"table": "table.csv"}, "table.csv: expected columns source and licence"),
     ],
 )
 def test_pool_that_cannot_be_used_is_refused(settings, said, pool, monkeypatch) -> None:
     monkeypatch.chdir(pool.parent)
-    if "long" in settings.get("test_sources", []):
+    if "every" in said:
         shutil.rmtree(pool / "short")
     else:
         (pool / "alone").mkdir()
@@ -201,7 +202,7 @@ def test_pool_without_sound_or_sources_is_refused(tmp_path) -> None:
 
 def test_pool_whose_every_id_is_excluded_is_refused(pool, tmp_path) -> None:
     (tmp_path / "ids.txt").write_text("\n".join(str(10000 + n) for n in range(8)))
-    with pytest.raises(DataError, match=r"ids of .*ids.txt leave nothing of 13"):
+    with pytest.raises(DataError, match=r"ids of .*ids.txt leave nothing of 16"):
         data(pool, exclude_ids=str(tmp_path / "ids.txt"))
     (tmp_path / "none.txt").write_text("a b 12\n")
     with pytest.raises(DataError, match="holds no id"):

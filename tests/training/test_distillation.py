@@ -256,3 +256,10 @@ def test_distillation_parent_says_where_a_student_comes_from(known):
     ):
         assert parent_of(student(one, **settings)) == ("known.esc10", how)
     assert sources_of(student(one, source=two, **start)) == [two, one]
+
+
+def test_distillation_two_entries_of_one_name_are_two(known, tmp_path):
+    one = known(network())
+    two = str(qaudio.save(network(), tmp_path / "elsewhere" / "known.esc10"))
+    student_of_both = student(one, arch=None, frontend=None, source=two)
+    assert parent_of(student_of_both)[1] == "fine-tuned from known.esc10, distilled from"

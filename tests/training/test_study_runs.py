@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -36,9 +37,7 @@ def study(tmp_path, recipe):
     document = {"benchmarks": ["esc10"], "seeds": [0], "reference": "net", "cells": cells,
                 "tables": [{"title": "Both", "cells": ["net", "taught"]}]}  # fmt: skip
     (folder.parent / "study.yaml").write_text(yaml.safe_dump(document))
-    (folder.parent / "README.md").write_text(
-        "<!-- study tables: generated -->\n<!-- end of study tables -->\n"
-    )
+    (folder.parent / "README.md").write_text("Ours\n")  # which gets the tables
     return ["study", "--config", str(folder.parent / "study.yaml"), "--zoo", str(zoo),
             "--runs", str(tmp_path / "runs"), "--folds", "[1]"]  # fmt: skip
 
@@ -50,6 +49,7 @@ def test_study_what_is_missing_is_trained_and_the_tables_are_made(study, tmp_pat
     assert not list(cell.rglob("*.safetensors"))
     assert main(["verify", str(cell)]) == 0
     table = (tmp_path / "recipes" / "README.md").read_text()
+    assert table.startswith("Ours\n\n<!-- study tables: generated -->\n")
     assert "not run" not in table
     assert table.count("(1 runs so far)") == 2
     assert "to `net`" in table
@@ -67,30 +67,40 @@ def test_study_what_is_missing_is_trained_and_the_tables_are_made(study, tmp_pat
 
 
 def test_study_cells_are_scored_on_other_benchmarks_and_keep_no_weights(
-    study, tmp_path, esc50_tree, capsys
+    study, tmp_path, write_sound, esc50_tree, capsys
 ):
+    for n in range(4):
+        noise = np.random.default_rng(n).standard_normal(8000)
+        write_sound(f"own/{'ab'[n % 2]}/{n}.wav", samples=0.1 * noise)
     grid = tmp_path / "recipes" / "study.yaml"
     grid.write_text(
-        yaml.safe_dump(yaml.safe_load(grid.read_text()) | {"probes": {"esc50": "x.yaml"}})
+        yaml.safe_dump(yaml.safe_load(grid.read_text()) | {"probes": {"own": "x.yaml"}})
     )
-    (tmp_path / "recipes" / "esc50").mkdir()
+    (tmp_path / "recipes" / "own").mkdir()
     recipe = yaml.safe_load((tmp_path / "recipes" / "esc10" / "net.yaml").read_text())
-    recipe["data"]["init_args"]["esc10"] = False
-    (tmp_path / "recipes" / "esc50" / "x.yaml").write_text(yaml.safe_dump(recipe))
+    esc10 = recipe["data"]
+    recipe["data"] = {
+        "class_path": "qaudio.AudioFolder", "init_args": {"root": "own", "name": "own", "folds": 2}
+    }  # fmt: skip
+    config = tmp_path / "recipes" / "own" / "x.yaml"
+    config.write_text(yaml.safe_dump(recipe))
     assert main(study) == 2
     assert (
-        "taught is scored on other benchmarks: give --probe esc50=FOLDER" in capsys.readouterr().err
+        "taught is scored on other benchmarks: give --probe own=FOLDER" in capsys.readouterr().err
     )
     assert main([*study, "--probe", "gtzan=x"]) == 2
-    assert "--probe takes esc50=FOLDER" in capsys.readouterr().err
+    assert "--probe takes own=FOLDER" in capsys.readouterr().err
     cell = tmp_path / "zoo" / "study" / "esc10" / "taught"
-    assert main([*study, "--probe", "esc50=nowhere"]) == 1  # trained, and kept to be scored
+    assert main([*study, "--probe", "own=nowhere"]) == 1  # trained, and kept to be scored
     assert (cell / "model.safetensors").is_file()
-    capsys.readouterr()
-    assert main([*study, "--probe", f"esc50={esc50_tree}"]) == 0
-    assert "esc10 taught: to probe: esc50" in capsys.readouterr().out
+    config.write_text(yaml.safe_dump(recipe | {"data": esc10}))
+    assert main([*study, "--probe", f"own={esc50_tree}"]) == 1
+    assert "taught: was trained on ESC-50" in capsys.readouterr().err
+    config.write_text(yaml.safe_dump(recipe))
+    assert main([*study, "--probe", f"own={tmp_path / 'own'}"]) == 0
+    assert "esc10 taught: to probe: own" in capsys.readouterr().out
     (score,) = read_results(cell).transfer
-    assert (score.benchmark, score.protocol.endswith("; linear probe")) == ("esc50", True)
+    assert (score.benchmark, score.protocol.endswith("; linear probe")) == ("own", True)
     assert not list(cell.rglob("*.safetensors"))
     assert main(["verify", str(cell)]) == 0
 

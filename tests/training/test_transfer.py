@@ -5,11 +5,13 @@ import pytest
 import torch
 
 import qaudio
+from qaudio.cards.entries import renew_card
 from qaudio.cli import main
 from qaudio.data.benchmarks.audioset_names import ESC50
 from qaudio.errors import DataError
 from qaudio.evaluation.predictions import Predictions
 from qaudio.training.transfer import ZERO_SHOT, embed_clips, transfer
+from tests.support.entries import rehash
 from tests.support.networks import FRONTEND, small_model
 
 
@@ -84,8 +86,13 @@ def test_transfer_probe_command_prints_a_score_and_writes_it_into_the_entry(
     arguments = recipe()
     assert main(["train", *arguments]) == 0
     folder, config = tmp_path / "zoo" / "qcnn6_006.esc10", arguments[1]
-    before = json.loads((folder / "results.json").read_text())
-    capsys.readouterr()
+    assert main(["probe", str(folder), "--config", config]) == 1
+    assert "was trained on ESC-50" in capsys.readouterr().err
+    path = folder / "results.json"  # as if it had been trained on others
+    path.write_text(path.read_text().replace('"ESC-50"', '"other sounds"'))
+    rehash(folder, path.name)
+    renew_card(folder)
+    before = json.loads(path.read_text())
     assert main(["probe", str(folder), "--config", config, "--write", "--json"]) == 0
     score = json.loads(capsys.readouterr().out)
     results = json.loads((folder / "results.json").read_text())
