@@ -50,7 +50,7 @@ def test_every_command_shown_is_accepted_by_the_parser(command):
 def test_the_readme_begins_with_one_line_that_installs_and_predicts():
     first = blocks("README.md", "bash")[0].splitlines()
     assert first == [
-        "pip install . && qaudio predict --demo",
+        "pip install -e . && qaudio predict --demo",
         "qaudio predict your_file.wav --times",
     ]
 

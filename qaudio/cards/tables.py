@@ -15,7 +15,7 @@ from qaudio.zoo.store import entries, read_config, read_results
 # Entries of the README's table, and what each is for.
 PICKS = {
     "qcnn10_050.audioset_kd_pruned50_long": "any sound, in 527 classes",
-    "qcnn10_050.audioset_kd_128kb": "the same in 128 kB (int8)",
+    "qcnn10_050.audioset_kd_128kb": "the same in 128 kB (int8, `--to c`)",
     "qcnn10_050.audioset_kd_long": "the same, unpruned; a start for your own sounds",
     "qcnn10_050.esc10_pruned50": "ten everyday sounds, from scratch, small",
     "qcnn10_050.esc10_pruned75": "the same, smallest",

@@ -33,8 +33,9 @@ def register(command: Commands) -> None:
     sub = command(
         "predict", _predict, "the most probable classes of sound files",
         "qaudio predict your_file.wav --times\n"
-        "         qaudio predict my_sounds --csv events.csv --merge --threshold 0.6\n"
-        "         qaudio predict my_sounds --format audacity --out labels --window 2",
+        "         qaudio predict my_sounds --csv events.csv --merge --threshold 0.2\n"
+        "         qaudio predict my_sounds --format audacity --out labels --window 2 "
+        "--threshold 0.2",
     )  # fmt: skip
     add_options(sub, exported=True)
     sub.add_argument(

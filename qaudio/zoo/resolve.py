@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import fnmatch
 import glob
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +21,7 @@ from qaudio.paths import expanded
 from qaudio.zoo.hosted_checkpoints import imported
 from qaudio.zoo.hub_cache import snapshot
 from qaudio.zoo.schema import HUB_PREFIX
-from qaudio.zoo.store import entries, found_in, hosted, read_results
+from qaudio.zoo.store import entries, found_in, hosted, read_results, recipes
 
 if TYPE_CHECKING:
     from qaudio.models.base import AudioModel
@@ -121,9 +122,18 @@ def locate(source: str | Path, beside: Path | None = None, **hub: Any) -> Path:
     hint = "`qaudio list` names the entries there are"
     if nearby:
         hint = f"there is {', '.join(map(str, nearby))}: give that path"
+    elif made_by := _recipe_of(str(source)):
+        hint = f"recipes/{made_by}.yaml trains it: give the folder of what that wrote"
     elif close:
         hint = f"similar: {', '.join(close)}"
     raise EntryError(f"no entry or folder named {str(source)!r}; {hint}")
+
+
+def _recipe_of(entry: str) -> str | None:
+    """Name of the shipped recipe that writes an entry."""
+    line = re.compile(rf"^  entry: {re.escape(entry)}$", re.MULTILINE)
+    texts = ((name, path.read_text(encoding="utf-8")) for name, path in recipes().items())
+    return next((name for name, text in texts if line.search(text)), None)
 
 
 def find_local(source: str | Path, beside: Path | None = None) -> Path | None:

@@ -56,6 +56,11 @@ def test_what_is_not_there_is_said_with_what_is(zoo, tmp_path):
         locate(tmp_path)
 
 
+def test_an_entry_that_a_recipe_makes_is_said_with_it():
+    with pytest.raises(EntryError, match=r"recipes/emotion/qcnn10_050\.yaml trains it"):
+        locate("qcnn10_050.emotion")
+
+
 def test_a_clone_has_its_zoo_beside_the_package_and_a_wheel_inside(tmp_path, monkeypatch):
     package = tmp_path / "qaudio"
     monkeypatch.setattr(store, "PACKAGE", package)
