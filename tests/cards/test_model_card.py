@@ -132,8 +132,7 @@ def test_what_a_difference_to_a_parent_is_of(results, how, told):
 def test_commands_keep_apart_from_what_is_there(results):
     text = render(CONFIG, results)
     assert f"{results.recipe.command} --writer.folder again\n```" in text
-    own = "--model.source qcnn10_050.esc10_pruned50 --writer.entry qcnn10_050.my_sounds\n```"
-    assert own in text
+    assert "qaudio finetune my_sounds --from qcnn10_050.esc10_pruned50\n```" in text
     results.recipe.command += " --writer.folder mine"
     assert "--writer.folder again" not in render(CONFIG, results)
 
