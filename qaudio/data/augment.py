@@ -125,15 +125,16 @@ class Mixup:
     def __post_init__(self) -> None:
         check_settings(self, alpha=(0, 1000), probability=(0, 1))
 
-    def __call__(
-        self, features: Tensor, targets: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Mix features (B, …) and float targets (B, classes) with a permutation of themselves."""
-        mix = self.draw(len(features), generator)
-        return mix(features), mix(targets)
-
     def draw(self, batch: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-        """One mixture of a batch, to be made of several tensors (B, …) alike."""
+        """One mixture of a batch with a permutation of itself.
+
+        Args:
+            batch: clips, B.
+            generator: decides about weights and permutation.
+
+        Returns:
+            What mixes tensors (B, …), features and float targets alike.
+        """
         if not self.alpha:
             return lambda x: x
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))

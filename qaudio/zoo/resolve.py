@@ -88,7 +88,7 @@ def _version(folder: Path) -> tuple[int, int] | None:
     return stat.st_ino, stat.st_mtime_ns
 
 
-def locate(source: str | Path, beside: Path | None = None, **hub: Any) -> Path:
+def locate(source: str | Path, **hub: Any) -> Path:
     """The folder of an entry given by name, by path or by its address on the Hub.
 
     A checkpoint that others host is downloaded and imported at the first call; an entry on the Hub
@@ -96,7 +96,6 @@ def locate(source: str | Path, beside: Path | None = None, **hub: Any) -> Path:
 
     Args:
         source: name, folder, or "hf-hub:org/name[@revision]".
-        beside: a folder of entries to look for the name in first.
         hub: how to fetch from the Hub: see `qaudio.zoo.hub_cache.snapshot`.
 
     Raises:
@@ -107,7 +106,7 @@ def locate(source: str | Path, beside: Path | None = None, **hub: Any) -> Path:
         return snapshot(str(source), **hub)
     if hub.get("revision") is not None:
         raise EntryError(f"{source}: only an entry on the Hub ({HUB_PREFIX}org/name) has revisions")
-    folder = _here(source, beside)
+    folder = _here(source)
     if folder is not None:
         return folder
     if expanded(source).is_dir():
@@ -137,7 +136,12 @@ def _recipe_of(entry: str) -> str | None:
 
 
 def find_local(source: str | Path, beside: Path | None = None) -> Path | None:
-    """As `locate`, of what needs no download; None where there is nothing."""
+    """As `locate`, of what needs no download; None where there is nothing.
+
+    Args:
+        source: name, folder, or "hf-hub:org/name[@revision]".
+        beside: a folder of entries to look for the name in first.
+    """
     if on_hub(source):
         try:
             return locate(source, offline=True)
@@ -151,7 +155,7 @@ def on_hub(source: str | Path) -> bool:
     return str(source).startswith(HUB_PREFIX)
 
 
-def _here(source: str | Path, beside: Path | None) -> Path | None:
+def _here(source: str | Path, beside: Path | None = None) -> Path | None:
     """An entry beside others, one that is shipped, or any folder."""
     known = entries()
     source = source if beside is None else found_in(beside, str(source))

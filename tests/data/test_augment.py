@@ -161,7 +161,8 @@ def test_spec_augment_without_masks_is_the_identity(features):
 
 
 def mix(settings, features, targets, seed=0):
-    return Mixup(**settings)(features, targets, torch.Generator().manual_seed(seed))
+    drawn = Mixup(**settings).draw(len(features), torch.Generator().manual_seed(seed))
+    return drawn(features), drawn(targets)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])

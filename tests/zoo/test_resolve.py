@@ -4,7 +4,7 @@ import pytest
 
 from qaudio.errors import EntryError
 from qaudio.zoo import store
-from qaudio.zoo.resolve import list_models, locate
+from qaudio.zoo.resolve import find_local, list_models, locate
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def test_entries_are_found_by_name_and_by_folder(zoo, tmp_path):
 def test_a_folder_of_entries_is_looked_through_first(zoo, tmp_path):
     beside = tmp_path / "runs"
     mine = shutil.copytree(zoo / "qcnn6_006.esc10", beside / "qcnn6_006.esc10")
-    assert locate("qcnn6_006.esc10", beside) == mine
-    assert locate("qcnn6_006.esc10_pruned50", beside) == zoo / "qcnn6_006.esc10_pruned50"
+    assert find_local("qcnn6_006.esc10", beside) == mine
+    assert find_local("qcnn6_006.esc10_pruned50", beside) == zoo / "qcnn6_006.esc10_pruned50"
 
 
 def test_what_is_not_there_is_said_with_what_is(zoo, tmp_path):
