@@ -29,10 +29,12 @@ def figures(text: str) -> list[str]:
 
 
 def percent(share: float) -> str:
+    """A share from 0 to 1 in percent: "93.4 %"."""
     return f"{100 * share:.1f} %"
 
 
 def points(difference: float) -> str:
+    """A difference of two shares in percentage points, with its sign: "+1.2"."""
     return f"{100 * difference:+.1f}"
 
 
@@ -43,10 +45,12 @@ def difference_text(difference: Difference) -> str:
 
 
 def giga(macs: float) -> str:
+    """A number of operations in thousands of millions: "1.234 G"."""
     return f"{macs / 1e9:.3f} G"
 
 
 def interval(bounds: tuple[float, float]) -> str:
+    """An interval's two shares, lower first, in percent: "91.0–95.2 %"."""
     return f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f} %"
 
 
@@ -105,6 +109,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
 
 
 def markdown_table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """A table in Markdown; cells are Markdown themselves, as many in each row as in `head`."""
     lines = ["|" + "".join(f" {cell} |" if cell else " |" for cell in row) for row in (head, *rows)]
     return "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
 

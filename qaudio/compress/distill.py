@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qaudio.models.config import Task
 
-# Of the losses that compare logits; "features" compares embeddings.
+# All but "features", which compares embeddings, compare logits.
 LOSSES = ("kl_logits", "published", "bce", "features")
 
 

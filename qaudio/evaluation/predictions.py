@@ -105,6 +105,14 @@ class Predictions:
             )
 
     def save(self, path: str | os.PathLike) -> None:
+        """Write `predictions.npz`, which `load` reads.
+
+        Args:
+            path: of the file; numpy adds .npz to a name without it.
+
+        Raises:
+            OSError: when it cannot be written.
+        """
         np.savez_compressed(path, **self.__dict__)
 
     def runs(self) -> list[tuple[int, int]]:
@@ -133,6 +141,7 @@ class Predictions:
         return dataclasses.replace(self, clip=clip)
 
     def run(self, seed: int, fold: int) -> Predictions:
+        """The rows of one run; none where there is no such run."""
         return self.select((self.seed == seed) & (self.fold == fold))
 
     def merged(self, other: Predictions) -> Predictions:

@@ -47,6 +47,7 @@ class Recipe:
 
     @property
     def sha256(self) -> str:
+        """Of its text, in hexadecimal digits, as results name the recipe."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def changed(self, stored: str) -> list[str]:
