@@ -3,6 +3,7 @@
 `qaudio` prints these without a traceback; any other exception is an error of the package.
 """
 
+import re
 import tokenize
 import zipfile
 import zlib
@@ -56,6 +57,16 @@ class AudioError(QaudioError):
 
 class DownloadError(QaudioError):
     """A file that cannot be had, or is not the expected one; the message says what to do."""
+
+
+def refused_global(error: Exception) -> str | None:
+    """What a pickle names and `torch.load` did not run, by what it raised; None for other faults.
+
+    Args:
+        error: of a load with `weights_only=True`.
+    """
+    named = re.search(r"GLOBAL (\S+) (?:was not|whose module)", str(error))
+    return None if named is None else named[1]
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 
 from qaudio.download import log
-from qaudio.errors import EntryError
+from qaudio.errors import EntryError, refused_global
 from qaudio.paths import write_whole
 from qaudio.training.recipe import Recipe
 
@@ -158,10 +158,9 @@ class WholeCheckpoints(TorchCheckpointIO):
         try:
             found = super().load_checkpoint(local(path), *args, **kwargs)
         except (pickle.UnpicklingError, EOFError, LookupError, RuntimeError, ValueError) as error:
-            named = re.search(r"GLOBAL (\S+) (?:was not|whose module)", str(error))
             said = f" ({str(error).splitlines()[0]})" if str(error) else ""
-            if named:
-                said = f": its pickle would run {named[1]}; nothing was run"
+            if named := refused_global(error):
+                said = f": its pickle would run {named}; nothing was run"
             raise EntryError(f"{path} is no checkpoint of Lightning's{said}") from None
         if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
             raise EntryError(f"{path} is no checkpoint of Lightning's: it holds no state_dict")

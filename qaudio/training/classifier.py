@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from qaudio.data.augment import Mixup, SpecAugment, global_seed, item_seed, one_hot
 from qaudio.data.split import Split
 from qaudio.errors import InputError, check_choice
+from qaudio.evaluation.metrics import metric_of
 from qaudio.frontend_settings import FrontendConfig
 from qaudio.models.base import AudioModel
 from qaudio.models.config import Task
@@ -369,11 +370,11 @@ class Classifier(LightningModule):
         self.log("val_loss", self.val_loss, batch_size=len(logits))
 
     def _log_score(self, part: str, logits: Tensor, labels: Tensor) -> None:
-        name = "accuracy" if self.task == "multiclass" else "mAP"
         self.metric.update(logits, labels.long())
         self.log(
-            f"{part}_{name}", self.metric, on_epoch=True, prog_bar=True, batch_size=len(logits)
-        )
+            f"{part}_{metric_of(self.task)}", self.metric, on_epoch=True, prog_bar=True,
+            batch_size=len(logits),
+        )  # fmt: skip
 
     def on_test_start(self) -> None:
         self.scored = []

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from qaudio.data.datamodule import AudioDataModule
 from qaudio.errors import DataError
 from qaudio.evaluation.bootstrap import summarise
+from qaudio.evaluation.metrics import metric_of
 from qaudio.evaluation.predictions import Predictions
 from qaudio.evaluation.probe import LINEAR, ZERO_SHOT, by_label_map, linear_probe
 from qaudio.evaluation.result import Result
@@ -164,5 +165,5 @@ def _transferred(
     assert predictions is not None
     return Transferred(
         data.benchmark, data.dataset, f"{data.split.protocol}; {way}", predictions,
-        summarise(predictions, "accuracy" if data.task == "multiclass" else "mAP"),
+        summarise(predictions, metric_of(data.task)),
     )  # fmt: skip

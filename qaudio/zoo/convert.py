@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qaudio.errors import EntryError, InputError, entry_errors
+from qaudio.errors import EntryError, InputError, entry_errors, refused_global
 from qaudio.models.base import check_weights
 from qaudio.models.registry import architectures, create_model, find
 from qaudio.zoo.io import write_entry
@@ -92,10 +92,9 @@ def read_checkpoint(path: str | Path, wrapped: bool = True) -> dict[str, Tensor]
         with warnings.catch_warnings(action="ignore"):  # on odd pickles, before they are refused
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file makes the reader raise is not documented
-        named = re.search(r"GLOBAL (\S+) (?:was not|whose module)", str(error))
-        if named:
+        if named := refused_global(error):
             raise EntryError(
-                f"{path}: refused, its pickle would run {named[1]} when loaded; nothing was run"
+                f"{path}: refused, its pickle would run {named} when loaded; nothing was run"
             ) from None
         raise EntryError(
             f"{path}: not a checkpoint of plain tensors that PyTorch can read; it is cut short, or "
