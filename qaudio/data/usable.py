@@ -79,8 +79,8 @@ def decoded(benchmark: str, clips: list[Clip], cache: AudioCache, rate: int) -> 
 def _check_room(benchmark: str, clips: list[Clip], usable: UsableClips, cache: AudioCache) -> None:
     sample = clips[:: max(1, len(clips) // ROOM_AFTER)]
     missing = sum(not cache.has(clip.path, usable.rate) for clip in sample) / len(sample)
-    mean = 4 * sum(usable.lengths.values()) / max(1, len(usable.lengths))  # bytes
-    needed = mean * missing * len(clips)
+    samples = sum(usable.lengths.values()) / max(1, len(usable.lengths))
+    needed = cache.bits // 8 * samples * missing * len(clips)  # bytes
     there = missing and cache.folder.is_dir()
     free = shutil.disk_usage(cache.folder).free if there else math.inf
     if needed > free:

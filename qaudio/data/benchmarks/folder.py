@@ -186,6 +186,7 @@ class AudioFolder(AudioDataModule):
             for clip in self.clips
         ]
         if len(used) < 2:
+            self.clips = []  # or the next `setup` would take them for read
             self._check_labels(self.labels)
 
     @property

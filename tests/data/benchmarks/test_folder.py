@@ -188,6 +188,16 @@ def test_a_class_without_usable_clips_is_no_class(tree):
     assert {batch for one in data.test_dataloader() for batch in one["label"].tolist()} == {0, 1}
 
 
+def test_one_class_with_usable_clips_is_refused_each_time(sound_tree):
+    root = sound_tree("sounds", [f"a/{n}.wav" for n in range(5)])
+    (root / "b").mkdir()
+    (root / "b" / "x.wav").write_bytes(b"no sound")
+    data = small(root)
+    for _ in range(2):
+        with pytest.warns(UserWarning), pytest.raises(DataError, match="fewer than two classes"):
+            data.setup()
+
+
 def test_too_few_classes_say_what_was_left_out(sound_tree):
     root = sound_tree("sounds", [f"a/{n}.wav" for n in range(5)])
     (root / "b").mkdir()
