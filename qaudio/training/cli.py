@@ -67,7 +67,7 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse null where a setting takes none, and what no recipe or file system can hold.
 
-        jsonargparse lets them through.
+        jsonargparse lets them through. A single callback, which Lightning takes, becomes a list.
         """
         for name, value in self.config.items():  # of every depth, by their whole names
             if isinstance(value, str) and not is_text(value):
@@ -79,6 +79,8 @@ class TrainingCLI(LightningCLI):
             if not isinstance(given, Namespace):
                 raise UsageError(f"{section}: expected settings by name, not {given!r}")
             if section == "trainer":  # null is its own way to ask for a default
+                if isinstance(given.callbacks, Namespace):
+                    given.callbacks = [given.callbacks]
                 continue
             kind: type = EntryWriter
             if section != "writer":

@@ -7,6 +7,7 @@ import yaml
 from qaudio.cli import main
 from qaudio.errors import InputError
 from qaudio.training.cli import parse
+from tests.support.training import results_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -172,3 +173,14 @@ def test_cli_every_shipped_recipe_parses(path):
         assert path.stem == arch + rest.removeprefix(path.parent.name)
     assert cli.datamodule.split.benchmark == path.parent.name
     assert cli.datamodule.split.fold == 1
+
+
+def test_cli_a_single_callback_is_a_list_of_one(recipe, zoo):
+    one = {"class_path": "EarlyStopping", "init_args": {"monitor": "train_loss"}}
+    texts = []
+    for callbacks in (one, [one]):
+        arguments = recipe(trainer={"callbacks": callbacks, "max_epochs": 1})
+        texts.append(parse(arguments).recipe(arguments, "train").text)
+    assert texts[0] == texts[1]
+    assert main(["train", *recipe(trainer={"callbacks": one, "max_epochs": 1})]) == 0
+    assert "EarlyStopping" in results_of(zoo / "qcnn6_006.esc10")["epoch_choice"]
