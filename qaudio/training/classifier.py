@@ -21,6 +21,7 @@ from qaudio.frontend_settings import FrontendConfig
 from qaudio.models.base import AudioModel
 from qaudio.models.config import Task
 from qaudio.models.registry import create_model, from_config
+from qaudio.text import one_line
 from qaudio.training import finetuning
 from qaudio.training.distillation import Distillation
 from qaudio.training.finetuning import Freeze
@@ -136,6 +137,7 @@ class Classifier(LightningModule):
         self.block_dropout, self.head_dropout = block_dropout, head_dropout
         self.frozen, self.thaw_every, self.probe_first = freeze, thaw_every, probe_first
         self.keep_probe, self.probe_kept = keep_probe, False
+        self.as_it_is = False  # whether the source is scored untrained, classifier and all
         self.pruning: StepwisePruning | None = None
         self.distillation: Distillation | None = None
         self.projection: nn.Module  # of embeddings to the teacher's, where there is one
@@ -187,7 +189,9 @@ class Classifier(LightningModule):
         else:
             assert self.source is not None
             net = load_for_split(self.source, split, global_seed())
-            if net.labels != labels:
+            if self.as_it_is:
+                self._check_classes(net, labels, split)
+            elif net.labels != labels:
                 net.reset_classifier(len(labels), labels)
         net.labels, net.task = labels, self.task
         if self.pruning is not None:
@@ -195,6 +199,17 @@ class Classifier(LightningModule):
         if self.distillation is not None:
             self.projection = self.distillation.projection(net, self.pruning)
         return net
+
+    def _check_classes(self, net: AudioModel, labels: list[str], split: Split) -> None:
+        """Raise InputError where a classifier that is not trained is one of other classes."""
+        # None: imported without their names
+        if net.labels not in (labels, None) or net.num_classes != len(labels):
+            own = ", ".join(net.labels or [f"{net.num_classes} without names"])
+            raise InputError(
+                f"{self.source} has other classes ({one_line(own, 80)}) than "
+                f"{split.dataset} ({one_line(', '.join(labels), 80)}), so there is nothing to "
+                "score: fine-tune it (`qaudio train`), or give --ckpt_path"
+            )
 
     def first_batches(self) -> Batches:
         """The first training batches, for pruning criteria; a teacher labels what has no labels."""

@@ -78,8 +78,10 @@ def fit(run: TrainingRun) -> None:
 def evaluate(run: TrainingRun, subcommand: Any) -> None:
     """Let Lightning score what was fitted, or a source entry as it is."""
     run.data.refuse_other("test" if subcommand == "test" else "validation")
+    checkpoint = run.checkpoint()
+    run.module.as_it_is = checkpoint is None
     with fast_bf16(run.trainer):
-        start(run.trainer, subcommand, run.module, run.data, run.checkpoint())
+        start(run.trainer, subcommand, run.module, run.data, checkpoint)
 
 
 def test_entry(source: str, arguments: list[str]) -> int:
@@ -110,7 +112,7 @@ def test_entry(source: str, arguments: list[str]) -> int:
             "seed_everything": seed,
         },
     )
-    fold = cli.datamodule.fold
+    fold, cli.model.as_it_is = cli.datamodule.fold, True
     logits = held_out_logits(cli.trainer, cli.model, cli.datamodule)
     predictions = Predictions.of_run(fold, seed, **logits)
     metric, name = results.result.metric, f"seed{seed}_fold{fold}"

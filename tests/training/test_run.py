@@ -8,7 +8,9 @@ from safetensors.torch import load_file
 import qaudio
 from qaudio.cli import main
 from qaudio.evaluation.predictions import Predictions
-from tests.support.training import pruned, results_of
+from qaudio.training.choice import prepared
+from qaudio.training.subcommands import evaluate
+from tests.support.training import network, pruned, results_of
 
 
 def test_run_trial_of_one_step_writes_nothing(recipe, zoo, tmp_path, capsys):
@@ -189,3 +191,22 @@ def test_run_fit_then_validate_scores_what_was_fitted(recipe, tmp_path, capsys):
     assert "val_accuracy" in capsys.readouterr().out
     assert main(["validate", *recipe()]) == 1
     assert "give --data.holdout validation" in capsys.readouterr().err
+
+
+def test_run_source_of_other_classes_is_not_scored_as_it_is(recipe, known, capsys):
+    source = known(network(labels=["a", "b", "c"]))
+    model = {"class_path": "qaudio.Classifier", "init_args": {"source": source}}
+    for command, holdout in (("test", "test"), ("validate", "validation")):
+        assert main([command, *recipe(model=model, data={"holdout": holdout})]) == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("qaudio: ")
+        assert "has other classes (a, b, c) than ESC-50 (dog, rain, clock_tick)" in line
+
+
+def test_run_source_without_class_names_is_scored_as_it_is(recipe, known):
+    net = network()
+    net.labels = None
+    model = {"class_path": "qaudio.Classifier", "init_args": {"source": known(net)}}
+    run = prepared(recipe(model=model), command="test")
+    evaluate(run, "test")
+    assert torch.equal(run.module.net.classifier.weight, net.classifier.weight)
