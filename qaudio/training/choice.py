@@ -34,7 +34,8 @@ def prepared(
     run = TrainingRun(cli, recipe or cli.recipe(arguments, command))
     if cli.model.keep_probe and not run.validates and command in ("train", "crossval"):
         run.writer.check(run.recipe)
-        if (run.seed, run.fold) not in run.writer.done(run.recipe) and not run.last.is_file():
+        if run.config.overwrite or (run.seed, run.fold) not in run.writer.done(run.recipe):
+            run.resumed()  # refuses what is of other settings before a rehearsal, not after it
             _choose(run, cli, arguments)
     return run
 

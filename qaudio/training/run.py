@@ -68,7 +68,7 @@ class TrainingRun:
         self._check_trainer()
         if self.config.ckpt_path:
             local(self.config.ckpt_path)  # before the data is read
-        resumed = self._resumed()
+        resumed = self.resumed()
         if self.writes:
             write_whole(self.folder / "recipe.yaml", self.recipe.text)
         trainer, timer = self.trainer, Timer()  # its count goes on when a run is resumed
@@ -219,9 +219,12 @@ class TrainingRun:
                     "--data.holdout validation"
                 )
 
-    def _resumed(self) -> str | Path | None:
-        """The checkpoint to go on from; raises EntryError for one of other settings."""
-        if self.config.ckpt_path or not self.last.is_file():
+    def resumed(self) -> str | Path | None:
+        """The checkpoint to go on from; raises EntryError for one of other settings.
+
+        None where the probe is kept: what was trained, as by `qaudio fit`, is not wanted.
+        """
+        if self.config.ckpt_path or self.module.probe_kept or not self.last.is_file():
             return self.config.ckpt_path
         made_by = self.folder / "recipe.yaml"
         changed = made_by.is_file() and self.recipe.changed(made_by.read_text(encoding="utf-8"))

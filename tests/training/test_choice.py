@@ -132,6 +132,26 @@ def test_what_was_validated_is_not_validated_again(train, validated, monkeypatch
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize(("command", "more"), [("fit", []), ("train", ["--overwrite=true"])])
+def test_choice_is_made_for_runs_that_were_trained_before(train, validated, command, more):
+    validated([True] * 4, [True] * 4)
+    assert train(command=command)[0] == 0
+    code, entry = train(*more)
+    assert code == 0 and read_results(entry).parent.how == "linear-probed from"
+    probe = Predictions.load(entry / "baselines" / "linear_probe.npz")
+    ours = Predictions.load(entry / "predictions.npz")
+    np.testing.assert_allclose(ours.logits, probe.logits, atol=0.05)
+
+
+def test_an_unfinished_run_of_other_settings_is_refused_before_a_rehearsal(
+    train, validated, capsys
+):
+    asked = validated([True] * 4, [True] * 4)
+    assert train(command="fit")[0] == 0
+    assert train("--model.lr=0.5")[0] == 1 and not asked
+    assert "an unfinished run with other settings (model.lr)" in capsys.readouterr().err
+
+
 def test_a_rehearsal_that_is_interrupted_goes_on(train, monkeypatch, capsys):
     asked = []
 
