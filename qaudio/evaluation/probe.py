@@ -9,6 +9,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from qaudio.errors import InputError
+
 LINEAR, ZERO_SHOT = "linear probe", "zero-shot by label map"
 REGULARISATION = 1.0  # scikit-learn's C, its default
 # A classifier that training goes on from. Embeddings that are nearly always zero get huge weights
@@ -39,7 +41,7 @@ def fit_linear(
             less is standardised by that.
 
     Raises:
-        ValueError: when `label` holds fewer than two classes.
+        InputError: when `label` holds fewer than two classes.
     """
     scaler = StandardScaler().fit(train)
     scaler.scale_ = np.maximum(scaler.scale_, least_deviation * np.sqrt(scaler.var_.mean()))
@@ -52,7 +54,10 @@ def fit_linear(
     else:
         present = np.unique(label)
         if len(present) < 2:
-            raise ValueError(f"a probe needs clips of two classes at least, not {len(present)}")
+            raise InputError(
+                f"a linear probe needs training clips of two classes at least, not {len(present)}: "
+                "give some of another class, or another split"
+            )
         rows, offsets = _regression(standard, label, regularisation)
         if len(present) == 2:  # one row, of the second class beside the first
             rows, offsets = (np.concatenate((-one, one)) / 2 for one in (rows, offsets))

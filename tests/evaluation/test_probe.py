@@ -3,6 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from qaudio.data.benchmarks.audioset_names import ESC50
+from qaudio.errors import InputError
 from qaudio.evaluation.probe import GENTLE, by_label_map, fit_linear, linear_probe
 
 
@@ -34,7 +35,7 @@ def test_linear_probe_gives_unseen_classes_the_lowest_logit() -> None:
 
 
 def test_linear_probe_needs_two_classes() -> None:
-    with pytest.raises(ValueError, match="two classes at least, not 1"):
+    with pytest.raises(InputError, match="two classes at least, not 1: give some of another"):
         linear_probe(np.ones((4, 2)), np.zeros(4, int), np.ones((1, 2)), 3)
 
 
