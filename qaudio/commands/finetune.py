@@ -73,8 +73,8 @@ def register(command: Commands) -> None:
     sub.add_argument("--epochs", type=positive, help="of training (the recipe's)")
     sub.add_argument(
         "--score", choices=("fold", "all"),
-        help="hold out one fold, or each in turn with a training of its own (all for at most "
-        f"{SMALL} recordings)",
+        help="hold out one fold (--data.fold), or each in turn with a training of its own (all "
+        f"for at most {SMALL} recordings)",
     )  # fmt: skip
     sub.add_argument("--seed", type=int, default=0, help="of training (%(default)s)")
     sub.add_argument("--json", action="store_true", help="print the scores as JSON")
@@ -88,6 +88,10 @@ def _finetune(options: argparse.Namespace) -> int:
             return usage("finetune", f"give {OWN[name]} in place of {name}")
         if name.startswith("--") and not name.startswith(SECTIONS):
             return usage("finetune", f"unknown option {name}")
+        if name == "--data.fold":
+            if options.score == "all":
+                return usage("finetune", "--data.fold goes with --score fold")
+            options.score = "fold"
     if options.seed < 0:
         return usage("finetune", f"--seed must be at least 0, not {options.seed}")
     # What is no answer goes to stderr where a script reads the answer.
@@ -108,10 +112,13 @@ def _run(options: argparse.Namespace) -> tuple[int, str | None]:
     name = options.name or _name(Path(options.folder))
     entry = f"{architecture}.{name}_ft"
     written = Path(options.out) / entry
-    if written.exists() and not (options.probe_only or options.show_recipe):
-        raise EntryError(f"{written} is there already: give another --name or --out, or delete it")
     recipe, data = _recordings(options, name)
     found = survey(data)
+    every = data.folds > 1 and (
+        options.score == "all" or (not options.score and len(found.seconds) <= SMALL)
+    )
+    if not (options.probe_only or options.show_recipe):
+        _refuse_finished(written, None if every else f"seed{options.seed}_fold{data.fold}")
     seconds = options.seconds or found.clip_seconds
     arguments = [
         f"--config={recipe}", f"--data.root={options.folder}", f"--data.name={name}",
@@ -136,9 +143,6 @@ def _run(options: argparse.Namespace) -> tuple[int, str | None]:
             scores = probe(one_fold)
         else:
             print(f"fine-tuning {options.source}; stop it at any time, the same command goes on")
-            every = data.folds > 1 and (
-                options.score == "all" or (not options.score and len(found.seconds) <= SMALL)
-            )
             if every:
                 code = training.run("crossval", [*arguments, f"--seeds=[{options.seed}]"])
             else:
@@ -153,6 +157,19 @@ def _run(options: argparse.Namespace) -> tuple[int, str | None]:
     if not options.probe_only:
         _print_next(written)
     return 0, _as_json(options, found, seconds, written, scores) if options.json else None
+
+
+def _refuse_finished(written: Path, run: str | None) -> None:
+    """Raise EntryError for what is there, unless it is an entry that lacks what is asked for.
+
+    Args:
+        written: where the entry is to be.
+        run: that is asked for; None: of every fold.
+    """
+    found = read_results(written)
+    unfinished = found is not None and not found.complete and run not in found.result.runs
+    if written.exists() and not unfinished:
+        raise EntryError(f"{written} is there already: give another --name or --out, or delete it")
 
 
 def _name(folder: Path) -> str:

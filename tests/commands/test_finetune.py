@@ -10,6 +10,7 @@ import yaml
 import qaudio
 from qaudio.cli import main
 from qaudio.evaluation.predictions import Predictions
+from qaudio.training.run import TrainingRun
 from qaudio.zoo.store import read_results, to_json
 from tests.support.networks import FRONTEND, small_model
 
@@ -85,6 +86,51 @@ def test_finetune_makes_an_entry_and_sets_it_beside_its_baselines(tones, finetun
     # A second time it would replace what is there.
     code, _, err = finetune(tones)
     assert code == 1 and "is there already: give another --name or --out" in err
+
+
+def test_finetune_that_was_interrupted_between_folds_goes_on(
+    tones, finetune, tmp_path, monkeypatch
+):
+    real, begun = TrainingRun.train, []
+
+    def train(run):
+        begun.append(run.fold)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return real(run)
+
+    monkeypatch.setattr(TrainingRun, "train", train)
+    arguments = [tones, "--data.folds=2"]
+    assert finetune(*arguments, score=None)[0] == 130
+    folder = tmp_path / "models" / "qcnn6_006.tones_ft"
+    assert not read_results(folder).complete
+    code, out, err = finetune(*arguments, score=None)
+    assert code == 0, err
+    assert "seed 0 fold 1: done before" in out and begun == [1, 2, 2]
+    assert read_results(folder).complete
+    qaudio.verify(folder)
+    code, _, err = finetune(*arguments, score=None)
+    assert code == 1 and "is there already: give another --name or --out" in err
+
+
+def test_finetune_of_a_fold_holds_out_that_one_alone(tones, finetune, tmp_path):
+    code, _, err = finetune(tones, "--data.fold", "2", score="all")
+    assert code == 2 and "--data.fold goes with --score fold" in err
+    for _ in range(2):
+        code, _, err = finetune(tones, "--data.folds=2", "--data.fold", "2", score=None)
+        folder = tmp_path / "models" / "qcnn6_006.tones_ft"
+        assert read_results(folder).result.runs.keys() == {"seed0_fold2"}, err
+    assert code == 1 and "is there already" in err
+
+
+def test_finetune_on_clips_of_one_class_is_told_in_one_line(tones, finetune, tmp_path):
+    rows = [f"{label}/{path.name},{label},{'train' if label == 'low' else 'test'}"
+            for label in CLASSES for path in sorted((tones / label).iterdir())]  # fmt: skip
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["file,label,split", *rows]))
+    code, _, err = finetune(tones, "--table", str(table), "--probe-only")
+    assert code == 1 and "two classes at least, not 1: give some of another" in err
+    assert "error in qaudio" not in err
 
 
 def test_finetune_tampered_baselines_do_not_verify(tones, finetune, tmp_path):
