@@ -88,6 +88,11 @@ def _finetune(options: argparse.Namespace) -> int:
             return usage("finetune", f"give {OWN[name]} in place of {name}")
         if name.startswith("--") and not name.startswith(SECTIONS):
             return usage("finetune", f"unknown option {name}")
+        if name == "--data.holdout":
+            return usage(
+                "finetune", "validation folds are scored by crossval: give it what --show-recipe "
+                "prints"
+            )  # fmt: skip
         if name == "--data.fold":
             if options.score == "all":
                 return usage("finetune", "--data.fold goes with --score fold")

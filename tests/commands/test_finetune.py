@@ -116,6 +116,8 @@ def test_finetune_that_was_interrupted_between_folds_goes_on(
 def test_finetune_of_a_fold_holds_out_that_one_alone(tones, finetune, tmp_path):
     code, _, err = finetune(tones, "--data.fold", "2", score="all")
     assert code == 2 and "--data.fold goes with --score fold" in err
+    code, _, err = finetune(tones, "--data.holdout=validation")
+    assert code == 2 and "validation folds are scored by crossval" in err
     for _ in range(2):
         code, _, err = finetune(tones, "--data.folds=2", "--data.fold", "2", score=None)
         folder = tmp_path / "models" / "qcnn6_006.tones_ft"
