@@ -8,7 +8,7 @@ from qaudio.study import forest_plot, hours
 from qaudio.study.answers import Findings
 from qaudio.study.grid import FOLDER, Study
 
-GRIDS = ("study", "prune_or_distil")  # that are shipped, in the folder of recipes
+GRIDS = ("study", "prune_or_distil", "fine_tuned")  # that are shipped, in the folder of recipes
 
 
 def documents(study: Study, zoo: Path) -> dict[Path, Callable[[str], str]]:

@@ -7,6 +7,7 @@ import yaml
 import qaudio
 from qaudio.cli import main
 from qaudio.errors import EntryError
+from qaudio.study.documents import GRIDS
 from qaudio.study.grid import Study, study_entries
 from qaudio.zoo.store import entries
 from tests.support.entries import tiny
@@ -138,6 +139,19 @@ def test_questions_ask_only_what_the_grid_compares(shipped):
     cells = shipped.cells
     for one in shipped.questions:
         assert one.than in cells[one.cell].against or one.cell in cells[one.than].against, one.ask
+
+
+def test_cells_of_shipped_grids_lie_apart():
+    """They share the zoo's folder of results without weights."""
+    studies = [Study(ROOT / "recipes" / f"{grid}.yaml") for grid in GRIDS]
+    places = [
+        one.entry(cell, benchmark)
+        for one in studies
+        for cell in one.cells.values()
+        for benchmark in one.benchmarks
+        if cell.changes
+    ]
+    assert len(set(places)) == len(places)
 
 
 def code_of(arguments) -> int:
