@@ -71,6 +71,10 @@ def _study(options: argparse.Namespace) -> int:
             state = f"to train: {missing}" if missing else "complete"
             if unprobed and not missing:
                 state = f"to probe: {', '.join(unprobed)}"
+                if not study.has_weights(cell, benchmark, Path(options.zoo)):
+                    state += ", but its weights are gone: delete "
+                    state += f"{Path(options.zoo) / study.entry(cell, benchmark)} to train it again"
+                    unprobed = []
             print(f"{benchmark} {cell.name}: {state}", flush=True)
             if options.list or not (missing or unprobed):
                 continue
@@ -89,7 +93,7 @@ def _study(options: argparse.Namespace) -> int:
             try:
                 code = training.run("crossval", arguments) if missing else 0
                 failed += code
-                if unprobed and not code:
+                if unprobed and study.complete(cell, benchmark, Path(options.zoo)):
                     _probe(study, Path(options.zoo) / study.entry(cell, benchmark), roots)
             except Exception as error:  # the other cells go on
                 failed += 1

@@ -157,13 +157,12 @@ class SoundPool(AudioDataModule):
                     f"{self.root}: source {source!r} is a single recording: a score on it would "
                     "say nothing; hold out another"
                 )
-        for part in set(self.parts.values()):
-            held = [source for source, own in self.parts.items() if own == part]
-            if sum(counts[source] for source in held) < LEAST_TAGGED:
-                raise DataError(
-                    f"{self.root}: {', '.join(held)}: fewer than {LEAST_TAGGED} recordings, so "
-                    "that no class could be scored: hold out more"
-                )
+        held = [source for source, part in self.parts.items() if part == self.scored_fold]
+        if sum(counts[source] for source in held) < LEAST_TAGGED:
+            raise DataError(
+                f"{self.root}: {', '.join(held)}: fewer than {LEAST_TAGGED} recordings, so that no "
+                "class could be scored: hold out more"
+            )
         if set(counts) <= set(self.parts):
             raise DataError(f"{self.root}: every source is held out; none is left to train on")
 

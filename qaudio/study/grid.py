@@ -144,10 +144,20 @@ class Study:
         return arguments
 
     def unprobed(self, cell: Cell, benchmark: str, zoo: Path) -> list[str]:
-        """Names of `probes` that a cell has yet to be scored on: none once its weights are gone."""
-        folder = zoo / self.entry(cell, benchmark)
-        done = read_results(folder) and not (folder / "model.safetensors").is_file()
-        return [] if done or not cell.changes else list(self.probes)
+        """Names of `probes` that a cell has yet to be scored on: all, while it has weights."""
+        found = self.results(cell, benchmark, zoo)
+        scored = found.transfer if found and not self.has_weights(cell, benchmark, zoo) else []
+        done = {one.benchmark for one in scored}
+        return [name for name in self.probes if name not in done] if cell.changes else []
+
+    def complete(self, cell: Cell, benchmark: str, zoo: Path) -> bool:
+        """Whether every fold of a cell was run."""
+        found = self.results(cell, benchmark, zoo)
+        return found is not None and found.complete
+
+    def has_weights(self, cell: Cell, benchmark: str, zoo: Path) -> bool:
+        """Whether a cell can still be scored on other benchmarks."""
+        return (zoo / self.entry(cell, benchmark) / "model.safetensors").is_file()
 
     def results(self, cell: Cell, benchmark: str, zoo: Path) -> Results | None:
         """The cell's results; None where it was not run."""

@@ -32,7 +32,9 @@ def prepared(
     """
     cli = parse(arguments, command=command)
     run = TrainingRun(cli, recipe or cli.recipe(arguments, command))
-    if cli.model.keep_probe and not run.validates and command in ("train", "crossval"):
+    dry = cli.trainer.fast_dev_run  # type: ignore[attr-defined]
+    trains = command in ("train", "crossval") and not dry
+    if cli.model.keep_probe and not run.validates and trains:
         run.writer.check(run.recipe)
         if run.config.overwrite or (run.seed, run.fold) not in run.writer.done(run.recipe):
             run.resumed()  # refuses what is of other settings before a rehearsal, not after it

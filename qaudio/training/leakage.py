@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from qaudio.models.base import AudioModel
 
 
+_RENAME = ". Are these other recordings? Then name them: --data.name NAME"
+
+
 class LeakError(EntryError):
     """A parent whose weights saw, or may have seen, clips that are now held out."""
 
@@ -62,9 +65,7 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
             "as it says: what is to be scored was seen"
         )
     if results.dataset != split.dataset or results.protocol != split.protocol:
-        other = ""
-        if results.is_custom_dataset:
-            other = ". Are these other recordings? Then name them: --data.name NAME"
+        other = _RENAME if results.is_custom_dataset else ""
         raise LeakError(
             f"{name}: trained on {split.dataset}, but its folds are those of "
             f"{results.protocol!r}, not of {split.protocol!r}: held-out clips were seen{other}"
@@ -90,18 +91,16 @@ def load_for_split(source: str | Path, split: Split, seed: int) -> AudioModel:
 def refuse_heard(source: str | Path, data: AudioDataModule) -> None:
     """Refuse to score an entry's network as it is on recordings that it was trained on.
 
-    What says nothing of its training is taken. So is a benchmark of one fixed split by networks
-    that another network taught, whatever part of it that one heard.
+    What says nothing of its training is taken, and so is a benchmark of one fixed split, whose test
+    part is nobody's to train on.
 
     Raises:
-        LeakError: for a benchmark of several folds that the weights saw, and for the one that the
-            entry was trained on.
+        LeakError: for a benchmark of several folds that the weights saw.
     """
     folder = locate(source)
-    results, seen = read_results(folder), trained_on(folder) or []
-    trained = results is not None and results.dataset == data.dataset
-    if trained or (data.dataset in seen and data.folds > 1):
+    if data.folds > 1 and data.dataset in (trained_on(folder) or []):
+        results = read_results(folder)
         raise LeakError(
             f"{entry_name(folder)}: was trained on {data.dataset}, and would be scored on clips "
-            "that it has heard"
+            f"that it has heard{_RENAME if results and results.is_custom_dataset else ''}"
         )

@@ -114,13 +114,11 @@ class EntryWriter:
         try:
             changed = recipe.changed(read_text(self.path, "recipe.yaml"))
         except InputError as error:
-            raise EntryError(
-                f"{self.path}: {error}: delete it or give another --writer.entry"
-            ) from None
+            raise EntryError(f"{self.path}: {error}: delete it or name another entry") from None
         if changed:
             raise EntryError(
                 f"{self.path}: holds runs of another recipe ({', '.join(changed)}); delete it or "
-                "give another --writer.entry"
+                "name another entry"
             )
         return set(Predictions.load(self.path / "predictions.npz").runs())
 
@@ -161,7 +159,7 @@ class EntryWriter:
         if results is not None and results.protocol != split.protocol:
             raise EntryError(
                 f"{self.path}: its runs are of {results.protocol!r}, the recordings now make "
-                f"{split.protocol!r}; delete it or give another --writer.entry"
+                f"{split.protocol!r}; delete it or name another entry"
             )
 
     def check_widths(self, widths: dict[str, int]) -> None:

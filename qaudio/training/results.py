@@ -218,16 +218,16 @@ def sources_of(module: Classifier) -> list[str]:
 
 def parent_of(module: Classifier) -> tuple[str, str] | None:
     """Name of the entry that a network comes from, and how; None from scratch."""
-    folders = [locate(source) for source in sources_of(module)]
-    if not folders:
+    found = [locate(source) for source in sources_of(module)]
+    if not found:
         return None
-    name, pruned = entry_name(folders[-1]), module.pruning is not None
+    name, pruned = entry_name(found[-1]), module.pruning is not None
     if module.distillation is None:
         return name, "pruned from" if pruned else PROBED if module.probe_kept else TUNED
-    start = folders[0] if module.source is not None else None
-    if start is None or (start == folders[-1] and not pruned):
+    same = found[0].resolve() == found[-1].resolve()
+    if module.source is None or (same and not pruned):
         return name, "distilled from"
-    if start == folders[-1]:
+    if same:
         return name, "pruned and distilled from"
     how = "pruned" if pruned else "fine-tuned"
-    return name, f"{how} from {entry_name(start)}, distilled from"
+    return name, f"{how} from {entry_name(found[0])}, distilled from"

@@ -150,7 +150,10 @@ def test_pool_sampler_shares_its_draws_among_processes() -> None:
         ),
         ({"test_sources": ["kept", "long"]}, "every source is held out"),
         ({"test_sources": ["alone"]}, "'alone' is a single recording"),
-        ({"validation_sources": ["long"]}, "long: fewer than 5 recordings"),
+        (
+            {"validation_sources": ["long"], "holdout": "validation"},
+            "long: fewer than 5 recordings",
+        ),
         ({"table": "table.csv"}, "table.csv: expected columns source and licence"),
     ],
 )

@@ -150,6 +150,7 @@ def test_an_unfinished_run_of_other_settings_is_refused_before_a_rehearsal(
     assert train(command="fit")[0] == 0
     assert train("--model.lr=0.5")[0] == 1 and not asked
     assert "an unfinished run with other settings (model.lr)" in capsys.readouterr().err
+    assert train("--trainer.fast_dev_run=true")[0] == 0 and not asked  # tries the loop out
 
 
 def test_a_rehearsal_that_is_interrupted_goes_on(train, monkeypatch, capsys):

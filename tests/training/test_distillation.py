@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -263,3 +265,10 @@ def test_distillation_two_entries_of_one_name_are_two(known, tmp_path):
     two = str(qaudio.save(network(), tmp_path / "elsewhere" / "known.esc10"))
     student_of_both = student(one, arch=None, frontend=None, source=two)
     assert parent_of(student_of_both)[1] == "fine-tuned from known.esc10, distilled from"
+
+
+def test_distillation_an_entry_by_name_and_by_folder_is_one(known, monkeypatch):
+    one = Path(known(network()))
+    monkeypatch.chdir(one.parent)
+    taught = student(str(one), arch=None, frontend=None, source=one.name)
+    assert parent_of(taught) == (one.name, "distilled from")

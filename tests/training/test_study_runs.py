@@ -91,18 +91,27 @@ def test_study_cells_are_scored_on_other_benchmarks_and_keep_no_weights(
     assert main([*study, "--probe", "gtzan=x"]) == 2
     assert "--probe takes own=FOLDER" in capsys.readouterr().err
     cell = tmp_path / "zoo" / "study" / "esc10" / "taught"
+    probed = ["--probe", f"own={tmp_path / 'own'}"]
+    assert main([*study, *probed]) == 0
+    assert read_results(cell).transfer == []  # while folds are missing
+    study = study[:-2]  # without --folds
     assert main([*study, "--probe", "own=nowhere"]) == 1  # trained, and kept to be scored
     assert (cell / "model.safetensors").is_file()
     config.write_text(yaml.safe_dump(recipe | {"data": esc10}))
     assert main([*study, "--probe", f"own={esc50_tree}"]) == 1
     assert "taught: was trained on ESC-50" in capsys.readouterr().err
     config.write_text(yaml.safe_dump(recipe))
-    assert main([*study, "--probe", f"own={tmp_path / 'own'}"]) == 0
+    assert main([*study, *probed]) == 0
     assert "esc10 taught: to probe: own" in capsys.readouterr().out
     (score,) = read_results(cell).transfer
     assert (score.benchmark, score.protocol.endswith("; linear probe")) == ("own", True)
     assert not list(cell.rglob("*.safetensors"))
     assert main(["verify", str(cell)]) == 0
+    text = grid.read_text().replace("own: x.yaml", "own: x.yaml\n  esc50: x.yaml")
+    grid.write_text(text)
+    capsys.readouterr()
+    assert main([*study, *probed, "--list"]) == 0
+    assert "to probe: esc50, but its weights are gone: delete" in capsys.readouterr().out
 
 
 @pytest.fixture
