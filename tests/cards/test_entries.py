@@ -236,7 +236,7 @@ def test_what_was_heard_and_carried_over_is_text_in_the_card(entry, tmp_path):
     assert qaudio.verify(made)
     card = (made / "README.md").read_text()
     assert "| a\\|b | 1 | 0.50 | \\<b\\>CC\\|0\\</b\\> |" in card
-    assert "held out: \\`c\\`. " in card and "benchmarks: \\[d\\](e)." in card
+    assert "validation: \\`c\\`. " in card and "benchmarks: \\[d\\](e)." in card
     assert "f\\|g; probe | " in card
 
 
