@@ -232,6 +232,6 @@ def test_benchmark_card_names_the_table_and_another_name_for_other_recordings(ru
     entry = run("crossval", data={"table": str(table)})
     card = (entry / "README.md").read_text()
     assert "`qaudio test qcnn6_006.tones --data.root PATH --data.table PATH`" in card
-    assert "--data.root my_sounds --data.name my_sounds --model.source qcnn6_006.tones" in card
+    assert "qaudio finetune my_sounds --from qcnn6_006.tones" in card  # named after its folder
     arguments = ["--data.root", str(tones), "--data.table", str(table)]
     assert main(["test", str(entry), *arguments]) == 0
