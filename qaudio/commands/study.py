@@ -47,7 +47,7 @@ def register(command: Commands) -> None:
 def _study(options: argparse.Namespace) -> int:
     from qaudio.study.grid import Study
 
-    grid = Path(options.config)
+    grid, zoo = Path(options.config), Path(options.zoo)
     if not grid.exists() and options.config.startswith("recipes/"):  # as other commands take them
         grid = recipes_folder() / grid.relative_to("recipes")
     study = Study(grid)
@@ -66,14 +66,14 @@ def _study(options: argparse.Namespace) -> int:
     for benchmark in [options.benchmark] if options.benchmark else study.benchmarks:
         for cell in chosen:
             wanted = options.seeds or cell.seeds or study.seeds
-            missing = _missing(study, cell, benchmark, Path(options.zoo), options.folds, wanted)
-            unprobed = study.unprobed(cell, benchmark, Path(options.zoo))
+            missing = _missing(study, cell, benchmark, zoo, options.folds, wanted)
+            unprobed = study.unprobed(cell, benchmark, zoo)
             state = f"to train: {missing}" if missing else "complete"
             if unprobed and not missing:
                 state = f"to probe: {', '.join(unprobed)}"
-                if not study.has_weights(cell, benchmark, Path(options.zoo)):
-                    state += ", but its weights are gone: delete "
-                    state += f"{Path(options.zoo) / study.entry(cell, benchmark)} to train it again"
+                if not study.has_weights(cell, benchmark, zoo):
+                    folder = zoo / study.entry(cell, benchmark)
+                    state += f", but its weights are gone: delete {folder} to train it again"
                     unprobed = []
             print(f"{benchmark} {cell.name}: {state}", flush=True)
             if options.list or not (missing or unprobed):
@@ -93,15 +93,15 @@ def _study(options: argparse.Namespace) -> int:
             try:
                 code = training.run("crossval", arguments) if missing else 0
                 failed += code
-                if unprobed and study.complete(cell, benchmark, Path(options.zoo)):
-                    _probe(study, Path(options.zoo) / study.entry(cell, benchmark), roots)
+                if unprobed and study.complete(cell, benchmark, zoo):
+                    _probe(study, zoo / study.entry(cell, benchmark), roots)
             except Exception as error:  # the other cells go on
                 failed += 1
                 if not is_user_error(error):
                     traceback.print_exc()
                 print_error(EntryError(f"{benchmark} {cell.name}: {error}"))
     if not options.list:
-        _write_documents(study, Path(options.zoo))
+        _write_documents(study, zoo)
     return 1 if failed else 0
 
 
