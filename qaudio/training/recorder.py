@@ -126,11 +126,16 @@ class EntryWriter:
         """Refuse before a training what would be refused after it.
 
         Raises:
-            EntryError: when no entry is named, the one named was made by another recipe, or
-                something else has its name.
+            EntryError: when no entry is named, the one named was made by another recipe or kept
+                without weights, or something else has its name.
             OSError: when nothing can be written to the folder of entries.
         """
-        self.done(recipe)
+        held = self.done(recipe) and self.weights
+        if held and "model.safetensors" not in read_config(self.path).files:
+            raise EntryError(
+                f"{self.path}: its weights are gone, only its results were kept: delete it or "
+                "name another entry"
+            )
         refuse_other(self.path)
         self._check_texts(
             recipe={"command": recipe.command, "sha256": recipe.sha256, "commit": None}

@@ -1,9 +1,11 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 import qaudio
-from qaudio.cards.entries import add_transfer, calibrate
+from qaudio.cards.entries import add_transfer, calibrate, drop_weights
 from qaudio.cli import main
 from qaudio.evaluation.bootstrap import summarise
 from qaudio.evaluation.predictions import Predictions
@@ -90,6 +92,17 @@ def test_recorder_recorded_run_is_replaced_on_request_alone(recipe, zoo, capsys)
     assert (zoo / "qcnn6_006.esc10" / "results.json").read_bytes() == before
     assert main(["train", *recipe(), "--overwrite=true"]) == 0
     assert "overwrite" not in (zoo / "qcnn6_006.esc10" / "recipe.yaml").read_text()
+
+
+def test_recorder_entry_that_lost_its_weights_is_refused_before_the_training(
+    recipe, zoo, tmp_path, capsys
+):
+    assert main(["train", *recipe()]) == 0
+    drop_weights(zoo / "qcnn6_006.esc10")
+    shutil.rmtree(tmp_path / "runs")
+    assert main(["train", *recipe(), "--seed_everything=1"]) == 1
+    assert "its weights are gone, only its results were kept" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_recorder_diverged_training_is_no_result(recipe, zoo, capsys):
