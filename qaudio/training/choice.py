@@ -11,7 +11,7 @@ from qaudio.data.datamodule import AudioDataModule
 from qaudio.data.split import VALIDATION
 from qaudio.models.base import evaluating
 from qaudio.paths import write_whole
-from qaudio.training.cli import TrainingCLI, parse
+from qaudio.training.cli import parse
 from qaudio.training.metrics import clip_means
 from qaudio.training.recipe import Recipe
 from qaudio.training.run import TrainingRun
@@ -38,11 +38,11 @@ def prepared(
         run.writer.check(run.recipe)
         if run.config.overwrite or (run.seed, run.fold) not in run.writer.done(run.recipe):
             run.resumed()  # refuses what is of other settings before a rehearsal, not after it
-            _choose(run, cli, arguments)
+            _choose(run, arguments)
     return run
 
 
-def _choose(run: TrainingRun, cli: TrainingCLI, arguments: list[str]) -> None:
+def _choose(run: TrainingRun, arguments: list[str]) -> None:
     run.set_up()
     run.writer.check_split(run.data.split)
     if _can_validate(run.data):
@@ -53,8 +53,7 @@ def _choose(run: TrainingRun, cli: TrainingCLI, arguments: list[str]) -> None:
     if run.writes:
         print(said, flush=True)
     if kept:
-        cli.model.probe_kept = True
-        cli.trainer.fit_loop.max_epochs = 0
+        run.keep_probe()
 
 
 def _can_validate(data: AudioDataModule) -> bool:

@@ -21,7 +21,6 @@ from qaudio.frontend_settings import FrontendConfig
 from qaudio.models.base import AudioModel
 from qaudio.models.config import Task
 from qaudio.models.registry import create_model, from_config
-from qaudio.text import one_line
 from qaudio.training import finetuning
 from qaudio.training.distillation import Distillation
 from qaudio.training.finetuning import Freeze
@@ -30,7 +29,6 @@ from qaudio.training.metrics import ClipMean, clip_means, clip_metric
 from qaudio.training.optimization import Optimizer, Schedule, make_optimizer, make_scheduler
 from qaudio.training.pruning import Batches, StepwisePruning, averaged
 from qaudio.zoo.resolve import locate
-from qaudio.zoo.schema import Teaching
 from qaudio.zoo.store import found_in, read_config
 
 TUNED, PROBED = "fine-tuned from", "linear-probed from"  # how networks come from their sources
@@ -136,7 +134,7 @@ class Classifier(LightningModule):
         self.mixup, self.spec_augment = mixup, spec_augment
         self.block_dropout, self.head_dropout = block_dropout, head_dropout
         self.frozen, self.thaw_every, self.probe_first = freeze, thaw_every, probe_first
-        self.keep_probe, self.probe_kept = keep_probe, False
+        self.keep_probe = keep_probe
         self.as_it_is = False  # whether the source is scored untrained, classifier and all
         self.pruning: StepwisePruning | None = None
         self.distillation: Distillation | None = None
@@ -156,13 +154,6 @@ class Classifier(LightningModule):
     def final_widths(self) -> dict[str, int]:
         """The network's widths when training has ended; known once it begins."""
         return self.net.widths | ({} if self.pruning is None else self.pruning.final_widths)
-
-    @property
-    def teaching(self) -> Teaching | None:
-        """What an entry's results say of teaching without labels, if it was that."""
-        if self.distillation is None or not self.distillation.unlabelled:
-            return None
-        return self.distillation.teaching(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     @property
     def sample_rate(self) -> int:
@@ -190,7 +181,7 @@ class Classifier(LightningModule):
             assert self.source is not None
             net = load_for_split(self.source, split, global_seed())
             if self.as_it_is:
-                self._check_classes(net, labels, split)
+                finetuning.check_classes(self.source, net, labels, split)
             elif net.labels != labels:
                 net.reset_classifier(len(labels), labels)
         net.labels, net.task = labels, self.task
@@ -199,17 +190,6 @@ class Classifier(LightningModule):
         if self.distillation is not None:
             self.projection = self.distillation.projection(net, self.pruning)
         return net
-
-    def _check_classes(self, net: AudioModel, labels: list[str], split: Split) -> None:
-        """Raise InputError where a classifier that is not trained is one of other classes."""
-        # None: imported without their names
-        if net.labels not in (labels, None) or net.num_classes != len(labels):
-            own = ", ".join(net.labels or [f"{net.num_classes} without names"])
-            raise InputError(
-                f"{self.source} has other classes ({one_line(own, 80)}) than "
-                f"{split.dataset} ({one_line(', '.join(labels), 80)}), so there is nothing to "
-                "score: fine-tune it (`qaudio train`), or give --ckpt_path"
-            )
 
     def first_batches(self) -> Batches:
         """The first training batches, for pruning criteria; a teacher labels what has no labels."""

@@ -197,8 +197,10 @@ class Distillation(Callback):
         for batch in scored:
             batch["label"] = batch["label"] * (counts >= LEAST_TAGGED).to(torch.uint8)
 
-    def teaching(self, data: Any) -> Teaching:
-        """What an entry's results say of teaching without labels."""
+    def teaching(self, data: Any) -> Teaching | None:
+        """What an entry's results say of teaching without labels, if it was that."""
+        if not self.unlabelled:
+            return None
         cosine = round(float(torch.cat(self._cosines).mean()), 4) if self._cosines else None
         return Teaching(
             teacher=entry_name(locate(self.teacher)), tagged_from=TAGGED,

@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from qaudio.data.datamodule import AudioDataModule
+from qaudio.data.split import Split
 from qaudio.errors import InputError
 from qaudio.evaluation.probe import GENTLE, fit_linear
 from qaudio.models.base import AudioModel, evaluating
+from qaudio.text import one_line
 from qaudio.training.metrics import clip_means
 
 Freeze = Literal["none", "norms", "backbone", "gradual"]
@@ -62,6 +64,18 @@ def set_dropout(net: AudioModel, name: str, rate: float | None) -> None:
         layer.p = rate
     elif rate:
         raise InputError(f"{net.architecture} has no {name}: leave --model.{name} out")
+
+
+def check_classes(source: str, net: AudioModel, labels: list[str], split: Split) -> None:
+    """Raise InputError where a source that is scored untrained has other classes than the data."""
+    # None: imported without their names
+    if net.labels not in (labels, None) or net.num_classes != len(labels):
+        own = ", ".join(net.labels or [f"{net.num_classes} without names"])
+        raise InputError(
+            f"{source} has other classes ({one_line(own, 80)}) than {split.dataset} "
+            f"({one_line(', '.join(labels), 80)}), so there is nothing to score: fine-tune it "
+            "(`qaudio train`), or give --ckpt_path"
+        )
 
 
 @torch.no_grad()

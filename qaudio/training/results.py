@@ -216,14 +216,18 @@ def sources_of(module: Classifier) -> list[str]:
     return [*([] if module.source is None else [module.source]), *teachers]
 
 
-def parent_of(module: Classifier) -> tuple[str, str] | None:
-    """Name of the entry that a network comes from, and how; None from scratch."""
+def parent_of(module: Classifier, probed: bool = False) -> tuple[str, str] | None:
+    """Name of the entry that a network comes from, and how; None from scratch.
+
+    Args:
+        probed: nothing but its classifier was fitted.
+    """
     found = [locate(source) for source in sources_of(module)]
     if not found:
         return None
     name, pruned = entry_name(found[-1]), module.pruning is not None
     if module.distillation is None:
-        return name, "pruned from" if pruned else PROBED if module.probe_kept else TUNED
+        return name, "pruned from" if pruned else PROBED if probed else TUNED
     same = found[0].resolve() == found[-1].resolve()
     if module.source is None or (same and not pruned):
         return name, "distilled from"

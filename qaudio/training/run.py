@@ -38,6 +38,7 @@ class TrainingRun:
         recipe: as it was resolved.
         folder: of its logs and its last checkpoint while it is not finished.
         last: that checkpoint.
+        probe_kept: whether the probe that it starts from is scored, see `keep_probe`.
     """
 
     def __init__(self, cli: TrainingCLI, recipe: Recipe):
@@ -48,11 +49,17 @@ class TrainingRun:
         name = f"seed{self.seed}_fold{self.fold}{'_validation' * self.validates}"
         self.folder = Path(cli.config.runs) / (self.writer.entry or "unnamed") / name
         self.last = self.folder / LAST
+        self.probe_kept = False
 
     @property
     def writes(self) -> bool:
         """Whether it is this process that prints and writes; of several, one does."""
         return self.trainer.is_global_zero
+
+    def keep_probe(self) -> None:
+        """Train no epoch: the linear probe of `probe_first` is scored as it is."""
+        self.probe_kept = True
+        self.trainer.fit_loop.max_epochs = 0
 
     def fit(self, recorded: bool = True, more: Sequence[Callback] = ()) -> float:
         """Fit, from the last checkpoint where there is one; returns the seconds it took.
@@ -132,6 +139,7 @@ class TrainingRun:
         logits = held_out_logits(self.trainer, self.module, self.data)
         if not self.writes:
             return None
+        taught = self.module.distillation
         run = ScoredRun(
             net=self.module.net,
             split=self.data.split,
@@ -140,9 +148,9 @@ class TrainingRun:
             wall_seconds=seconds,
             precision=str(self.trainer.precision),
             device=self.trainer.strategy.root_device,
-            parent=parent_of(self.module),
+            parent=parent_of(self.module, self.probe_kept),
             sources=sources_of(self.module),
-            teaching=self.module.teaching,
+            teaching=taught and taught.teaching(self.data),
             baselines=found,
         )
         results = writer.record(run, self.recipe)
@@ -224,7 +232,7 @@ class TrainingRun:
 
         None where the probe is kept: what was trained, as by `qaudio fit`, is not wanted.
         """
-        if self.config.ckpt_path or self.module.probe_kept or not self.last.is_file():
+        if self.config.ckpt_path or self.probe_kept or not self.last.is_file():
             return self.config.ckpt_path
         made_by = self.folder / "recipe.yaml"
         changed = made_by.is_file() and self.recipe.changed(made_by.read_text(encoding="utf-8"))
