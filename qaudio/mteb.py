@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from qaudio.errors import InputError
 from qaudio.prediction import embeddings
-from qaudio.zoo.resolve import DEFAULT_ENTRY, load, locate
+from qaudio.zoo.resolve import DEFAULT_ENTRY, load, locate, on_hub
 from qaudio.zoo.store import entry_name, read_config
 
 
@@ -43,7 +43,7 @@ class Encoder:
         **settings: Any,
     ):
         source = model_name or DEFAULT_ENTRY
-        if revision is not None and source.startswith("hf-hub:"):
+        if revision is not None and on_hub(source):
             source = f"{source.partition('@')[0]}@{revision}"
         folder = locate(source)
         self.name, self.config = entry_name(folder).rpartition("/")[2], read_config(folder)

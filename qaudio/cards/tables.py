@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from qaudio.compress.measured import Latency
+from qaudio.compress.measured import Cost, Latency
 from qaudio.data.benchmarks.registry import about
 from qaudio.errors import EntryError
 from qaudio.evaluation.result import Difference
@@ -88,6 +88,14 @@ def _milliseconds(latency: Latency) -> str:
     return f"{latency.milliseconds:.1f} ms" + (f", optimized {fast:.1f}" if fast else "")
 
 
+def size_facts(cost: Cost) -> list[tuple[str, str]]:
+    """What a terminal shows of a network's size: name and value."""
+    return [
+        ("parameters", f"{cost.params:,} ({cost.bytes / 1e6:.2f} MB)"),
+        ("MACs", f"{giga(cost.macs)} for {cost.seconds:g} s"),
+    ]
+
+
 def facts(results: Results) -> list[tuple[str, str]]:
     """What a terminal shows of an entry's results: name and value."""
     result, cost, parent = results.result, results.cost, results.parent
@@ -95,8 +103,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         (result.metric, score(results, " (over folds)")),
         ("95 % interval", f"{interval(result.interval95)}, over {result.clips} clips"),
         ("protocol", f"{results.protocol}, seeds {', '.join(map(str, results.seeds))}"),
-        ("parameters", f"{cost.params:,} ({cost.bytes / 1e6:.2f} MB)"),
-        ("MACs", f"{giga(cost.macs)} for {cost.seconds:g} s"),
+        *size_facts(cost),
     ]
     if cost.latency:
         rows.append(("latency", f"{_milliseconds(cost.latency)} ({cost.latency.device})"))

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaudio.cards.tables import facts
+from qaudio.cards.tables import facts, size_facts
 from qaudio.commands.common import Commands, add_entry
 from qaudio.errors import EntryError, entry_errors
 from qaudio.text import one_line
@@ -87,7 +87,4 @@ def _unscored(folder: Path) -> list[tuple[str, str]]:
         given = {name: value for name, value in plan.request.items() if value is not None}
         asked = [one_line(f"{name} {value}", 200) for name, value in given.items()]
         rows.append(("pruned", f"by {plan.criterion}, {', '.join(asked)}; not fine-tuned"))
-    costs = cost(load(folder))
-    rows.append(("parameters", f"{costs.params:,} ({costs.bytes / 1e6:.2f} MB)"))
-    rows.append(("MACs", f"{costs.macs / 1e9:.3f} G for {costs.seconds:g} s"))
-    return rows
+    return rows + size_facts(cost(load(folder)))

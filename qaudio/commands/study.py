@@ -13,7 +13,7 @@ from qaudio.commands import training
 from qaudio.commands.common import Commands, is_user_error, numbers, print_error, replacing, usage
 from qaudio.errors import EntryError
 from qaudio.zoo.resolve import load
-from qaudio.zoo.store import recipes_folder
+from qaudio.zoo.store import recipe_path
 
 if TYPE_CHECKING:
     from qaudio.study.grid import Cell, Study
@@ -47,10 +47,7 @@ def register(command: Commands) -> None:
 def _study(options: argparse.Namespace) -> int:
     from qaudio.study.grid import Study
 
-    grid, zoo = Path(options.config), Path(options.zoo)
-    if not grid.exists() and options.config.startswith("recipes/"):  # as other commands take them
-        grid = recipes_folder() / grid.relative_to("recipes")
-    study = Study(grid)
+    study, zoo = Study(recipe_path(options.config)), Path(options.zoo)
     if options.benchmark not in (None, *study.benchmarks):
         return usage("study", f"--benchmark is one of {', '.join(study.benchmarks)}")
     if options.root and not options.benchmark:

@@ -7,7 +7,7 @@ from pathlib import Path
 from qaudio.commands.common import Commands, usage
 from qaudio.errors import InputError
 from qaudio.text import similar
-from qaudio.zoo.store import recipes, recipes_folder
+from qaudio.zoo.store import recipe_path, recipes
 
 TRAINING = {
     "train": "fit one split, test it, write or extend the entry",
@@ -50,8 +50,7 @@ def run(name: str, arguments: list[str]) -> int:
     if not entry and not any(one.startswith(("--config", "--model")) for one in arguments):
         return usage(name, "give a recipe: --config recipes/BENCHMARK/ENTRY.yaml")
     for recipe in recipes_of(arguments):
-        shipped = recipe.startswith("recipes/") and recipes_folder() / recipe.partition("/")[2]
-        if not Path(recipe).is_file() and not (shipped and shipped.is_file()):
+        if not Path(recipe_path(recipe)).is_file():
             name = "/".join(Path(recipe.removesuffix(".yaml")).parts[-2:])
             close = similar(name, recipes(), "recipes/{}.yaml")
             close = close or "; `qaudio recipes` lists those that are here"

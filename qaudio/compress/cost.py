@@ -72,7 +72,7 @@ def macs_by_layer(model: AudioModel, seconds: float) -> dict[str, int]:
     """MACs of one clip for each layer that has any, by its name."""
     net = sharing_copy(model).eval()
     with ONE_AT_A_TIME, torch.inference_mode():
-        features = net.features(_silence(net, seconds))
+        features = net.features(silence(net, seconds))
         with _Counter(net) as counter:
             net.classify(net.embed_features(features))
     # A layer's count includes those below it, which is taken off.
@@ -99,7 +99,7 @@ def measure_latency(model: AudioModel, seconds: float) -> Latency:
 
     Whole and front-end are timed in turns: other work on the machine slows both alike.
     """
-    waveform = _silence(model, seconds)
+    waveform = silence(model, seconds)
     device = waveform.device
     with evaluating(model) as net, torch.inference_mode():
         whole, frontend = _milliseconds(
@@ -114,7 +114,7 @@ def measure_latency(model: AudioModel, seconds: float) -> Latency:
 
 def latency_of(model: AudioModel, seconds: float) -> float:
     """Milliseconds of one clip on this machine, as the model stands, from few runs."""
-    waveform = _silence(model, seconds)
+    waveform = silence(model, seconds)
     with evaluating(model) as net, torch.inference_mode():
         (whole,) = _milliseconds((lambda: net(waveform),), waveform.device, FEWEST * TURN)
         return whole
@@ -129,7 +129,7 @@ def latency_ratio(model: AudioModel, other: AudioModel, seconds: float) -> float
     calls = []
     with evaluating(model) as one, evaluating(other) as two, torch.inference_mode():
         for network in (one, two):
-            waveform = _silence(network, seconds)
+            waveform = silence(network, seconds)
             calls.append((partial(network, waveform), waveform.device, list[float]()))
         for turn in range(1, REPEATS + 1):
             for call, device, times in calls:
@@ -180,7 +180,8 @@ def _milliseconds(
     return [1000 * median(times) for times in zip(*turns[WARMUP:], strict=True)]
 
 
-def _silence(model: AudioModel, seconds: float) -> torch.Tensor:
+def silence(model: AudioModel, seconds: float) -> torch.Tensor:
+    """A clip (1, T) at a model's rate, on its device."""
     device = next(model.parameters()).device
     samples = round(seconds * model.sample_rate)
     return torch.zeros(1, samples, device=device, dtype=torch.float32)

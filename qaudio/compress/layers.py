@@ -7,6 +7,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis, flop_count_table
 from torch import Tensor, nn
 
+from qaudio.compress.cost import silence
 from qaudio.models.base import AudioModel, sharing_copy
 
 # What `Cost.macs` leaves out as well: norms, pooling and resizing.
@@ -38,10 +39,8 @@ def _attention(inputs: list[Any], outputs: list[Any]) -> int:
 def analysis(model: AudioModel, seconds: float = 10.0) -> FlopCountAnalysis:
     """fvcore's count of a network's MACs on one clip, from the front-end's output on."""
     net = sharing_copy(model).eval()
-    device = net.classifier.weight.device
     with torch.no_grad():
-        silence = torch.zeros(1, round(seconds * net.sample_rate), device=device)
-        features = net.features(silence)
+        features = net.features(silence(net, seconds))
     found = FlopCountAnalysis(_Network(net), features)
     found.set_op_handle("aten::scaled_dot_product_attention", _attention)
     for operator in NOT_COUNTED:

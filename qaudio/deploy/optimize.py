@@ -162,7 +162,7 @@ def _optimized(
     shapes, norms = _observe(network, network.features(sound))
     known = _is_known(network)
     units = list(
-        _known_units(network) if known else _unknown_units(network, shapes, norms if fold else {})
+        known_units(network) if known else _unknown_units(network, shapes, norms if fold else {})
     )
     names = {
         unit.name: worth_measuring(unit.layer, forms(unit.layer, dtype, compile)) for unit in units
@@ -239,7 +239,7 @@ def _is_known(network: AudioModel) -> bool:
     return all(type(block) in (ConvBlock, BasicBlock) for block in blocks)
 
 
-def _known_units(network: AudioModel) -> Iterator[Unit]:
+def known_units(network: AudioModel) -> Iterator[Unit]:
     """The convolutions of this package's blocks."""
     for name, block in network.named_modules():
         if isinstance(block, ConvBlock):

@@ -25,7 +25,7 @@ from qaudio.training.recipe import (
 )
 from qaudio.training.recorder import EntryWriter
 from qaudio.training.usage import settings_of, told
-from qaudio.zoo.store import recipes_folder
+from qaudio.zoo.store import recipe_path
 
 
 class TrainingCLI(LightningCLI):
@@ -168,7 +168,7 @@ def recipe_data(recipe: str, arguments: list[str]) -> AudioDataModule:
     Raises:
         QaudioError: for a recipe that cannot be read or has no data section.
     """
-    settings = _read(_shipped_recipe(recipe))
+    settings = _read(recipe_path(recipe))
     if "data" not in settings:
         raise EntryError(f"{recipe}: no recipe with a data section")
     data = settings["data"]
@@ -221,9 +221,6 @@ def _refused(error: ValueError) -> QaudioError:
 
 
 def _shipped_recipe(argument: str) -> str:
-    """An argument whose `recipes/…` is the package's, where there is no such file at hand."""
+    """An argument with the path of a recipe as `recipe_path` has it."""
     option, equals, path = argument.rpartition("=")
-    shipped = recipes_folder() / path.removeprefix("recipes/")
-    if path.startswith("recipes/") and not Path(path).exists() and shipped.is_file():
-        return f"{option}{equals}{shipped}"
-    return argument
+    return f"{option}{equals}{recipe_path(path)}"

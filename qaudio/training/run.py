@@ -150,7 +150,7 @@ class TrainingRun:
             device=self.trainer.strategy.root_device,
             parent=parent_of(self.module, self.probe_kept),
             sources=sources_of(self.module),
-            teaching=taught and taught.teaching(self.data),
+            teaching=taught.teaching(self.data) if taught else None,
             baselines=found,
         )
         results = writer.record(run, self.recipe)

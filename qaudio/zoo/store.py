@@ -55,6 +55,13 @@ def recipes() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
 
 
+def recipe_path(path: str) -> str:
+    """A path as it was given, or the shipped recipe's that is so called where no such file is."""
+    shipped = recipes_folder() / path.removeprefix("recipes/")
+    called = path.startswith("recipes/") and not Path(path).exists() and shipped.is_file()
+    return str(shipped) if called else path
+
+
 def entries(folder: Path | None = None) -> dict[str, Path]:
     """Name and folder of every entry in a folder, or of those that are shipped, by name."""
     folder = folder or zoo_folder()

@@ -15,7 +15,7 @@ import torch
 import qaudio
 from qaudio.deploy import fused_layers
 from qaudio.deploy.autotune import Layer
-from qaudio.deploy.optimize import _known_units, _observe
+from qaudio.deploy.optimize import _observe, known_units
 from qaudio.deploy.timing import KnownTimes
 
 
@@ -28,7 +28,7 @@ def measure(arch: str, seconds: float = 10.0) -> dict[str, dict[str, float]]:
     shapes, _ = _observe(model, model.features(noise))
     known = KnownTimes(torch.device("cpu"))
     found, fused = {}, fused_layers.can_compile()
-    for unit in _known_units(model):
+    for unit in known_units(model):
         names = fused_layers.forms(unit.layer)
         layer = Layer(unit, names, shapes[unit.name], torch.float32, fused, known)
         found[unit.name] = layer.seconds()

@@ -7,7 +7,7 @@ network's input has a zero point beside it (Jacob et al., *Quantization and Trai
 Networks for Efficient Integer-Arithmetic-Only Inference*, CVPR 2018).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qaudio.deploy.export_checks import ExportError
+from qaudio.deploy.fused_layers import scale_and_shift
+from qaudio.deploy.optimize import known_units
 from qaudio.models.base import AudioModel
 from qaudio.models.cnn import CNN
-from qaudio.models.panns import ConvBlock
 from qaudio.quaternion.algebra import real_matrix
 from qaudio.quaternion.layers import QConv2d, QLinear
 
@@ -152,12 +153,10 @@ def quantise(model: AudioModel, clips: list[Tensor]) -> IntegerNetwork:
                       model.bn0.scale_and_shift(mels))  # fmt: skip
     layers: list[IntegerLayer] = []
     given, zero, width = step, offset, mels
-    for name, conv, norm, pool in _convolutions(model):
-        made = high[name] / LARGEST or 1.0
-        assert norm.running_mean is not None and norm.running_var is not None
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        shift = norm.bias - norm.running_mean * scale
-        layers.append(_layer(conv, scale, shift, given, made, zero, width, pool))
+    for unit in known_units(model):
+        made, pool = high[unit.name] / LARGEST or 1.0, unit.ends["pool"]
+        after = scale_and_shift(unit.layer, unit.norm)
+        layers.append(_layer(unit.layer, *after, given, made, zero, width, pool))
         given, zero, width = made, 0, width // pool
     head, embedding = high["head"] / LARGEST or 1.0, high["fc1"] / LARGEST or 1.0
     multipliers, head_shift = _fixed(torch.tensor([given / head / 2**MEAN_BITS]))
@@ -177,17 +176,6 @@ def quantise(model: AudioModel, clips: list[Tensor]) -> IntegerNetwork:
     )
 
 
-def _convolutions(model: CNN) -> Iterator[tuple[str, nn.Module, nn.BatchNorm2d, int]]:
-    """Every convolution: its norm's name, itself, the norm, and the pooling after it."""
-    for name, block in model.named_modules():
-        if isinstance(block, ConvBlock):
-            for n in range(1, block.depth + 1):
-                norm = block.get_submodule(f"bn{n}")
-                assert isinstance(norm, nn.BatchNorm2d)
-                pool = block.pool if n == block.depth else 1
-                yield f"{name}.bn{n}", block.get_submodule(f"conv{n}"), norm, pool
-
-
 def _ranges(model: CNN, clips: list[Tensor]) -> tuple[float, dict[str, float]]:
     """The input's smallest value; the largest of the input and of every layer's output."""
     low, high = 0.0, dict[str, float]()
@@ -203,8 +191,9 @@ def _ranges(model: CNN, clips: list[Tensor]) -> tuple[float, dict[str, float]]:
 
         return hook
 
-    names = ["bn0", *(name for name, *_ in _convolutions(model)), "fc1"]
-    handles = [model.get_submodule(name).register_forward_hook(watch(name)) for name in names]
+    norms = {unit.name: unit.norm for unit in known_units(model) if unit.norm}
+    watched: dict[str, nn.Module] = {"bn0": model.bn0, **norms, "fc1": model.fc1}
+    handles = [layer.register_forward_hook(watch(name)) for name, layer in watched.items()]
     with torch.inference_mode():
         for clip in clips:
             model(clip)
