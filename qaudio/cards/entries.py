@@ -69,7 +69,7 @@ def save(
 
     Raises:
         EntryError: when the folder holds something else, or the entry could not be read again,
-            such as with labels that are not as many as the classes.
+            such as with a layer that its config does not know of.
     """
     extra = dict(extra or {})
     if predictions is not None:

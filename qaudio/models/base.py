@@ -42,13 +42,13 @@ class ChannelGroup:
     prunable: bool = True
 
 
-def _setting(name: str) -> Any:
-    """A field of a model's config, read and set as an attribute of the model."""
+def _setting(name: str, *, fixed: bool = False) -> Any:
+    """A field of a model's config as an attribute of the model; `fixed`: the layers follow it."""
 
     def put(model: AudioModel, value: Any) -> None:
         model.config = replace(model.config, **{name: value})
 
-    return property(lambda model: getattr(model.config, name), put)
+    return property(lambda model: getattr(model.config, name), None if fixed else put)
 
 
 class AudioModel(nn.Module):
@@ -62,7 +62,8 @@ class AudioModel(nn.Module):
 
     Attributes:
         config: what the model is rebuilt from (`qaudio.models.registry.from_config`); its fields
-            are attributes of the model too.
+            are attributes of the model too, to read, and those that no layer follows, such as
+            `labels`, to set.
         temperature: that logits are divided by before they become probabilities.
         thresholds: per class, the least probability at which it is given; None: not known.
         published_blocks: numbers of the blocks that the papers prune.
@@ -73,9 +74,9 @@ class AudioModel(nn.Module):
     published_blocks: tuple[int, ...] = ()
 
     architecture: str = _setting("architecture")
-    num_classes: int = _setting("num_classes")
-    widths: dict[str, int] = _setting("widths")
-    quaternion: bool = _setting("quaternion")
+    num_classes: int = _setting("num_classes", fixed=True)
+    widths: dict[str, int] = _setting("widths", fixed=True)
+    quaternion: bool = _setting("quaternion", fixed=True)
     labels: list[str] | None = _setting("labels")
     task: Task = _setting("task")
     eval_seconds: float | None = _setting("eval_seconds")
@@ -221,7 +222,15 @@ class AudioModel(nn.Module):
         raise InputError(f"{self.architecture} cannot be pruned: it names no channel groups")
 
     def reset_classifier(self, num_classes: int, labels: list[str] | None = None) -> None:
-        """Put a new, freshly initialised classifier on the embedding."""
+        """Put a new, freshly initialised classifier on the embedding.
+
+        Args:
+            num_classes: outputs.
+            labels: their names; None: "class 0", "class 1" and so on.
+
+        Raises:
+            ValueError: for no classes, or another number of labels.
+        """
         self.config = replace(self.config, num_classes=num_classes, labels=labels)
         old = self.classifier
         self.classifier = nn.Linear(old.in_features, num_classes).to(old.weight)

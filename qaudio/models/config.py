@@ -33,7 +33,7 @@ class ModelConfig:
             as well then.
 
     Raises:
-        ValueError: for a number of classes that is none.
+        ValueError: for a number of classes that is none, or another number of labels.
     """
 
     architecture: str
@@ -52,6 +52,8 @@ class ModelConfig:
             raise InputError(f"num_classes must be a positive integer, not {count!r}")
         if count > MOST_CLASSES:
             raise InputError(f"num_classes must be at most {MOST_CLASSES}, not {count}")
+        if self.labels is not None and len(self.labels) != count:
+            raise InputError(f"{count} classes, {len(self.labels)} labels: give each class a name")
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any], *, quaternion: bool) -> ModelConfig:

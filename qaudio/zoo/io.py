@@ -102,10 +102,11 @@ def write_entry(
 
     Raises:
         EntryError: when the folder holds something else, the weights are NaN or infinite, or the
-            entry could not be read again, such as with labels that are not as many as the classes.
+            entry could not be read again, such as with a layer that its config does not know of.
         TypeError: for something else than a model, or weights that are computed from others.
     """
     folder = Path(folder)
+    unreadable = f"{folder}: would not be read again"
     refuse_other(folder)
     check_model(model, changed=True)
     with entry_errors(f"{folder}: not saved"):
@@ -124,6 +125,10 @@ def write_entry(
             # Not save_file, whose files are nobody's but their owner's to read.
             (new / name).write_bytes(serialised(plain, {"format": "pt"}))
         if weights:
+            with entry_errors(unreadable):
+                expected = tensors_of(model.config)
+            for name in states:
+                _check_tensors(new / name, expected, f"{unreadable}: {name}")
             loaded = model
             if model.classifier.weight.dtype != torch.float32:  # which `load` gives
                 loaded = from_config(model.config).float()
@@ -141,7 +146,7 @@ def write_entry(
             write_card(new, config)
         names = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
         config.files = {name: file_hash(new / name) for name in names}
-        with entry_errors(f"{folder}: would not be read again"):
+        with entry_errors(unreadable):
             parse_config(config.to_dict())
         (new / "config.json").write_text(to_json(config), encoding="utf-8", newline="\n")
 

@@ -124,6 +124,23 @@ def test_reset_classifier_changes_the_classifier_only() -> None:
     assert model.config.num_classes == 5 and model.config.labels is None
 
 
+def test_labels_are_as_many_as_the_classes() -> None:
+    model = small_model("qcnn6_025")
+    weight = model.classifier.weight
+    with pytest.raises(ValueError, match="7 classes, 2 labels: give each class a name"):
+        model.labels = ["x", "y"]
+    with pytest.raises(ValueError, match="3 classes, 2 labels"):
+        model.reset_classifier(3, ["x", "y"])
+    assert model.labels is None and model.classifier.weight is weight
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_classes", 3), ("widths", {}), ("quaternion", 0)])
+def test_what_layers_follow_is_not_set_as_an_attribute(name, value) -> None:
+    model = small_model("qcnn6_025")
+    with pytest.raises(AttributeError, match=f"'{name}' of 'CNN' object has no setter"):
+        setattr(model, name, value)
+
+
 @pytest.mark.parametrize("arch", ["cnn10_025", "qcnn10_025"])
 def test_channels_last_gives_the_same_logits(arch) -> None:
     model, x = small_model(arch), noise(2, 16000)
