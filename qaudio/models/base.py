@@ -164,7 +164,8 @@ class AudioModel(nn.Module):
             sample_rate: Hz; None means `self.sample_rate`, anything else is resampled.
 
         Raises:
-            ValueError: for another number of dimensions, or no samples.
+            ValueError: for another number of dimensions, no samples, or fewer samples than clips
+                or channels, as in soundfile's (T, C).
             TypeError: for something else than a tensor.
         """
         return self.classify(self.embed(waveform, sample_rate))
@@ -191,6 +192,11 @@ class AudioModel(nn.Module):
             raise InputError(
                 "waveform must be (T,), (B, T) or (B, C, T), nothing empty, not "
                 f"{tuple(waveform.shape)}"
+            )
+        if waveform.ndim > 1 and waveform.shape[-2] > waveform.shape[-1]:
+            raise InputError(
+                f"waveform {tuple(waveform.shape)} holds fewer samples than clips or channels: "
+                "samples come last, so transpose what soundfile reads, (T, C)"
             )
         if not waveform.is_floating_point():
             raise InputError(f"waveform must be floating point in -1…1, not {waveform.dtype}")

@@ -93,6 +93,12 @@ def test_other_shapes_of_waveforms_are_refused(shape) -> None:
         small_model("cnn6_025")(torch.zeros(shape))
 
 
+@pytest.mark.parametrize("shape", [(16000, 2), (1, 16000, 2)])
+def test_samples_before_channels_are_refused(shape) -> None:
+    with pytest.raises(ValueError, match=r"samples come last, so transpose what soundfile reads"):
+        small_model("cnn6_025")(torch.zeros(shape))
+
+
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
 def test_other_sample_rates_are_resampled(rate) -> None:
     model = small_model("qcnn6_025")
