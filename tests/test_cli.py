@@ -202,7 +202,14 @@ def test_list_narrows_down(run, shipped):
     nothing = run("list", "zzz*")
     assert (nothing.code, nothing.out) == (1, "")
     (line,) = nothing.err.splitlines()
-    assert "zzz*" in line
+    assert line.endswith("'zzz*'")
+    assert run("list", "made").err.endswith("'made': patterns match whole names, '*made*' a part\n")
+
+
+def test_list_is_aligned_however_long_a_name_is(run, shipped, tiny_entry):
+    tiny_entry.rename(tiny_entry.with_name("a_name_of_more_than_thirty_two_characters.made"))
+    lines = run("list").out.splitlines()
+    assert len({re.search(r"architecture,|cc0", line).start() for line in lines}) == 1
 
 
 def test_list_json(run, shipped):

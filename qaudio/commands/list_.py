@@ -44,6 +44,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
+    longest = max((len(name) for name in names), default=0)
     for row in rows:
         about = "architecture, no weights"
         if row["pretrained"]:
@@ -55,8 +56,10 @@ def _list(options: argparse.Namespace) -> int:
                 f"{row['metric']} {100 * row['score']:5.1f} %  {row['params'] / 1e3:8.1f} k params "
                 f" {row['macs'] / 1e9:6.3f} GMACs  {about}"
             )
-        print(f"{row['name']:32} {about}")
+        print(f"{row['name']:{longest}} {about}")
     if not rows:
         of = "" if options.benchmark is None else f" of benchmark {options.benchmark!r}"
-        print(f"nothing{of} matches {options.pattern!r}", file=sys.stderr)
+        whole = set(options.pattern).isdisjoint("*?[")
+        hint = f": patterns match whole names, '*{options.pattern}*' a part" if whole else ""
+        print(f"nothing{of} matches {options.pattern!r}{hint}", file=sys.stderr)
     return 0 if rows else 1

@@ -173,6 +173,11 @@ def find(name: str) -> Architecture:
     found = lookup(name)
     if found is None:
         known = architectures()
+        if re.fullmatch(r"[a-z0-9_-]+\.\w+", name):
+            raise InputError(
+                f"unknown architecture {name!r}: of that form are entries, which are loaded: "
+                f"qaudio.load({name!r}), or `source` in place of `arch`"
+            )
         raise InputError(
             f"unknown architecture {name!r}{similar(name, known)}; known: {', '.join(known)}; CNNs "
             "with an optional width in percent, as in qcnn10_050; transformers with an optional "

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from qaudio.data.benchmarks.registry import benchmarks
 from qaudio.errors import EntryError
-from qaudio.models.registry import architectures
+from qaudio.models.registry import architectures, lookup
 from qaudio.paths import expanded
 from qaudio.zoo.hosted_checkpoints import imported
 from qaudio.zoo.hub_cache import snapshot
@@ -109,8 +109,12 @@ def locate(source: str | Path, **hub: Any) -> Path:
     folder = _here(source)
     if folder is not None:
         return folder
-    if expanded(source).is_dir():
+    path = expanded(source)
+    if path.is_dir():
         raise EntryError(f"{source}: not an entry, it holds no config.json")
+    if path.is_file():
+        opens = ": qaudio.OnnxModel opens it" if path.suffix == ".onnx" else ", give that"
+        raise EntryError(f"{source}: is a file, an entry is a folder{opens}")
     others = hosted()
     if str(source) in others:
         return imported(str(source))
@@ -125,6 +129,8 @@ def locate(source: str | Path, **hub: Any) -> Path:
         hint = f"recipes/{made_by}.yaml trains it: give the folder of what that wrote"
     elif close:
         hint = f"similar: {', '.join(close)}"
+    if lookup(str(source)):
+        hint = f"it is an architecture, which qaudio.create_model builds without weights; {hint}"
     raise EntryError(f"no entry or folder named {str(source)!r}; {hint}")
 
 

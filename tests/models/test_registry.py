@@ -79,6 +79,7 @@ def test_a_transformers_positions_follow_the_clips_length() -> None:
         ("ast_tiny_s17", "unknown architecture 'ast_tiny_s17'"),
         ("ast_tiny_s0", "unknown architecture"),
         ("qcn10", "unknown architecture 'qcn10'; similar: qcnn10"),
+        ("qcnn10_050.esc10", r"are loaded: qaudio\.load\('qcnn10_050\.esc10'\), or `source`"),
     ],
 )
 def test_a_mistaken_name_is_answered_with_similar_ones(name, message) -> None:

@@ -56,6 +56,22 @@ def test_what_is_not_there_is_said_with_what_is(zoo, tmp_path):
         locate(tmp_path)
 
 
+def test_an_architecture_is_told_from_an_entry(zoo):
+    said = (
+        r"is an architecture, which qaudio\.create_model builds without weights; similar: qcnn6_006"
+    )
+    with pytest.raises(EntryError, match=said):
+        locate("qcnn6_006")
+
+
+def test_a_file_of_an_entry_is_not_the_entry(zoo, tmp_path):
+    with pytest.raises(EntryError, match=r"safetensors: is a file, an entry is a folder, give"):
+        locate(zoo / "qcnn6_006.esc10" / "model.safetensors")
+    (tmp_path / "net.onnx").touch()
+    with pytest.raises(EntryError, match=r"net\.onnx: is a file, .*: qaudio\.OnnxModel opens it"):
+        locate(tmp_path / "net.onnx")
+
+
 def test_an_entry_that_a_recipe_makes_is_said_with_it():
     with pytest.raises(EntryError, match=r"recipes/emotion/qcnn10_050\.yaml trains it"):
         locate("qcnn10_050.emotion")
