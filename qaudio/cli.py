@@ -23,6 +23,7 @@ from qaudio.commands.common import (
     print_error,
     warning_line,
 )
+from qaudio.errors import UsageError
 
 # Files of qaudio/commands/ by command, in the order of the help; only the one named is loaded.
 COMMANDS = {
@@ -52,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler.setFormatter(logging.Formatter("qaudio: %(message)s"))
     logging.getLogger("qaudio").handlers = [handler]  # one, however often main() is called
     warnings.formatwarning = warning_line
+    try:
+        _import_own()
+    except UsageError as error:
+        return print_error(error)
     if (
         arguments
         and arguments[0] in training.TRAINING
@@ -69,6 +74,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.parser.refuse(others)
     options.overrides = others
     return _guarded(lambda: options.run(options), getattr(options, "debug", False))
+
+
+def _import_own() -> None:
+    """Import the modules that $QAUDIO_IMPORT names, separated by commas; raises UsageError.
+
+    They register architectures and benchmarks, and may lie in the current folder.
+    """
+    names = [name for name in os.environ.get("QAUDIO_IMPORT", "").split(",") if name]
+    if names and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not f"{name}.".startswith(f"{error.name}."):
+                raise  # something that the module needs
+            raise UsageError(
+                f"QAUDIO_IMPORT: no module {name!r} in this folder or on Python's path"
+            ) from None
 
 
 def _guarded(run: Callable[[], int], debug: bool = False) -> int:

@@ -16,6 +16,7 @@ import torch
 import qaudio
 from qaudio import cli
 from qaudio.commands import list_
+from qaudio.models import registry
 from qaudio.models.registry import architectures
 from qaudio.zoo import store
 
@@ -48,6 +49,42 @@ def lines_of(result):
     lines = result.err.splitlines()
     assert not [line[:200] for line in lines if not line.startswith("qaudio: ")][:3]
     return lines
+
+
+# Modules of one's own.
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """A folder to work in, whose modules register nothing for other tests."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    return tmp_path
+
+
+def test_modules_that_the_environment_names_are_imported(run, own_folder, monkeypatch):
+    (own_folder / "own_net.py").write_text(
+        "import qaudio\n\n@qaudio.register('ownnet')\nclass Own(qaudio.AudioModel):\n    pass\n"
+    )
+    assert run("list", "ownnet").code == 1
+    monkeypatch.setenv("QAUDIO_IMPORT", "json,own_net")
+    assert run("list", "ownnet").out.split()[0] == "ownnet"
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "no_such_package.net"])
+def test_a_module_that_is_not_there_is_wrong_usage(run, own_folder, monkeypatch, name):
+    monkeypatch.setenv("QAUDIO_IMPORT", name)
+    result = run("list")
+    assert (result.code, result.out) == (2, "")
+    assert f"QAUDIO_IMPORT: no module '{name}' in this folder" in result.err
+
+
+def test_what_a_module_of_ones_own_lacks_is_not_taken_for_it(run, own_folder, monkeypatch):
+    (own_folder / "own_lacking.py").write_text("import no_such_module\n")
+    monkeypatch.setenv("QAUDIO_IMPORT", "own_lacking")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        run("list")
 
 
 # Usage.

@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": {
         *CARDS, "data", "deploy", "prediction", "inference", "compare", "study", "training",
     },
-    "cli": {"commands"},
+    "cli": {"commands", "errors"},
     "__main__": {"cli"},
 }  # fmt: skip
 WITHOUT_LIGHTNING = (

@@ -104,6 +104,7 @@ def register(
     """Make an architecture known to `create_model`, recipes and entries; a decorator of its class.
 
     Whoever loads an entry of it imports the module that registers it first: entries hold no code.
+    Commands import the modules that the environment variable QAUDIO_IMPORT names.
 
     Args:
         name: lower-case letters, digits and underscores.
@@ -182,7 +183,8 @@ def find(name: str) -> Architecture:
             f"unknown architecture {name!r}{similar(name, known)}; known: {', '.join(known)}; CNNs "
             "with an optional width in percent, as in qcnn10_050; transformers with an optional "
             "stride of their patches, as in ast_tiny_s10; timm:NAME for any other of timm's "
-            "networks; and your own, once the module that registers it is imported"
+            "networks; and your own, once the module that registers it is imported, which "
+            "QAUDIO_IMPORT=MODULE does for commands"
         )
     return found
 
