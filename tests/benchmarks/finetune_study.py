@@ -31,7 +31,7 @@ from lightning import Trainer, seed_everything
 from scipy.stats import t as student
 
 import qaudio
-from qaudio.cards.tables import with_generated
+from qaudio.cards.tables import markdown_table, with_generated
 from qaudio.data.audio import sound_files
 from qaudio.data.augment import SpecAugment, WaveformAugment
 from qaudio.data.splits import grouped_folds
@@ -212,25 +212,19 @@ def difference(scores: dict[str, list[float]], way: str, other: str) -> tuple[fl
 def shown(found: dict) -> str:
     """What recipes/README.md says of the results."""
     ways = (TUNED, LINEAR, SCRATCH, STATISTICS)
-    lines = [
-        f"| folder | {' | '.join(ways)} | fine-tuned − scratch | fine-tuned − statistics |",
-        "|---|" + "---|" * (len(ways) + 2),
-    ]
+    rows = []
     for task in found["tasks"].values():
         cells = [f"{100 * np.mean(task['scores'][way]):.1f} %" for way in ways]
         cells += [
             "{:+.1f} ({:+.1f} to {:+.1f})".format(*difference(task["scores"], TUNED, other))
             for other in (SCRATCH, STATISTICS)
         ]
-        lines.append(f"| {task['about']} | {' | '.join(cells)} |")
-    return "\n".join(
-        [
-            f"Accuracy on the held-out half, mean over {len(SCORED)} splits, from "
-            f"`{found['entry']}`; differences in points with 95 % intervals. Splits share clips, "
-            "which makes the intervals too narrow, if anything.",
-            "",
-            *lines,
-        ]
+        rows.append([task["about"], *cells])
+    head = ["folder", *ways, "fine-tuned − scratch", "fine-tuned − statistics"]
+    return (
+        f"Accuracy on the held-out half, mean over {len(SCORED)} splits, from `{found['entry']}`; "
+        "differences in points with 95 % intervals. Splits share clips, which makes the intervals "
+        f"too narrow, if anything.\n\n{markdown_table(head, rows)}"
     )
 
 

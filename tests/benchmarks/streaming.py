@@ -80,7 +80,7 @@ def write_pack(folder, clips, templates):
     pieces = _Pieces(folder, "made")
     for start in range(0, clips, 500):
         shard = [templates[n % len(templates)] for n in range(start, min(start + 500, clips))]
-        pieces.add(shard, {"next": start + len(shard), "clips": [], "left_out": []})
+        pieces.add(shard, start + len(shard), [], [])
     rows = [[f"clip{n}", 0, 0, 10 * TARGET, TARGET] for n in range(clips)]
     pieces.finish(json.dumps(facts | {"clips": rows}).encode())
     return sum(path.stat().st_size for path in folder.glob("*.bin"))

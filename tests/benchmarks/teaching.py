@@ -22,7 +22,7 @@ import soundfile
 import torch
 
 import qaudio
-from qaudio.cards.tables import with_generated
+from qaudio.cards.tables import markdown_table, with_generated
 from qaudio.compress.cost import device_name
 from qaudio.compress.distill import bce, cosine
 from qaudio.data.augment import WaveformAugment
@@ -122,14 +122,16 @@ def measure(
 def shown(found: dict[str, Any]) -> str:
     """The measurement as a Markdown table."""
     step = found["parts"]["step"]
-    lines = [f"| {name} | {1000 * value:.0f} ms | {value / step:.0%} |"
-             for name, value in found["parts"].items()]  # fmt: skip
-    return "\n".join([
+    rows = [
+        [name, f"{1000 * value:.0f} ms", f"{value / step:.0%}"]
+        for name, value in found["parts"].items()
+    ]
+    return (
         f"{found['clips_a_second']:.1f} clips of {found['seconds']:g} s a second: "
         f"{found['student']} from {found['teacher']}, {found['batch']} clips a batch, "
-        f"{found['precision']}, {found['device']}; parts timed alone.",
-        "", "| part | a batch | of a step |", "|---|---|---|", *lines,
-    ])  # fmt: skip
+        f"{found['precision']}, {found['device']}; parts timed alone.\n\n"
+        + markdown_table(["part", "a batch", "of a step"], rows)
+    )
 
 
 def main() -> None:

@@ -2,10 +2,14 @@ import csv
 import io
 import json
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 import qaudio
+from tests.support.command import lines_of
 
 
 @pytest.fixture
@@ -209,3 +213,143 @@ def test_predict_runs_an_export_with_all_of_it(run, tiny_export, folder, tmp_pat
     result = run("predict", "--model", tiny_export, folder, "--csv", tmp_path / "a.csv",
                  "--merge", "--jobs", 2)  # fmt: skip
     assert result.out.startswith(f"{tmp_path / 'a.csv'}: 7 files, 6 windows, 1 failed; ")
+
+
+def test_predict_names_file_entry_and_classes(predict, write_sound):
+    path = write_sound("sound.wav")
+    result = predict(path)
+    assert (result.code, result.err) == (0, "")
+    head, *rows = result.out.splitlines()
+    assert head == f"{path}  (tiny.made)"
+    assert {row.split("%")[1].strip() for row in rows} == {"dog", "rain", "clock_tick"}
+    shares = [float(row.split("%")[0]) for row in rows]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+
+
+def test_predict_json_is_what_the_library_says(predict, write_sound, tiny_model):
+    one, two = write_sound("one.wav", seed=1), write_sound("two.wav", seconds=4, seed=2)
+    result = predict(one, two, "--json", "--top-k", 2, "--times", "--window", 2)
+    assert (result.code, result.err) == (0, "")
+    documents = [json.loads(line) for line in result.out.splitlines()]
+    assert [document["file"] for document in documents] == [str(one), str(two)]
+    for path, document in zip((one, two), documents, strict=True):
+        rows = qaudio.predict(tiny_model, path, top_k=2, window=2)
+        assert document["times"] == [vars(row) for row in rows]
+        assert len(document["predictions"]) == 2
+    assert documents[0]["predictions"] == [
+        vars(p) for p in qaudio.predict(tiny_model, one, top_k=2)
+    ]
+    assert [row["start"] for row in documents[1]["times"][::2]] == [0, 1, 2]
+
+
+def test_predict_times(predict, write_sound):
+    path = write_sound("sound.wav", seconds=4)
+    result = predict(path, "--times", "--window", 2, "--hop", 2, "--top-k", 1)
+    title, *rows = result.out.splitlines()[2:]
+    assert title.split() == ["start", "end", "label"]
+    assert [row.split()[:2] for row in rows] == [["0.00", "2.00"], ["2.00", "4.00"]]
+    assert len(predict(path, "--top-k", 1).out.splitlines()) == 2
+
+
+def test_each_unusable_file_has_a_line_and_the_others_an_answer(predict, write_sound, bad_sounds):
+    good = [
+        write_sound("eight.wav", channels=8),
+        write_sound("slow.wav", rate=8000),
+        write_sound("fast.wav", rate=192000, seconds=0.5),
+        write_sound("short.wav", seconds=0.001),
+    ]
+    mixed = [good[0], *bad_sounds.values(), *good[1:]]
+    result = predict(*mixed, "--json")
+    assert result.code == 1
+    assert [json.loads(line)["file"] for line in result.out.splitlines()] == list(map(str, good))
+    *lines, count = lines_of(result)
+    assert count == f"qaudio: {len(bad_sounds)} of {len(mixed)} files could not be used"
+    for (fault, path), line in zip(bad_sounds.items(), lines, strict=True):
+        assert line.startswith(f"qaudio: {path}: ")
+        assert fault in line
+
+
+def test_a_single_unusable_file(predict, bad_sounds):
+    for fault, path in bad_sounds.items():
+        result = predict(path)
+        assert (result.code, result.out) == (1, "")
+        (line,) = lines_of(result)
+        assert fault in line
+
+
+def test_a_file_of_nothing_but_infinities_is_one_line(predict, write_sound):
+    samples = np.tile([[np.inf, -np.inf]], (100, 1))
+    result = predict(write_sound("inf.wav", samples=samples, subtype="FLOAT"))
+    assert result.code == 1
+    (line,) = lines_of(result)
+    assert "NaN or infinite" in line
+
+
+def test_ten_minutes_of_sound(predict, write_sound):
+    result = predict(write_sound("long.wav", seconds=600), "--json", "--times", "--top-k", 1)
+    assert result.code == 0
+    document = json.loads(result.out)
+    assert [row["start"] for row in document["times"]] == [5.0 * n for n in range(119)]
+    assert document["times"][-1]["end"] == document["predictions"][0]["end"] == 600
+
+
+def test_a_folder_of_two_hundred_with_one_bad(predict, tmp_path):
+    folder, rng = tmp_path / "sounds", np.random.default_rng(0)
+    (folder / "deeper").mkdir(parents=True)
+    for n in range(199):
+        name = f"deeper/{n:03}.WAV" if n % 2 else f"{n:03}.flac"
+        soundfile.write(folder / name, 0.1 * rng.standard_normal(800), 8000)
+    (folder / "bad.wav").write_text("not a sound")
+    (folder / "notes.txt").write_text("no sound, and none by its name")
+    result = predict(folder, "--json")
+    assert result.code == 1
+    assert len({json.loads(line)["file"] for line in result.out.splitlines()}) == 199
+    (line,) = lines_of(result)
+    assert f"{folder / 'bad.wav'}: not a readable sound file" in line
+
+
+def test_a_folder_without_sounds_is_one_line(predict, tmp_path):
+    (tmp_path / "none").mkdir()
+    result = predict(tmp_path / "none")
+    assert result.code == 1
+    (line,) = lines_of(result)
+    assert "without sound files" in line
+
+
+def test_predict_names_the_sounds_of_a_folder_that_it_does_not_read(predict, tmp_path, write_sound):
+    write_sound("mix/a.wav")
+    write_sound("mix/b.aifc", format="AIFF")
+    (tmp_path / "mix" / "c.m4a").write_bytes(b"....ftypM4A ")
+    done = predict(tmp_path / "mix")
+    assert done.code == 1
+    assert "a.wav" in done.out and "b.aifc" in done.out
+    assert "c.m4a: not a format that is read; convert it" in done.err
+    assert "3 files, 2 windows, 1 failed; " in done.out
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"], ["--csv", "a.csv"]])
+def test_predict_counts_the_files_of_a_folder_that_it_could_not_read(
+    predict, tmp_path, write_sound, monkeypatch, form
+):
+    monkeypatch.chdir(tmp_path)
+    write_sound("mix/a.wav")
+    (tmp_path / "mix" / "b.wav").write_text("no sound")
+    for name in ("c.m4a", "d.aac", "e.webm"):
+        (tmp_path / "mix" / name).write_bytes(b"....ftypM4A ")
+    done = predict("mix", *form)
+    told = lines_of(done)
+    assert done.code == 1
+    assert f"{Path('mix', 'c.m4a')} and 2 more files: not a format that is read" in told[0]
+    if form in ([], ["--csv", "a.csv"]):
+        assert "5 files, 1 windows, 4 failed; " in done.out and len(told) == 2
+    else:
+        assert told[2:] == ["qaudio: 4 of 5 files could not be used"]
+
+
+def test_demo_makes_its_own_sound(predict, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = predict("--demo")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("qaudio-demo.wav  (tiny.made)")
+    assert soundfile.info(tmp_path / "qaudio-demo.wav").duration == 5

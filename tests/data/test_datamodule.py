@@ -12,6 +12,7 @@ from qaudio.data import audio
 from qaudio.data.augment import WaveformAugment
 from qaudio.data.benchmarks.esc50 import ESC50
 from qaudio.errors import DataError
+from tests.support.loaders import ids
 
 RATE = 8000
 
@@ -21,10 +22,6 @@ def module(root, **settings):
     data = ESC50(str(root), **defaults | settings)
     data.setup()
     return data
-
-
-def ids(loader):
-    return [name for batch in loader for name in batch["id"]]
 
 
 def folds(loader):

@@ -2,26 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
 import qaudio
-from qaudio.evaluation.predictions import Predictions
 from qaudio.study.grid import Study
 from tests.support.entries import results_of, tiny
-
-
-@pytest.fixture
-def answered():
-    """Makes predictions of nine clips, so many of which are answered rightly."""
-
-    def made(right: int) -> Predictions:
-        label = np.arange(9) % 3
-        answer = np.where(np.arange(9) < right, label, (label + 1) % 3)
-        return Predictions.of_run(1, 0, list("abcdefghi"), label, np.eye(3)[answer])
-
-    return made
+from tests.support.predictions import answered
 
 
 @pytest.fixture
@@ -55,7 +42,7 @@ def study(tmp_path) -> Study:
 
 
 @pytest.fixture
-def zoo(tmp_path, answered) -> Path:
+def zoo(tmp_path) -> Path:
     for name, right in (("whole.made", 5), ("study/made/small", 8)):
         found = answered(right)
         results = results_of(found) | {"entry": name}

@@ -1,25 +1,18 @@
-import numpy as np
 import pytest
 
 import qaudio
 from qaudio.cards.entries import add_transfer
 from qaudio.errors import EntryError
 from qaudio.evaluation.bootstrap import summarise
-from qaudio.evaluation.predictions import Predictions
 from qaudio.study.carried_over import answers
 from tests.support.entries import results_of, tiny
+from tests.support.predictions import answered
 
 QUESTION = 'questions: [{ask: "Is it better?", entry: better, than: worse}]'
 
 
-def scored(right: int, clips: int = 60) -> Predictions:
-    label = np.arange(clips) % 3
-    answer = np.where(np.arange(clips) < right, label, (label + 1) % 3)
-    return Predictions.of_run(1, 0, [f"c{n:02d}" for n in range(clips)], label, np.eye(3)[answer])
-
-
 def carry(entry, right: int, protocol: str = "two folds; linear probe") -> None:
-    found = scored(right)
+    found = answered(right, 60)
     add_transfer(
         entry, benchmark="made", dataset="Made", protocol=protocol,
         result=summarise(found, "accuracy"), predictions=found,
@@ -29,7 +22,7 @@ def carry(entry, right: int, protocol: str = "two folds; linear probe") -> None:
 @pytest.fixture
 def zoo(tmp_path):
     for name, right in (("better", 50), ("worse", 30)):
-        entry, own = tmp_path / "zoo" / name, scored(40)
+        entry, own = tmp_path / "zoo" / name, answered(40, 60)
         qaudio.save(
             tiny(), entry, results=results_of(own, name), predictions=own, recipe="a recipe"
         )

@@ -11,11 +11,12 @@ from qaudio.study.documents import GRIDS
 from qaudio.study.grid import Study, study_entries
 from qaudio.zoo.store import entries
 from tests.support.entries import tiny
+from tests.support.predictions import answered
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_cells_hold_results_without_weights_that_verify(study, zoo, answered):
+def test_cells_hold_results_without_weights_that_verify(study, zoo):
     (cell,) = study_entries(zoo)
     names = {"config.json", "predictions.npz", "recipe.yaml", "results.json"}
     assert {path.name for path in cell.iterdir()} == names

@@ -1,6 +1,5 @@
 """A grid whose cells are scored on other benchmarks: its tables and its picture."""
 
-import numpy as np
 import pytest
 import yaml
 
@@ -8,18 +7,12 @@ import qaudio
 from qaudio.cards.entries import add_transfer, drop_weights
 from qaudio.errors import EntryError
 from qaudio.evaluation.bootstrap import summarise
-from qaudio.evaluation.predictions import Predictions
 from qaudio.study import hours
 from qaudio.study.answers import Findings
 from qaudio.study.documents import documents
 from qaudio.study.grid import Study
 from tests.support.entries import results_of, tiny
-
-
-def scored(right: int, clips: int = 60) -> Predictions:
-    label = np.arange(clips) % 3
-    answer = np.where(np.arange(clips) < right, label, (label + 1) % 3)
-    return Predictions.of_run(1, 0, [f"c{n:02d}" for n in range(clips)], label, np.eye(3)[answer])
+from tests.support.predictions import answered
 
 
 @pytest.fixture
@@ -43,12 +36,12 @@ def findings(tmp_path) -> Findings:
     for name, right, seconds in (
         ("whole.made", 50, 6000.0), ("study/made/pruned", 45, 60.0), ("study/made/short", 20, 90.0)
     ):  # fmt: skip
-        own, results = scored(right), results_of(scored(right))
+        own, results = answered(right, 60), results_of(answered(right, 60))
         results["training"]["wall_seconds"] = seconds
         folder = qaudio.save(tiny(), tmp_path / "zoo" / name, results=results, predictions=own,
                              recipe="")  # fmt: skip
         for benchmark, clips in (("other", 60), ("small", 30), ("elsewhere", 60)):
-            found = scored(right, clips)
+            found = answered(right, clips)
             add_transfer(folder, benchmark=benchmark, dataset="", protocol="folds; linear probe",
                          result=summarise(found, "accuracy"), predictions=found)  # fmt: skip
         if "study" in name:
@@ -89,8 +82,10 @@ def test_picture_that_shows_other_results_is_drawn_again(findings, tmp_path):
     svg = made_of("")
     assert made_of(svg) == svg
     results = tmp_path / "zoo" / "study" / "made" / "short"
-    qaudio.save(tiny(), results, results=results_of(scored(10)), predictions=scored(10), recipe="",
-                weights=False)  # fmt: skip
+    found = answered(10, 60)
+    qaudio.save(
+        tiny(), results, results=results_of(found), predictions=found, recipe="", weights=False
+    )
     assert made_of(svg) != svg
 
 

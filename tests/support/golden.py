@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qaudio.models.base import AudioModel
+
 FOLDER = Path(__file__).parents[1] / "golden"
 SECONDS, SEED, RATE = 3.17, 20251121, 32000
 
@@ -20,6 +22,14 @@ SECONDS, SEED, RATE = 3.17, 20251121, 32000
 def outputs(name: str) -> dict[str, np.ndarray]:
     with np.load(FOLDER / f"{name}.npz") as stored:
         return dict(stored)
+
+
+def assert_outputs(model: AudioModel, name: str) -> None:
+    """That a network gives what the authors' own code does."""
+    with torch.inference_mode():
+        found = model(sounds()).sigmoid().numpy()
+    expected = outputs(name)["clipwise_output"]
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-4
 
 
 def published_state(name: str) -> dict[str, Tensor]:

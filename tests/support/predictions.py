@@ -18,6 +18,14 @@ def made(seed=0, folds=(1, 2), seeds=(0,), clips=20, classes=4, skill=2.0) -> Pr
     return parts
 
 
+def answered(right: int, clips: int = 9) -> Predictions:
+    """Clips of three classes, of which the first so many are answered rightly."""
+    label, numbers = np.arange(clips) % 3, np.arange(clips)
+    answer = np.where(numbers < right, label, (label + 1) % 3)
+    names = [str(n).zfill(len(str(clips - 1))) for n in numbers]
+    return Predictions.of_run(1, 0, names, label, np.eye(3)[answer])
+
+
 def tagged(clips=300, classes=3, seed=0, scale=1.0) -> Predictions:
     """Several classes in a clip, ranked not at random."""
     rng = np.random.default_rng(seed)

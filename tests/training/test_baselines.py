@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-import yaml
 from lightning import seed_everything
 
 import qaudio
@@ -20,6 +19,7 @@ from qaudio.training.leakage import LeakError
 from qaudio.zoo.schema import Baseline
 from qaudio.zoo.store import read_results
 from tests.support.networks import FRONTEND, small_model
+from tests.support.training import on_folder
 
 SOURCE = json.dumps({"trained_on": ["made"]})
 
@@ -112,18 +112,8 @@ def run(root, tmp_path, parent):
     """Run a command that fine-tunes on the tones; returns the entry's folder."""
 
     def start(command, *arguments):
-        recipe = {
-            "trainer": {"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu",
-                        "enable_model_summary": False},
-            "model": {"class_path": "qaudio.Classifier", "init_args": {"source": str(parent)}},
-            "data": {"class_path": "qaudio.AudioFolder", "init_args":
-                     {"root": str(root), "name": "tones", "folds": 2, "seconds": 0.5,
-                      "group_pattern": "/([abcd])", "batch_size": 4}},
-            "writer": {"entry": "qcnn6_006.tones", "folder": str(tmp_path / "zoo"),
-                       "latency": False, "license": "cc0-1.0"},
-        }  # fmt: skip
-        (tmp_path / "tones.yaml").write_text(yaml.safe_dump(recipe))
-        config = ["--config", str(tmp_path / "tones.yaml"), "--runs", str(tmp_path / "runs")]
+        source = {"source": str(parent)}
+        config = on_folder(tmp_path, root, source, group_pattern="/([abcd])")
         assert main([command, *config, *arguments]) == 0
         return tmp_path / "zoo" / "qcnn6_006.tones"
 

@@ -1,20 +1,20 @@
 """Training and scoring on segments, several labels, fixed splits and unbalanced classes."""
 
 import csv
-import hashlib
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from lightning import Trainer, seed_everything
+from lightning import seed_everything
 
 import qaudio
 from qaudio.cli import main
 from qaudio.evaluation.predictions import Predictions
+from tests.support.entries import rehash
 from tests.support.networks import FRONTEND
+from tests.support.training import classifier, on_folder, trainer
 
 FILES = [f"{label}/{n}.wav" for label in ("high", "low") for n in range(6)]
 
@@ -40,17 +40,6 @@ def table(root, header, rows):
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     return str(path)
-
-
-def classifier(**settings):
-    return qaudio.Classifier("qcnn6_006", frontend=FRONTEND, **({"lr": 0.01} | settings))
-
-
-def trainer(epochs=1):
-    return Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0,
-    )  # fmt: skip
 
 
 def test_benchmark_clips_logits_are_the_mean_over_its_segments(tones):
@@ -91,31 +80,12 @@ def run(tmp_path, tones):
     """Run a command on a recipe for the tones; returns the entry's folder."""
 
     def start(command, *arguments, model=(), data=(), code=0):
-        recipe = {
-            "trainer": {"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu",
-                        "enable_model_summary": False},
-            "model": {"class_path": "qaudio.Classifier", "init_args":
-                      {"arch": "qcnn6_006", "frontend": FRONTEND} | dict(model)},
-            "data": {"class_path": "qaudio.AudioFolder", "init_args":
-                     {"root": str(tones), "name": "tones", "folds": 2, "seconds": 0.5,
-                      "segment_hop": 0.5, "batch_size": 4} | dict(data)},
-            "writer": {"entry": "qcnn6_006.tones", "folder": str(tmp_path / "zoo"),
-                       "latency": False, "license": "cc0-1.0"},
-        }  # fmt: skip
-        (tmp_path / "tones.yaml").write_text(yaml.safe_dump(recipe))
-        config = ["--config", str(tmp_path / "tones.yaml"), "--runs", str(tmp_path / "runs")]
+        settings = {"arch": "qcnn6_006", "frontend": FRONTEND} | dict(model)
+        config = on_folder(tmp_path, tones, settings, **{"segment_hop": 0.5} | dict(data))
         assert main([command, *config, *arguments]) == code
         return tmp_path / "zoo" / "qcnn6_006.tones"
 
     return start
-
-
-def change(entry, name, content):
-    """Rewrite a file of an entry, hash and all."""
-    (entry / name).write_text(json.dumps(content))
-    config = json.loads((entry / "config.json").read_text())
-    config["files"][name] = hashlib.sha256((entry / name).read_bytes()).hexdigest()
-    (entry / "config.json").write_text(json.dumps(config))
 
 
 def test_benchmark_entrys_predictions_hold_clips(run, tones, capsys):
@@ -132,7 +102,8 @@ def test_benchmark_entrys_predictions_hold_clips(run, tones, capsys):
     assert report["high"]["support"] == 6
     assert report["high"]["recall"] == pytest.approx(right.sum() / 6, abs=1e-6)
     report["high"]["recall"] += 0.1
-    change(entry, "report.json", {"runs": 2, "classes": report})
+    (entry / "report.json").write_text(json.dumps({"runs": 2, "classes": report}))
+    rehash(entry, "report.json")
     assert main(["verify", str(entry)]) == 1
     assert "report.json is not what its predictions give" in capsys.readouterr().err
 

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import yaml
 
 import qaudio
 from qaudio.cli import main
@@ -13,6 +12,7 @@ from qaudio.training import choice
 from qaudio.training.run import TrainingRun
 from qaudio.zoo.store import read_results
 from tests.support.networks import FRONTEND, small_model
+from tests.support.training import on_folder
 
 
 @pytest.fixture
@@ -33,19 +33,10 @@ def train(root, tmp_path):
     source = json.dumps({"trained_on": ["made"]})
     net = small_model("qcnn6_006", 3, frontend=FRONTEND)
     parent = qaudio.save(net, tmp_path / "zoo" / "qcnn6_006.made", extra={"source.json": source})
-    recipe = {
-        "trainer": {"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu",
-                    "enable_model_summary": False},
-        "model": {"class_path": "qaudio.Classifier", "init_args":
-                  {"source": str(parent), "probe_first": True, "keep_probe": True}},
-        "data": {"class_path": "qaudio.AudioFolder", "init_args":
-                 {"root": str(root), "name": "tones", "folds": 4, "seconds": 0.5, "batch_size": 4}},
-        "writer": {"entry": "qcnn6_006.tones", "folder": str(tmp_path / "zoo"), "latency": False},
-    }  # fmt: skip
-    (tmp_path / "tones.yaml").write_text(yaml.safe_dump(recipe))
+    model = {"source": str(parent), "probe_first": True, "keep_probe": True}
+    config = on_folder(tmp_path, root, model, folds=4)
 
     def start(*arguments, command="train"):
-        config = ["--config", str(tmp_path / "tones.yaml"), "--runs", str(tmp_path / "runs")]
         return main([command, *config, *arguments]), tmp_path / "zoo" / "qcnn6_006.tones"
 
     return start

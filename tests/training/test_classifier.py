@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from lightning import Callback, LightningDataModule, Trainer, seed_everything
+from lightning import Callback, LightningDataModule, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 
 import qaudio
@@ -9,23 +9,7 @@ from qaudio.data.augment import Mixup, SpecAugment, WaveformAugment
 from qaudio.training.checkpoints import WithinEpoch, last_checkpoint
 from qaudio.training.optimization import one_cycle_share, warmup_cosine
 from tests.support.networks import FRONTEND
-
-
-def classifier(**settings):
-    return qaudio.Classifier("qcnn6_006", frontend=FRONTEND, **({"lr": 0.01} | settings))
-
-
-def data(root, **settings):
-    chosen = {"esc10": True, "seconds": 0.5, "batch_size": 8} | settings
-    return qaudio.ESC50(str(root), **chosen)
-
-
-def trainer(epochs, **settings):
-    return Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0,
-        **({"enable_checkpointing": False} | settings),
-    )  # fmt: skip
+from tests.support.training import classifier, data, trainer
 
 
 def weights(module):

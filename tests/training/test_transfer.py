@@ -13,6 +13,7 @@ from qaudio.evaluation.predictions import Predictions
 from qaudio.training.transfer import ZERO_SHOT, embed_clips, transfer
 from tests.support.entries import rehash
 from tests.support.networks import FRONTEND, small_model
+from tests.support.training import data
 
 
 @pytest.fixture
@@ -21,10 +22,6 @@ def tagger():
     net.labels = ["Bark", "Rain", "Music", "Tick", "Speech"]
     net.task = "multilabel"
     return net
-
-
-def data(root, **settings):
-    return qaudio.ESC50(str(root), **{"esc10": True, "seconds": 0.5, "batch_size": 8} | settings)
 
 
 def test_transfer_probe_is_fitted_on_the_other_folds(tagger, esc50_tree, monkeypatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from qaudio.cards.tables import with_generated
+from qaudio.cards.tables import markdown_table, with_generated
 from tests.benchmarks.speed.table import HEAD, RULE, Row
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -33,15 +33,15 @@ def tables(found: dict[str, dict[str, list[dict]]]) -> str:
         parts.append(f"{machine}:\n\n" + "\n".join([HEAD, RULE, *(row.to_line() for row in rows)]))
     profiled = [row for rows in made.values() for row in rows if row.spent]
     if profiled:
-        head = "| what | its time | against | its time |\n|---|---|---|---|"
-        parts.append(PROFILES + "\n\n" + "\n".join([head, *map(_profile_line, profiled)]))
+        head = ["what", "its time", "against", "its time"]
+        parts.append(f"{PROFILES}\n\n{markdown_table(head, map(_profile_cells, profiled))}")
     return "\n\n".join(parts)
 
 
-def _profile_line(row: Row) -> str:
+def _profile_cells(row: Row) -> list[str]:
     ours, theirs = ("; ".join(f"{name} {share:.0%}" for name, share in shares.items())
                     for shares in row.spent or ({}, {}))  # fmt: skip
-    return f"| {row.what} | {ours} | {row.against} | {theirs} |"
+    return [row.what, ours, row.against, theirs]
 
 
 def readme_with_tables(text: str, found: dict[str, dict[str, list[dict]]]) -> str:

@@ -10,6 +10,7 @@ import pytest
 from qaudio.data.benchmarks.folder import AudioFolder
 from qaudio.data.benchmarks.registry import benchmarks
 from qaudio.errors import DataError
+from tests.support.loaders import ids
 
 SPEAKERS = range(10)
 FILES = [f"{label}/speaker{s}_{take}.wav" for label in ("no", "yes") for s in SPEAKERS
@@ -34,10 +35,6 @@ def table(tmp_path):
 def small(root, **settings):
     defaults = {"sample_rate": 8000, "seconds": 0.1, "batch_size": 8, "seed": 0}
     return AudioFolder(str(root), **defaults | settings)
-
-
-def ids(loader):
-    return [name for batch in loader for name in batch["id"]]
 
 
 def speaker(name):

@@ -8,6 +8,7 @@ import soundfile
 from qaudio.data.benchmarks.gtzan import GENRES, GTZAN, dealt, filtered_split
 from qaudio.data.split import TEST, TRAINING, VALIDATION
 from qaudio.errors import DataError
+from tests.support.loaders import ids
 
 REAL = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "GTZAN"
 NAMES = [f"{genre}.{number:05}" for genre in GENRES for number in range(100)]
@@ -34,10 +35,6 @@ def small(root, **settings):
     defaults = {"protocol": "sample", "sample_rate": 8000, "seconds": 0.05, "segment_hop": 0.05,
                 "seed": 0}  # fmt: skip
     return GTZAN(str(root), **defaults | settings)
-
-
-def ids(loader):
-    return [name for batch in loader for name in batch["id"]]
 
 
 def test_the_filtered_lists_are_the_published_ones():

@@ -7,6 +7,7 @@ import soundfile
 
 from qaudio.data.benchmarks.ravdess import EMOBOX, EMOTIONS, RAVDESS, speech_names
 from qaudio.errors import DataError
+from tests.support.loaders import ids
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 
@@ -30,10 +31,6 @@ def small(sound_tree):
     """Two emotions of each actor, a clip each."""
     names = [n for n in speech_names() if n[6:17] in ("03-01-01-01", "05-01-01-01")]
     return sound_tree("small", [file_of(name) for name in names])
-
-
-def ids(loader):
-    return [name for batch in loader for name in batch["id"]]
 
 
 def test_names_labels_and_counts(tree):

@@ -6,10 +6,8 @@ import random
 import shutil
 from pathlib import Path
 
-import yaml
-
-from tests.robustness.fuzz.sandbox import Kind, Trial, make_sounds
-from tests.robustness.fuzz.tables import RECIPE
+from tests.robustness.fuzz.sandbox import Kind, Trial
+from tests.robustness.fuzz.tables import prepare
 from tests.support.comparison import HOSTILE_NAME
 
 NAMES = (
@@ -20,11 +18,6 @@ NAMES = (
 )  # fmt: skip
 ENTRIES = ("t.folder", "t.folder", "t.$x_{", "t.a b", "../t", "t/../x", "t.\x1b[31m", "x" * 101,
            "t.folder/cell", ".t", "timm:x.y", "CON", "t.日本", "-t", "")  # fmt: skip
-
-
-def prepare(folder: Path) -> None:
-    make_sounds(folder / "sounds")
-    (folder / "r.yaml").write_text(yaml.safe_dump(RECIPE))
 
 
 def trial(rng: random.Random, whole: Path, sandbox: Path, keep: bool) -> Trial:

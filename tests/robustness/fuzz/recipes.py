@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from tests.robustness.fuzz.isolated import captured
-from tests.robustness.fuzz.sandbox import Kind, Trial, flipped, make_sounds, misplaced
+from tests.robustness.fuzz.sandbox import Kind, Trial, flipped, misplaced
 from tests.robustness.fuzz.spoil import VALUES
-from tests.robustness.fuzz.tables import RECIPE
+from tests.robustness.fuzz.tables import prepare
 
 ENTRY = "zoo/t.folder"
 SETTINGS = {
@@ -35,11 +35,6 @@ YAML = (
     "c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
     "data: [*d,*d,*d,*d,*d,*d,*d,*d,*d]",
 )  # fmt: skip
-
-
-def prepare(folder: Path) -> None:
-    make_sounds(folder / "sounds")
-    (folder / "r.yaml").write_text(yaml.safe_dump(RECIPE))
 
 
 def small(one: Any) -> bool:
