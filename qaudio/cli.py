@@ -64,16 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         debug = "--debug" in arguments  # LightningCLI knows no such option
         arguments = [argument for argument in arguments if argument != "--debug"]
-        return _guarded(lambda: training.run(arguments[0], arguments[1:]), debug)
+        return guarded(lambda: training.run(arguments[0], arguments[1:]), debug)
     command = next((one for one in arguments if not one.startswith("-")), "")
-    parser = _parser(command)
+    parser = make_parser(command)
     if command and command not in COMMANDS:
         parser.refuse_command(command, COMMANDS)
     options, others = parser.parse_known_args(arguments)
     if others and not hasattr(options, "overrides"):
         options.parser.refuse(others)
     options.overrides = others
-    return _guarded(lambda: options.run(options), getattr(options, "debug", False))
+    return guarded(lambda: options.run(options), getattr(options, "debug", False))
 
 
 def _import_own() -> None:
@@ -95,7 +95,7 @@ def _import_own() -> None:
             ) from None
 
 
-def _guarded(run: Callable[[], int], debug: bool = False) -> int:
+def guarded(run: Callable[[], int], debug: bool = False) -> int:
     """Turn what a user can mend into one line on stderr and exit code 1; raises all else."""
     try:
         code = run()
@@ -121,7 +121,7 @@ def _guarded(run: Callable[[], int], debug: bool = False) -> int:
         return print_error(error)
 
 
-def _parser(command: str = "") -> Parser:
+def make_parser(command: str = "") -> Parser:
     """Of one command, or of all where none is named."""
     parser = Parser(
         prog="qaudio",

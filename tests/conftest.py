@@ -14,6 +14,8 @@ import torch
 
 import qaudio
 from qaudio import cli
+from qaudio.data.benchmarks import registry as benchmarks
+from qaudio.models import registry as architectures
 from tests.support.esc50 import SETTINGS, make_esc50
 from tests.support.hub import ENDPOINT, TOKEN, hub_on_loopback
 
@@ -75,6 +77,15 @@ def run(capsys):
         return SimpleNamespace(code=code, out=out, err=err)
 
     return call
+
+
+@pytest.fixture
+def registries(monkeypatch):
+    """What a test registers is forgotten after it."""
+    known = {one.name: one for one in architectures.registered()}
+    monkeypatch.setattr(architectures, "_registered", known)
+    modules = {one[:2]: one for one in benchmarks.data_modules()}
+    monkeypatch.setattr(benchmarks, "_registered", modules)
 
 
 @pytest.fixture

@@ -13,12 +13,11 @@ import torch
 import qaudio
 from qaudio import cli
 from qaudio.commands import list_
-from qaudio.models import registry
 from tests.support.command import lines_of
 
 COMMANDS = next(
     action.choices
-    for action in cli._parser()._actions
+    for action in cli.make_parser()._actions
     if isinstance(action, argparse._SubParsersAction)
 )
 
@@ -39,11 +38,10 @@ def process(*arguments, **settings):
 
 
 @pytest.fixture
-def own_folder(tmp_path, monkeypatch):
+def own_folder(tmp_path, monkeypatch, registries):
     """A folder to work in, whose modules register nothing for other tests."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     return tmp_path
 
 
@@ -176,20 +174,20 @@ def test_what_is_misspelt_names_the_nearest(run, arguments, said):
 
 
 def test_an_interrupt_is_no_traceback(run, monkeypatch):
-    def interrupted(options):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(list_, "_list", interrupted)
+    monkeypatch.setattr(list_, "list_models", interrupted)
     result = run("list")
     assert result.code == 130
     assert result.err == "qaudio: interrupted\n"
 
 
 def test_too_little_memory_is_no_traceback(run, monkeypatch):
-    def full(options):
+    def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(list_, "_list", full)
+    monkeypatch.setattr(list_, "list_models", full)
     result = run("list")
     assert result.code == 1
     assert result.err == "qaudio: CUDA out of memory\n"

@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 
 import qaudio
-from qaudio.cli import _parser, main
+from qaudio.cli import main, make_parser
 from qaudio.commands.training import TRAINING
-from qaudio.data.benchmarks import registry as benchmarks
-from qaudio.models import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTRIBUTING = ".github/CONTRIBUTING.md"
@@ -43,7 +41,7 @@ def test_every_command_shown_is_accepted_by_the_parser(command):
             if argument == "--config":
                 assert (ROOT / value).is_file()
     else:
-        _, others = _parser().parse_known_args(command[1:])
+        _, others = make_parser().parse_known_args(command[1:])
         assert all(one.startswith("--data.") for one in others[::2])
 
 
@@ -94,15 +92,11 @@ def test_each_way_to_contribute_takes_less_than_ten_lines(name):
 
 
 @pytest.fixture
-def mine(tmp_path, monkeypatch):
+def mine(tmp_path, monkeypatch, registries):
     """The architecture and the benchmark that CONTRIBUTING shows, as a module of one's own."""
     lines = [*contributing("architecture"), *contributing("benchmark")]
     (tmp_path / "mine.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(tmp_path))
-    known = {one.name: one for one in registry.registered()}
-    monkeypatch.setattr(registry, "_registered", known)
-    own = {one[:2]: one for one in benchmarks.data_modules()}
-    monkeypatch.setattr(benchmarks, "_registered", own)
     yield importlib.import_module("mine")
     del sys.modules["mine"]
 

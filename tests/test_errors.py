@@ -20,10 +20,10 @@ def failing(monkeypatch, capsys):
     """Run a command that raises an error; gives the exit code and stderr."""
 
     def run(error, *arguments):
-        def fail(options):
+        def fail(*_, **__):
             raise error
 
-        monkeypatch.setattr(list_, "_list", fail)
+        monkeypatch.setattr(list_, "list_models", fail)
         code = cli.main(["list", *arguments])
         return code, capsys.readouterr().err
 
@@ -48,10 +48,10 @@ def test_debug_shows_the_traceback_of_a_qaudio_error(failing, arguments):
 
 
 def test_debug_stands_before_or_behind_the_command(monkeypatch, capsys):
-    def fail(options):
+    def fail(*_, **__):
         raise errors.InputError("too large")
 
-    monkeypatch.setattr(list_, "_list", fail)
+    monkeypatch.setattr(list_, "list_models", fail)
     for arguments in (["--debug", "list"], ["list", "--debug"]):
         assert cli.main(arguments) == 1
         assert "Traceback" in capsys.readouterr().err

@@ -75,7 +75,7 @@ def pack(
             )
         shutil.rmtree(folder / ".packing", ignore_errors=True)  # of one that was killed at its end
         return found
-    pieces = _Pieces(folder, facts["plan"])
+    pieces = Pieces(folder, facts["plan"])
     with progress(total=len(clips), what="packing", unit="clip") as bar:
         bar.update(pieces.next)
         shard: list[bytes] = []
@@ -137,7 +137,7 @@ class Note(Record):
     config: dict[str, Any]
 
 
-class _Pieces:
+class Pieces:
     """The shards written so far: `.packing/N.json` notes what is in the N-th, once it is whole."""
 
     def __init__(self, folder: Path, plan: str):

@@ -159,7 +159,7 @@ def _optimized(
     fold: bool,
 ) -> OptimizedModel:
     network = copy.deepcopy(net).requires_grad_(False)
-    shapes, norms = _observe(network, network.features(sound))
+    shapes, norms = observe(network, network.features(sound))
     known = _is_known(network)
     units = list(
         known_units(network) if known else _unknown_units(network, shapes, norms if fold else {})
@@ -203,7 +203,7 @@ def _optimized(
     return OptimizedModel(original, network, choices)
 
 
-def _observe(
+def observe(
     network: AudioModel, features: Tensor
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """Input shape of every layer in use; BatchNorms by the convolution whose output they take."""

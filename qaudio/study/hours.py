@@ -38,17 +38,17 @@ def follows(svg: str, findings: Findings) -> bool:
 
 def draw(findings: Findings) -> str:
     """The picture as SVG text, its numbers once more in the description."""
-    points = _points(findings)
-    return to_svg(figure(findings, points), _described(points))
+    return to_svg(figure(findings), _described(_points(findings)))
 
 
-def figure(findings: Findings, points: list[Point]) -> Figure:
+def figure(findings: Findings) -> Figure:
     """A panel for the score that the cells were taught to have, and for every other.
 
     A mark is a score with its 95 % interval; dashed is the reference.
     """
     from matplotlib.figure import Figure
 
+    points = _points(findings)
     panels = list(dict.fromkeys(name for point in points for name in point.scores)) or [""]
     drawn = Figure(figsize=(3.6 * len(panels), 5), layout="constrained")
     axes = drawn.subplots(1, len(panels), squeeze=False)[0]

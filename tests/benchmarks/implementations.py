@@ -15,7 +15,7 @@ import torch
 import qaudio
 from qaudio.deploy import fused_layers
 from qaudio.deploy.autotune import Layer
-from qaudio.deploy.optimize import _observe, known_units
+from qaudio.deploy.optimize import known_units, observe
 from qaudio.deploy.timing import KnownTimes
 
 
@@ -25,7 +25,7 @@ def measure(arch: str, seconds: float = 10.0) -> dict[str, dict[str, float]]:
     torch.manual_seed(0)
     model = qaudio.create_model(arch, num_classes=50).eval()
     noise = 0.1 * torch.randn(1, round(seconds * model.sample_rate))
-    shapes, _ = _observe(model, model.features(noise))
+    shapes, _ = observe(model, model.features(noise))
     known = KnownTimes(torch.device("cpu"))
     found, fused = {}, fused_layers.can_compile()
     for unit in known_units(model):

@@ -24,7 +24,7 @@ import torch
 from qaudio.data.audio import AudioCache, load
 from qaudio.data.benchmarks.folder import AudioFolder
 from qaudio.data.dataset import ClipDataset, EpochSampler, ResumableLoader, collate
-from qaudio.data.pack import _Pieces, pack
+from qaudio.data.pack import Pieces, pack
 from qaudio.data.shards import VERSION, PackedClips
 
 TARGET = 16000
@@ -77,7 +77,7 @@ def write_pack(folder, clips, templates):
         "version": VERSION, "benchmark": "made", "dataset": "made", "protocol": "made", "folds": 1,
         "task": "multiclass", "labels": ["made"], "left_out": [], "plan": "made",
     }  # fmt: skip
-    pieces = _Pieces(folder, "made")
+    pieces = Pieces(folder, "made")
     for start in range(0, clips, 500):
         shard = [templates[n % len(templates)] for n in range(start, min(start + 500, clips))]
         pieces.add(shard, start + len(shard), [], [])

@@ -18,7 +18,7 @@ def test_prune_writes_an_entry_that_verifies(run, tiny_entry, tmp_path, tiny_mod
     assert [command[1] for command in commands] == ["finetune", "predict", "export"]
     for command in commands:
         assert str(out) in command
-        assert cli._parser().parse_known_args(command[1:])[1] == []
+        assert cli.make_parser().parse_known_args(command[1:])[1] == []
     small = qaudio.load(out)
     assert sum(small.widths.values()) < sum(tiny_model.widths.values())
     assert qaudio.cost(small).macs < qaudio.cost(tiny_model).macs

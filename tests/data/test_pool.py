@@ -8,6 +8,7 @@ import torch
 import qaudio
 from qaudio.data.pool import Mixing, PoolSampler, read_ids
 from qaudio.errors import DataError
+from tests.support.loaders import ids
 
 RATE = 8000
 
@@ -38,12 +39,14 @@ def crops(found, count=None):
     return [item for batch in found.train_dataloader() for item in batch["waveform"]][:count]
 
 
+def sources(found, role):
+    return {name.split("/")[0] for name in ids(found.whole_clips(role))}
+
+
 def test_pool_holds_whole_sources_out(pool) -> None:
     found = data(pool, validation_sources=["short"], holdout="validation")
-    parts = {role: {clip.id.split("/")[0] for clip in found._select(role)}
-             for role in ("training", "scored")}  # fmt: skip
-    assert parts == {"training": {"long"}, "scored": {"short"}}
-    assert {clip.id.split("/")[0] for clip in data(pool)._select("scored")} == {"kept"}
+    assert sources(found, "training") == {"long"} and sources(found, "scored") == {"short"}
+    assert sources(data(pool), "scored") == {"kept"}
 
 
 def test_pool_draws_sources_by_the_root_of_their_hours(pool) -> None:
@@ -102,7 +105,7 @@ def test_pool_scores_the_start_of_held_out_recordings(pool) -> None:
 
 def test_pool_keeps_decoded_sound_in_two_bytes_a_sample(pool, tmp_path) -> None:
     found = data(pool, cache_dir=str(tmp_path / "cache"))
-    clip = found._select("training")[0]
+    clip = found.clips[0]
     assert found.cache.get(clip.path, RATE).dtype == np.int16
     size = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.npy"))
     assert size < 2 * RATE * (8 + 2 + 6) + 16 * 200

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from qaudio.errors import AudioError, InputError
-from qaudio.inference import sources
+from qaudio.inference import listen, sources
 from qaudio.inference.listen import Listener
 from qaudio.inference.sources import Source, Waiting, from_file, from_pipe, in_real_time
 from qaudio.prediction import analyse
@@ -66,13 +66,12 @@ def test_listener_runs_exported_models(tiny_model, tiny_export):
 
 def test_live_listener_skips_windows_rather_than_being_late(tiny_model, monkeypatch):
     """A network that takes three hops for each window; sound comes in real time."""
-    real = Listener._analyse
 
-    def slow(self, samples):
+    def slow(*given, **settings):
         time.sleep(0.3)
-        return real(self, samples)
+        return analyse(*given, **settings)
 
-    monkeypatch.setattr(Listener, "_analyse", slow)
+    monkeypatch.setattr(listen, "analyse", slow)
     source = in_real_time(source_of(*np.split(noise(3), 60)))
     listener = Listener(tiny_model, source, window=0.2, hop=0.1, live=True)
     heard = list(listener)
@@ -84,11 +83,9 @@ def test_live_listener_skips_windows_rather_than_being_late(tiny_model, monkeypa
 
 
 def test_listener_runs_every_window_of_what_is_not_live(tiny_model, monkeypatch):
-    monkeypatch.setattr(Listener, "_analyse", lambda self, x: time.sleep(0.01) or fake(x))
-
-    def fake(samples):
-        return analyse(tiny_model, samples, sample_rate=RATE)
-
+    monkeypatch.setattr(
+        listen, "analyse", lambda *given, **how: time.sleep(0.01) or analyse(*given, **how)
+    )
     listener = Listener(tiny_model, source_of(*np.split(noise(3), 60)), window=0.2, hop=0.1)
     assert len(list(listener)) == listener.windows == 29
     assert listener.skipped == 0
@@ -99,8 +96,8 @@ def test_windows_do_not_reach_over_lost_sound(tiny_model, monkeypatch):
         [sources.Block(noise(1), 0.0)],
         [sources.Block(noise(0.6), 0.0, lost=4 * RATE), sources.Block(noise(0.6), 0.0)],
     ]
-    listener = Listener(tiny_model, source_of(), window=1.0, hop=0.5)
-    monkeypatch.setattr(listener, "_blocks", lambda: iter(blocks))
+    monkeypatch.setattr(listen, "Waiting", lambda source: iter(blocks))
+    listener = Listener(tiny_model, source_of(), window=1.0, hop=0.5, live=True)
     spans = [h.analysis.spans[0].tolist() for h in listener]
     assert spans == [[0, 1], [5, 6], pytest.approx([5.2, 6.2])]
     assert listener.lost == 4

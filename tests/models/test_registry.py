@@ -219,10 +219,8 @@ class Mine(AudioModel):
 
 
 @pytest.fixture
-def register(monkeypatch):
+def register(registries):
     """`register`, undone after the test."""
-    own = {known.name: known for known in registry.registered()}
-    monkeypatch.setattr(registry, "_registered", own)
     return registry.register
 
 

@@ -19,7 +19,7 @@ import yaml
 import qaudio
 import qaudio.cards.entries
 import qaudio.training.cli
-from qaudio.cli import COMMANDS, _parser
+from qaudio.cli import COMMANDS, make_parser
 from qaudio.commands.training import TRAINING
 from qaudio.errors import QaudioError
 from qaudio.zoo.store import files_of
@@ -62,7 +62,8 @@ def takes_entry(name: str) -> bool:
     """Whether a command's options, as the CLI has them, take an entry."""
     if name in TRAINING:
         return True  # --model.source; LightningCLI has their options
-    (subs,) = [one for one in _parser(name)._actions if isinstance(one, argparse._SubParsersAction)]
+    actions = make_parser(name)._actions
+    (subs,) = [one for one in actions if isinstance(one, argparse._SubParsersAction)]
     options = subs.choices[name]._actions
     said = " ".join(f"{one.metavar} {one.dest.upper()} {one.help}" for one in options)
     return re.search(r"\bENTRY\b|hf-hub", said) is not None

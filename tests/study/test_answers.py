@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import qaudio
-from qaudio.data.benchmarks import registry
-from qaudio.data.benchmarks.registry import about, data_modules, register_benchmark
+from qaudio.data.benchmarks.registry import about, register_benchmark
 from qaudio.evaluation.bootstrap import paired_difference
 from qaudio.evaluation.predictions import Predictions
 from qaudio.study.answers import Findings
@@ -56,12 +55,11 @@ def test_questions_are_answered_as_far_as_the_intervals_tell(study, zoo):
         assert "| Is later better? | not run |" in made
 
 
-def test_answers_that_change_where_groups_are_drawn_are_named(study, zoo, monkeypatch):
+def test_answers_that_change_where_groups_are_drawn_are_named(study, zoo, registries):
     study.questions.append(Question("Is small better?", "small", "whole"))
     study.questions.append(Question("Is later better?", "later", "whole"))
     answered(9).save(zoo / "study" / "made" / "small" / "predictions.npz")
     assert "drawn in place" not in tables_of(study, zoo)
-    monkeypatch.setattr(registry, "_registered", {one[:2]: one for one in data_modules()})
     facts = {"title": "made", "sharing": "rooms"}
     for shared, line in (
         (".", "made, its 9 rooms drawn in place of clips: all answers stay.\n"),

@@ -32,7 +32,7 @@ from safetensors.torch import load_file
 import qaudio
 from qaudio.cards import files as card_files
 from qaudio.cards.entries import verify
-from qaudio.cli import _guarded, main
+from qaudio.cli import guarded, main
 from qaudio.data.audio import AudioCache
 from qaudio.data.pack import pack
 from qaudio.data.shards import PackedClips
@@ -101,18 +101,18 @@ def jobs(top: Path) -> dict[str, Job]:
 
     def fill(folder: Path) -> int:
         cache = AudioCache(folder / "cache")
-        return _guarded(lambda: sum(0 * len(cache.get(clip, 16000)) for clip in clips))
+        return guarded(lambda: sum(0 * len(cache.get(clip, 16000)) for clip in clips))
 
     def packing(folder: Path) -> int:
         data = qaudio.ESC50(str(sounds))
-        return _guarded(lambda: 0 * len(pack(data, folder / "packed", shard_bytes=60_000)))
+        return guarded(lambda: 0 * len(pack(data, folder / "packed", shard_bytes=60_000)))
 
     def toy(seed: int) -> qaudio.AudioModel:
         torch.manual_seed(seed)
         return qaudio.create_model("qcnn6_006", num_classes=2, frontend=SETTINGS)
 
     def saving(folder: Path, seed: int = 1) -> int:
-        return _guarded(lambda: 0 * len(str(qaudio.save(toy(seed), folder / "entry"))))
+        return guarded(lambda: 0 * len(str(qaudio.save(toy(seed), folder / "entry"))))
 
     train, cross = (
         training("train", "--data.fold=2", "--overwrite=true"),

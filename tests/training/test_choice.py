@@ -11,6 +11,7 @@ from qaudio.evaluation.predictions import Predictions
 from qaudio.training import choice
 from qaudio.training.run import TrainingRun
 from qaudio.zoo.store import read_results
+from tests.support.loaders import ids
 from tests.support.networks import FRONTEND, small_model
 from tests.support.training import on_folder
 
@@ -49,7 +50,7 @@ def validated(monkeypatch):
 
     def right(before, after):
         def answer(run):
-            asked.append([clip.id for clip in run.data._select("scored")])
+            asked.append(ids(run.data.whole_clips("scored")))
             return [before, after][len(asked) % 2 == 0][: len(asked[-1])]
 
         monkeypatch.setattr(choice, "_right", answer)

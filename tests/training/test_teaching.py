@@ -16,6 +16,7 @@ import qaudio
 from qaudio.cli import main
 from qaudio.compress import importance
 from qaudio.data.pool import Mixing, PoolDataset
+from qaudio.data.split import Split
 from qaudio.errors import EntryError
 from qaudio.training import checkpoints
 from tests.support.networks import FRONTEND, small_model
@@ -247,10 +248,13 @@ def test_teaching_pool_without_a_teacher_is_refused(pool, tmp_path, capsys) -> N
 
 def test_teaching_labels_of_a_subset_are_matched_by_name(teacher) -> None:
     distillation = student(teacher).distillation
-    distillation.network = qaudio.load(teacher)
-    assert distillation._matched(["siren", "bark"], "made") == [2, 0]
+    split, sound = Split("made", "made", "made", 1, 1, 1), 0.1 * torch.randn(2, RATE)
+    assert distillation.load(["siren", "bark"], split) == ["siren", "bark"]
+    with torch.no_grad():
+        expected = distillation.network(sound, RATE)[:, [2, 0]]
+    torch.testing.assert_close(distillation.answer(sound, RATE)[1], expected)
     with pytest.raises(EntryError, match="does not know these 2"):
-        distillation._matched(["siren", "cat"], "made")
+        distillation.load(["siren", "cat"], split)
 
 
 def test_teaching_negative_weight_of_embeddings_is_refused(teacher) -> None:
