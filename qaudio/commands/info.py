@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qaudio.models.base import AudioModel
 
 SECONDS = 10.0  # of the clip that MACs are counted for
+NAMED = 50  # classes at most
 
 
 def register(command: Commands) -> None:
@@ -47,8 +48,9 @@ def _info(options: argparse.Namespace) -> int:
     if source:
         named = {"file": source.file, "url": source.url, "citation": source.citation}
         rows += [(key, value) for key, value in named.items() if value is not None]
-    if config.labels:
-        rows.append(("classes", ", ".join(config.labels)))
+    if labels := config.labels:
+        more = [f"and {len(labels) - NAMED} more (--json)"] if len(labels) > NAMED else []
+        rows.append(("classes", ", ".join([*labels[:NAMED], *more])))
     settings = config.frontend
     rows.append(("front-end", ", ".join(f"{key} {value}" for key, value in settings.items())))
     if results:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qaudio.commands.common import add_model, add_windows, positive, say_beside_bar
-from qaudio.errors import AudioError, DataError
+from qaudio.errors import AudioError, DataError, UsageError
 from qaudio.inference.journal import Journal
 from qaudio.progress import progress
 from qaudio.text import shown
@@ -33,17 +33,30 @@ def add_options(sub: argparse.ArgumentParser, exported: bool = False) -> None:
     add_windows(sub, "the whole sound up to 30 s, 10 s beyond")
     sub.add_argument("--jobs", type=positive, metavar="N", help="processor cores to use (all)")
     sub.add_argument(
+        "--device", metavar="NAME", help="what the network runs on: cpu, cuda, cuda:1, mps (cpu)"
+    )
+    sub.add_argument(
         "--resume", action="store_true", help="go on where a run stopped that was interrupted"
     )
 
 
-def open_model(source: str, threads: int) -> Any:
-    """An entry, or an exported file, which takes its number of threads when it is opened."""
+def open_model(source: str, threads: int, device: str | None = None) -> Any:
+    """An entry on a device, or an exported file with its number of threads, on the CPU.
+
+    Raises:
+        UsageError: for a device that cannot be used.
+    """
     if source.endswith(".onnx"):
         from qaudio.deploy.onnx.runtime import OnnxModel
 
+        if device not in (None, "cpu"):
+            raise UsageError(f"--device {device}: an exported file runs on the CPU; give an entry")
         return OnnxModel(source, threads)
-    return load(source)
+    model = load(source)
+    try:
+        return model if device is None else model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        raise UsageError(f"--device {device}: {str(error).partition(chr(10))[0]}") from None
 
 
 def fingerprint(source: str, model: Any) -> str:
@@ -96,7 +109,8 @@ class FilesRun:
         """The network, opened at first use; what comes after is timed."""
         from qaudio.inference.files import threads_per_file
 
-        model = open_model(self.options.model, threads_per_file(self.jobs, len(self.paths)))
+        threads = threads_per_file(self.jobs, len(self.paths))
+        model = open_model(self.options.model, threads, self.options.device)
         self.begun = time.perf_counter()
         return model
 

@@ -6,6 +6,7 @@ import pytest
 import qaudio
 from qaudio.zoo import store
 from tests.support.command import lines_of
+from tests.support.networks import FRONTEND, small_model
 
 
 def test_info(run, tiny_entry):
@@ -26,6 +27,14 @@ def test_info_of_an_entry_that_was_not_tested_says_what_it_is(run, tiny_entry, t
     assert "none: it was not tested" in result.out
     assert "by l1, ratio 0.5, layers all" in result.out and "not fine-tuned" in result.out
     assert f"{cost.params:,} (" in result.out and f"{cost.macs / 1e9:.3f} G" in result.out
+
+
+def test_info_of_many_classes_names_some(run, tmp_path):
+    net = small_model("qcnn6_006", 60, frontend=FRONTEND)
+    net.labels = [f"sound{n:02}" for n in range(60)]
+    qaudio.save(net, tmp_path / "qcnn6_006.many")
+    out = run("info", tmp_path / "qcnn6_006.many").out
+    assert "sound49, and 10 more (--json)" in out and "sound50" not in out
 
 
 def test_info_names_results_that_are_missing(run, tmp_path):

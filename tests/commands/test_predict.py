@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 import qaudio
+from qaudio.models.base import AudioModel
 from tests.support.command import lines_of
 
 
@@ -130,6 +131,24 @@ def test_predict_writes_a_label_file_for_each_sound(
     else:
         assert [line.split("\t")[7] for line in text[1:]] == [r.label for r in records]
         assert text[1].split("\t")[6] == "8000.0"  # half of the network's rate
+
+
+def test_predict_runs_on_the_device_that_is_asked_for(
+    predict, run, write_sound, tiny_entry, tiny_export, tmp_path, monkeypatch
+):
+    sound, asked = write_sound("a.wav"), []
+    monkeypatch.setattr(AudioModel, "to", lambda model, device: asked.append(device) or model)
+    assert predict(sound, "--device", "cuda:1").code == 0
+    out = tmp_path / "vectors.npz"
+    assert run("embed", sound, "--model", tiny_entry, "--device", "mps", "--out", out).code == 0
+    assert asked == ["cuda:1", "mps"]
+    monkeypatch.undo()
+    for arguments in (["--device", "toaster"], ["--device", "cuda:99"]):
+        result = predict(sound, *arguments)
+        assert result.code == 2 and len(lines_of(result)) == 1
+        assert lines_of(result)[0].startswith(f"qaudio: --device {arguments[1]}: ")
+    result = run("predict", sound, "--model", tiny_export, "--device", "cuda")
+    assert result.code == 2 and "an exported file runs on the CPU" in result.err
 
 
 def test_predict_label_files_go_on_after_a_kill(
