@@ -81,7 +81,8 @@ def run(tmp_path, tones):
 
     def start(command, *arguments, model=(), data=(), code=0):
         settings = {"arch": "qcnn6_006", "frontend": FRONTEND} | dict(model)
-        config = on_folder(tmp_path, tones, settings, **{"segment_hop": 0.5} | dict(data))
+        given = {"root": tones, "segment_hop": 0.5} | dict(data)
+        config = on_folder(tmp_path, model=settings, **given)
         assert main([command, *config, *arguments]) == code
         return tmp_path / "zoo" / "qcnn6_006.tones"
 
