@@ -33,26 +33,25 @@ class Point(NamedTuple):
 
 def follows(svg: str, findings: Findings) -> bool:
     """Whether a picture shows the present results, whoever drew it."""
-    return shows(svg, _described(_points(findings)))
+    return shows(svg, _described(points(findings)))
 
 
 def draw(findings: Findings) -> str:
     """The picture as SVG text, its numbers once more in the description."""
-    return to_svg(figure(findings), _described(_points(findings)))
+    found = points(findings)
+    return to_svg(figure(found, findings.study.reference), _described(found))
 
 
-def figure(findings: Findings) -> Figure:
+def figure(points: list[Point], reference: str) -> Figure:
     """A panel for the score that the cells were taught to have, and for every other.
 
     A mark is a score with its 95 % interval; dashed is the reference.
     """
     from matplotlib.figure import Figure
 
-    points = _points(findings)
     panels = list(dict.fromkeys(name for point in points for name in point.scores)) or [""]
     drawn = Figure(figsize=(3.6 * len(panels), 5), layout="constrained")
     axes = drawn.subplots(1, len(panels), squeeze=False)[0]
-    reference = findings.study.reference
     for ax, panel in zip(axes, panels, strict=True):
         _panel(ax, panel, [point for point in points if panel in point.scores], reference)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -90,10 +89,10 @@ def _panel(ax: Axes, panel: str, points: list[Point], reference: str) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _points(findings: Findings) -> list[Point]:
+def points(findings: Findings) -> list[Point]:
     """Of the first benchmark, with the scores on that of the probes that has the most clips."""
     study = findings.study
-    benchmark, points = study.benchmarks[0], []
+    benchmark, made = study.benchmarks[0], list[Point]()
     for number, (_, names) in enumerate(study.tables):
         for cell in (study.cells[name] for name in names):
             found = study.results(cell, benchmark, findings.zoo)
@@ -108,8 +107,8 @@ def _points(findings: Findings) -> list[Point]:
             }  # fmt: skip
             family = cell.recipe if cell.changes.keys() == {LENGTH} else None
             minutes = found.training.wall_seconds / 60
-            points.append(Point(cell.name, cell.what, number, minutes, scores, family))
-    return points
+            made.append(Point(cell.name, cell.what, number, minutes, scores, family))
+    return made
 
 
 def _described(points: list[Point]) -> str:

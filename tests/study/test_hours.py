@@ -70,7 +70,7 @@ def test_picture_shows_scores_against_minutes(findings):
     assert hours.follows(svg, findings)
     assert "pruned: 1.0 minutes, made: accuracy 75.0 %, other: linear probe 75.0 %" in svg
     assert "short: 1.5 minutes" in svg and "long:" not in svg and "small" not in svg
-    axes = hours.figure(findings).axes
+    axes = hours.figure(hours.points(findings), findings.study.reference).axes
     assert [ax.get_title() for ax in axes] == ["made\naccuracy", "other\nlinear probe"]
     marks = {line.get_label(): line.get_xdata()[0] for line in axes[0].lines}
     assert marks["pruned"] == 1.0 and marks["short"] == 1.5 and "the net" in marks
